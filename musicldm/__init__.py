@@ -1,0 +1,26 @@
+"""musicldm: from artists' names to new music, by latent diffusion on raw waveforms.
+
+Importing this package loads nothing heavy; the public names below arrive when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Any
+
+__version__ = metadata.version("musicldm")
+
+_PUBLIC = {
+    "VAE": "musicldm.vae.model",
+    "UNet": "musicldm.diffusion.unet",
+    "LatentStore": "musicldm.latents.store",
+    "Generator": "musicldm.generate",
+}
+
+__all__ = ["Generator", "LatentStore", "UNet", "VAE", "__version__"]  # noqa: RUF022
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

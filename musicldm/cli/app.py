@@ -1,0 +1,74 @@
+"""The `musicldm` command. Each verb lives in a file of its own; `main` is the one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import musicldm
+from musicldm.cli.console import Console
+from musicldm.cli.crawl import crawl
+from musicldm.cli.demo import demo
+from musicldm.cli.encode import encode
+from musicldm.cli.preprocess import preprocess
+from musicldm.cli.sample import sample
+from musicldm.cli.train_diffusion import train_diffusion
+from musicldm.cli.train_vae import train_vae
+from musicldm.errors import MusicLDMError, OutputError
+
+app = typer.Typer(
+    name="musicldm",
+    help="From artists' names to new music: crawl, preprocess, train-vae, encode, train-diffusion, sample.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (crawl, preprocess, train_vae, encode, train_diffusion, sample, demo):
+    app.command(verb.__name__.replace("_", "-"))(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"musicldm {musicldm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted."""
+    console = Console()
+    try:
+        app()
+    except MusicLDMError as error:
+        _traceback_if_debugging()
+        console.error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        _traceback_if_debugging()
+        console.error(OutputError(f"{error}.", "Check the path, its permissions and the free space."))
+        sys.exit(1)
+    except Exception as error:
+        _traceback_if_debugging()
+        hint = "This is a fault in musicldm. MUSICLDM_DEBUG=1 shows the traceback; please report it."
+        console.error(MusicLDMError(f"{type(error).__name__}: {error}", hint))
+        sys.exit(1)
+
+
+def _traceback_if_debugging() -> None:
+    if os.environ.get("MUSICLDM_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()

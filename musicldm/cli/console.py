@@ -1,0 +1,74 @@
+"""What a person sees: results on stdout, everything else on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from musicldm.errors import MusicLDMError
+from musicldm.progress import Progress as ProgressCallback
+from musicldm.progress import silent
+
+
+class Console:
+    """One command's voice.
+
+    Args:
+        quiet: no notes and no bars; results and errors only.
+        as_json: the result is one JSON object on stdout.
+    """
+
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self.err = RichConsole(stderr=True, highlight=False)
+
+    def result(self, data: dict[str, Any], lines: list[str]) -> None:
+        """Print what the command made: `data` as JSON where --json was given, else `lines`."""
+        text = json.dumps(data, ensure_ascii=False) if self.as_json else "\n".join(lines)
+        if text:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """A remark on stderr that --quiet silences."""
+        if not self.quiet:
+            self.err.print(escape(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Something left undone that the person must know, also under --quiet."""
+        self.err.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+
+    def error(self, error: MusicLDMError) -> None:
+        self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            self.err.print(f"[dim]Hint:[/dim] {escape(error.hint)}", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[ProgressCallback]:
+        """A bar on stderr for as long as the block lasts, and the callback that moves it."""
+        if self.quiet or not self.err.is_terminal:
+            yield silent
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[text]}"),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task(escape(title), total=None, text="")
+
+            def move(done: float, total: float | None, text: str = "") -> None:
+                bar.update(task, completed=done, total=total, text=escape(text))
+
+            yield move

@@ -1,0 +1,70 @@
+"""Everything that musicldm raises on purpose; each error is the fitting builtin as well.
+
+MusicLDMError                 one sentence for a person, and a hint
+├── UsageError (ValueError)         the command or call makes no sense as given; exit code 2
+├── ConfigError (ValueError)        a configuration with an unknown key or an impossible value
+├── DataError (ValueError)          audio, a manifest or a store that cannot be used as it is
+├── BundleError (ValueError)        a model that is missing, cut short or changed
+├── MismatchError (ValueError)      two parts that were not made for each other
+├── NotFoundError (LookupError)     an artist or recording that nobody knows
+├── NetworkError (ConnectionError)  a service that does not answer, or refuses
+├── MissingProgramError (OSError)   a program that must be installed first
+└── OutputError (OSError)           a place that cannot be written
+
+Library code raises; only the command line's `main` turns an error into a sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+
+class MusicLDMError(Exception):
+    """The root of the tree. `message` is one sentence; `hint` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[MusicLDMError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # the hint must survive the way back from a worker process
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(MusicLDMError, ValueError):
+    exit_code = 2
+
+
+class ConfigError(MusicLDMError, ValueError):
+    pass
+
+
+class DataError(MusicLDMError, ValueError):
+    pass
+
+
+class BundleError(MusicLDMError, ValueError):
+    pass
+
+
+class MismatchError(MusicLDMError, ValueError):
+    pass
+
+
+class NotFoundError(MusicLDMError, LookupError):
+    pass
+
+
+class NetworkError(MusicLDMError, ConnectionError):
+    pass
+
+
+class MissingProgramError(MusicLDMError, OSError):
+    pass
+
+
+class OutputError(MusicLDMError, OSError):
+    pass

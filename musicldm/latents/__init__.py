@@ -1,0 +1,1 @@
+"""Raw latents <-> the store on disk <-> normalised latents."""

@@ -1,0 +1,1 @@
+"""TOML files, one preset each: `vae-<name>.toml` and `ldm-<name>.toml`."""

@@ -1,0 +1,1 @@
+"""Configuration -> trained bundle: the only folder that imports lightning."""

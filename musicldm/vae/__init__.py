@@ -1,0 +1,1 @@
+"""Waveforms [B, C, T] <-> raw latents [B, D, L]."""
