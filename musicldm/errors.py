@@ -5,6 +5,7 @@ MusicLDMError                 one sentence for a person, and a hint
 ├── ConfigError (ValueError)        a configuration with an unknown key or an impossible value
 ├── DataError (ValueError)          audio, a manifest or a store that cannot be used as it is
 ├── BundleError (ValueError)        a model that is missing, cut short or changed
+├── TrainingError (RuntimeError)     a loss that is no longer a number
 ├── MismatchError (ValueError)      two parts that were not made for each other
 ├── NotFoundError (LookupError)     an artist or recording that nobody knows
 ├── NetworkError (ConnectionError)  a service that does not answer, or refuses
@@ -67,4 +68,8 @@ class MissingProgramError(MusicLDMError, OSError):
 
 
 class OutputError(MusicLDMError, OSError):
+    pass
+
+
+class TrainingError(MusicLDMError, RuntimeError):
     pass

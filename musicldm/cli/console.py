@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -42,6 +42,11 @@ class Console:
         if not self.quiet:
             self.err.print(escape(text), soft_wrap=True)
 
+    def command(self, text: str) -> None:
+        """A command line, as one would type it."""
+        if not self.quiet:
+            self.err.print(f"[bold cyan]$ {escape(text)}[/bold cyan]", soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Something left undone that the person must know, also under --quiet."""
         self.err.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
@@ -50,6 +55,12 @@ class Console:
         self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}", soft_wrap=True)
         if error.hint:
             self.err.print(f"[dim]Hint:[/dim] {escape(error.hint)}", soft_wrap=True)
+
+    @contextmanager
+    def results_as_notes(self) -> Iterator[None]:
+        """While this lasts, results of other commands go to stderr."""
+        with redirect_stdout(sys.stderr):
+            yield
 
     @contextmanager
     def progress(self, title: str) -> Iterator[ProgressCallback]:

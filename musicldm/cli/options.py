@@ -18,3 +18,12 @@ Precision = Annotated[str, typer.Option(help="auto, 32, 16 or bf16. auto: bf16 o
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="A TOML file laid over the preset; options win over both.")
 ]
+
+# None means: as the preset says.
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.", show_default="the preset's")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Crops in a step.", show_default="the preset's")]
+Seconds = Annotated[float | None, typer.Option(help="Length of a crop in seconds.", show_default="the preset's")]
+LearningRate = Annotated[float | None, typer.Option(help="Of AdamW, at its peak.", show_default="the preset's")]
+TrainSeed = Annotated[
+    int | None, typer.Option("--seed", help="Where weights, crops and noise come from.", show_default="the preset's")
+]

@@ -1,0 +1,90 @@
+"""Random crops of prepared tracks, for training the VAE."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicldm.audio import files
+from musicldm.audio.manifest import PreparedTrack, Split, read_tracks
+from musicldm.errors import DataError, MismatchError
+from musicldm.seeding import derive
+
+
+def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: int) -> None:
+    """See that every track has the form that a model needs.
+
+    Raises:
+        MismatchError: one has another rate or number of channels.
+    """
+    for track in tracks:
+        if (track.sample_rate, track.channels) != (sample_rate, channels):
+            raise MismatchError(
+                f"{track.path} has {track.channels} channel(s) at {track.sample_rate} Hz; "
+                f"the model needs {channels} at {sample_rate} Hz.",
+                f"Run musicldm preprocess with --sample-rate {sample_rate} --channels {channels}, or choose another preset.",
+            )
+
+
+class CropDataset:
+    """Crops of `samples` samples whose starts lie on a grid, uniform over all places in all tracks of a split.
+
+    A batch is a pure function of (seed, step): training resumes anywhere, with any number of workers.
+
+    Args:
+        samples: length of a crop; a multiple of `grid`.
+        grid: crops start at multiples of this many samples, where the blocks of the VAE's attention start.
+
+    Raises:
+        DataError: no track of the split is as long as a crop.
+    """
+
+    def __init__(self, tracks: Sequence[PreparedTrack], samples: int, grid: int, seed: int = 0) -> None:
+        self.samples = samples
+        self.grid = grid
+        self.seed = seed
+        self.tracks = [track for track in tracks if track.samples >= samples]
+        self.left_out = len(tracks) - len(self.tracks)
+        if not self.tracks:
+            longest = max((track.seconds for track in tracks), default=0.0)
+            wanted = samples / tracks[0].sample_rate if tracks else 0.0
+            raise DataError(
+                f"None of the {len(tracks)} tracks is as long as the crop: {wanted:.2f} s wanted, {longest:.2f} s the longest.",
+                "Choose shorter crops with --seconds, or add longer music.",
+            )
+        places = [(track.samples - samples) // grid + 1 for track in self.tracks]
+        self._ends = list(itertools.accumulate(places))
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """The batch of a training step: [size, C, samples]."""
+        rng = np.random.default_rng(derive(self.seed, "crop", step))
+        return self._read(rng.integers(self._ends[-1], size=size).tolist())
+
+    def fixed_batch(self, count: int) -> Tensor:
+        """`count` crops (or as many as there are) evenly spread over all places: [count, C, samples]."""
+        count = min(count, self._ends[-1])
+        return self._read([int((i + 0.5) * self._ends[-1] / count) for i in range(count)])
+
+    def _read(self, places: list[int]) -> Tensor:
+        crops = []
+        for place in places:
+            index = bisect.bisect_right(self._ends, place)
+            start = (place - (self._ends[index - 1] if index else 0)) * self.grid
+            crops.append(files.read(self.tracks[index].path, start, start + self.samples))
+        return torch.from_numpy(np.stack(crops))
+
+
+def open_splits(data: Path, sample_rate: int, channels: int) -> dict[Split, list[PreparedTrack]]:
+    """The tracks that `preprocess` left in a folder, by split; see `read_tracks` and `check_format` for what is raised."""
+    tracks = read_tracks(data)
+    check_format(tracks, sample_rate, channels)
+    splits: dict[Split, list[PreparedTrack]] = {"train": [], "heldout": []}
+    for track in tracks:
+        splits[track.split].append(track)
+    return splits

@@ -1,0 +1,73 @@
+"""What `musicldm preprocess` leaves behind, for all who read waveforms: a folder of WAV files and their manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from musicldm.durable import Journal
+from musicldm.errors import DataError
+
+MANIFEST = "manifest.jsonl"
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True)
+class PreparedTrack:
+    """One WAV file, ready for the models."""
+
+    path: Path
+    """Absolute."""
+    sample_rate: int
+    channels: int
+    samples: int
+    """Per channel."""
+    content: str
+    """SHA-256 of the audio, with its rate, channels and bit depth: same content, same samples in the WAV."""
+    split: Split
+    """Held-out tracks are seen by no training, in no stage."""
+    artist: str
+    title: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it came from and under what licence, as the crawl recorded it."""
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+
+def open_manifest(folder: Path) -> Journal:
+    """The journal of `folder`, one record for each source file."""
+    return Journal(folder / MANIFEST, key="source")
+
+
+def read_tracks(folder: Path) -> list[PreparedTrack]:
+    """The prepared tracks of `folder`, sorted by path.
+
+    Raises:
+        DataError: no manifest, no track in it, or a track whose file is gone.
+    """
+    hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"There are no prepared waveforms in {folder}.", hint)
+    records = [record for record in open_manifest(folder).records.values() if record["status"] == "done"]
+    if not records:
+        raise DataError(f"{folder / MANIFEST} lists no usable track.", hint)
+    root = folder.resolve()
+    tracks = [
+        PreparedTrack(
+            path=root / record["path"],
+            **{
+                key: record[key]
+                for key in ("sample_rate", "channels", "samples", "content", "split", "artist", "title")
+            },
+            provenance=record["provenance"],
+        )
+        for record in records
+    ]
+    for track in tracks:
+        if not track.path.is_file():
+            raise DataError(f"{track.path} is in the manifest but not on the disk.", "Run musicldm preprocess again.")
+    return sorted(tracks, key=lambda track: track.path)

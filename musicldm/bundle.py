@@ -1,0 +1,140 @@
+"""What we ship and load: a folder with `bundle.json` and one safetensors file for each part.
+
+`bundle.json` says what the parts are, how they were configured, the size and sha256 of their files, and where the
+model comes from; it is written last. Nothing in a bundle is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musicldm import durable
+from musicldm.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = 1
+INDEX = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network: the configuration to build it and its tensors."""
+
+    config: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over configuration and weights: two parts with the same digest compute the same."""
+        return hashlib.sha256(_canonical(self.config) + self.serialised()).hexdigest()
+
+    def serialised(self) -> bytes:
+        """The tensors as the bytes of a safetensors file."""
+        from safetensors.torch import save
+
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The parts of a model and what is known about it."""
+
+    name: str
+    parts: dict[str, Part]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Statistics, training settings, provenance: plain data."""
+
+    def part(self, name: str) -> Part:
+        """One part.
+
+        Raises:
+            BundleError: the bundle has no such part.
+        """
+        if name not in self.parts:
+            made_by = {"vae": "musicldm train-vae", "denoiser": "musicldm train-diffusion"}.get(name, "musicldm")
+            have = ", ".join(self.parts) or "nothing"
+            raise BundleError(f"The bundle {self.name} has no {name}, only {have}.", f"Name one that {made_by} made.")
+        return self.parts[name]
+
+
+def write(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle; at any moment the folder holds the old one, or the new one, or one that `read` refuses.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    durable.make_folder(folder)
+    index: dict[str, Any] = {"format": FORMAT, "name": bundle.name, "parts": {}, "facts": bundle.facts}
+    for name, part in bundle.parts.items():
+        data = part.serialised()
+        durable.write_bytes(folder / f"{name}.safetensors", data)
+        index["parts"][name] = {
+            "config": part.config,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+    durable.write_json(folder / INDEX, index)
+
+
+def read(path: Path) -> Bundle:
+    """Read a bundle, or the bundle of a run folder, and check every byte of it.
+
+    Raises:
+        BundleError: missing, of a newer format, cut short or changed.
+    """
+    folder = path if (path / INDEX).is_file() else path / "bundle"
+    if not (folder / INDEX).is_file():
+        what = "There is nothing at" if not path.exists() else "There is no bundle in"
+        raise BundleError(f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion.")
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        listed = {name: (about["config"], about["bytes"], about["sha256"]) for name, about in index["parts"].items()}
+        title, facts, version = str(index["name"]), dict(index["facts"]), int(index["format"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder / INDEX} is damaged.", "Copy the bundle again, or export it anew.") from error
+    if version > FORMAT:
+        raise BundleError(f"The bundle {path} has format {version}; this musicldm knows {FORMAT}.", "Update musicldm.")
+    parts = {
+        name: Part(config, _load(folder / f"{name}.safetensors", size, digest))
+        for name, (config, size, digest) in listed.items()
+    }
+    return Bundle(title, parts, facts)
+
+
+def fill(model: nn.Module, part: Part) -> None:
+    """Copy a part's tensors into the model built from its configuration.
+
+    Raises:
+        BundleError: names or shapes differ.
+    """
+    try:
+        model.load_state_dict(dict(part.tensors))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise BundleError(f"The weights do not fit their configuration: {reason}", "Export the bundle anew.") from error
+
+
+def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    if not path.is_file():
+        raise BundleError(f"The bundle lacks {path.name}.", "Copy the whole bundle folder again.")
+    if path.stat().st_size != size:
+        raise BundleError(
+            f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.", "Copy the bundle again, or export it anew."
+        )
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"{path} was changed since it was written.", "Copy the bundle again, or export it anew.")
+    return load(data)
+
+
+def _canonical(config: dict[str, Any]) -> bytes:
+    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,53 @@
+"""`musicldm train-diffusion`: latents to a denoiser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musicldm.cli.console import Console
+from musicldm.cli.options import BatchSize, ConfigFile, Device, DryRun, Json, LearningRate, Precision, Quiet, Seconds, Steps, TrainSeed
+from musicldm.cli.training import load_config, render
+
+
+def train_diffusion(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The latent store that encode made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")] = Path(
+        "runs/ldm"
+    ),
+    preset: Annotated[str, typer.Option(help="tiny: minutes on a CPU; small: for a GPU; paper: the study's.")] = "small",
+    config: ConfigFile = None,
+    objective: Annotated[str | None, typer.Option(help="What the network predicts: eps or v.", show_default="the preset's")] = None,
+    schedule: Annotated[str | None, typer.Option(help="The noise: linear or cosine.", show_default="the preset's")] = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    seconds: Seconds = None,
+    learning_rate: LearningRate = None,
+    seed: TrainSeed = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the denoiser that makes latents out of noise.
+
+    Ctrl-C saves and stops; the same command goes on. The bundle it leaves holds the VAE too: sample needs nothing else.
+    """
+    from musicldm.devices import pick_device
+    from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
+
+    console = Console(quiet, as_json)
+    given = {"steps": steps, "batch_size": batch_size, "seconds": seconds, "learning_rate": learning_rate, "seed": seed}
+    over = {"training": given, "noise": {"objective": objective, "schedule": schedule}}
+    plan = load_config(DiffusionRunConfig, "ldm", preset, config, over)
+    if dry_run:
+        from musicldm.config import to_dict
+
+        console.result(to_dict(plan), [])
+        return
+    with console.progress("Training the denoiser") as progress:
+        result = train_diffusion(store, output, plan, pick_device(device), precision, progress)
+    render(console, result, plan.training.steps, "loss")

@@ -1,0 +1,39 @@
+"""What the two training commands share: their configuration, and the last word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from musicldm import config
+from musicldm.cli.console import Console
+
+if TYPE_CHECKING:
+    from musicldm.training.run import TrainingResult
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], kind: str, preset: str, file: Path | None, options: dict[str, Any]) -> T:
+    """The preset, under the user's file, under the options that were given."""
+    data = config.preset(kind, preset)
+    if file:
+        data = config.merge(data, config.read_toml(file))
+    return config.from_dict(cls, config.merge(data, options))
+
+
+def render(console: Console, result: TrainingResult, steps: int, figure: str) -> None:
+    """Say how a training ended; an interrupted one exits with 130."""
+    if result.last:
+        first, last = result.first[figure], result.last[figure]
+        silence = f" (silence: {result.last['silence']:.4f})" if "silence" in result.last else ""
+        console.note(f"Held-out {figure}: {first:.4f} at first, {last:.4f} at last{silence}.")
+    elif not result.interrupted:
+        console.note(f"{result.steps} steps are done, as asked; --steps trains longer.")
+    if result.interrupted:
+        console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command goes on from there.")
+        raise typer.Exit(130)
+    data = {"bundle": str(result.bundle), "steps": result.steps, "first": result.first, "last": result.last}
+    console.result(data, [str(result.bundle)])

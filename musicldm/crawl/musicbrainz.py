@@ -1,0 +1,182 @@
+"""Artists' names -> every distinct recording on their official releases. The only file that knows musicbrainzngs.
+
+That library keeps one server, one rate and one User-Agent for the whole process, so the newest `MusicBrainz` has them.
+Its queries, paging and parser are used as they are; its way of reading an answer is not: it knows no time-out, holds a
+global lock for as long as a server stays silent, and repeats a failed request for a minute without heeding Retry-After.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import http.client
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import musicbrainzngs
+
+from musicldm import __version__
+from musicldm.crawl.catalog import Artist, Track, distinct, words
+from musicldm.crawl.settings import CrawlSettings
+from musicldm.errors import NetworkError, NotFoundError
+from musicldm.progress import Progress, silent
+
+_HINT = "Check the network connection and run the same command again; what was fetched is kept."
+_PAGE = 100  # the most that MusicBrainz sends at once
+_NO_WAY = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)  # waiting a moment will not mend these
+
+
+@contextmanager
+def _answers_that_make_sense() -> Iterator[None]:
+    try:
+        yield
+    except (musicbrainzngs.MusicBrainzError, ValueError, KeyError) as error:
+        raise NetworkError("MusicBrainz sent an answer that makes no sense.", _HINT) from error
+
+
+class MusicBrainz:
+    """The web service, asked politely.
+
+    Every method raises NetworkError where the service does not answer or its answer makes no sense.
+    """
+
+    def __init__(self, settings: CrawlSettings) -> None:
+        musicbrainzngs.set_hostname(settings.musicbrainz or "musicbrainz.org", use_https=not settings.musicbrainz)
+        musicbrainzngs.set_useragent("musicldm", __version__, settings.contact or _project_page())
+        musicbrainzngs.set_rate_limit(settings.musicbrainz_interval or False)
+        musicbrainzngs.musicbrainz._safe_read = functools.partial(_read, settings)
+
+    @_answers_that_make_sense()
+    def find_artist(self, name: str) -> Artist:
+        """The artist called `name`: by exact name, else by alias, else but for accents and punctuation.
+
+        Among equals the service's own score decides. The score alone never does: the best of a search has a high one
+        even where nothing fits.
+
+        Raises:
+            NotFoundError: nobody is called so; the hint names who comes near.
+        """
+        found = musicbrainzngs.search_artists(artist=name, alias=name, limit=25)["artist-list"]
+        ranked = sorted(found, key=lambda artist: (_kinship(name, artist), -int(artist.get("ext:score", 0))))
+        if not ranked or _kinship(name, ranked[0]) == _STRANGER:
+            near = "; ".join(artist["name"] for artist in ranked[:3])
+            hint = f"Nearest there: {near}." if near else "Check the spelling on musicbrainz.org."
+            raise NotFoundError(f"MusicBrainz knows no artist {name!r}.", hint)
+        best = ranked[0]
+        note = ", ".join(filter(None, (best.get("disambiguation"), best.get("country"))))
+        return Artist(best["id"], best["name"], note)
+
+    @_answers_that_make_sense()
+    def tracks(self, artist: Artist, progress: Progress = silent) -> list[Track]:
+        """Each distinct song on the artist's official releases, all media of each, in order of first appearance.
+
+        Videos are left out, and so are other artists' songs on shared releases. `progress` counts releases.
+        """
+        releases = sorted(self._releases(artist, progress), key=lambda release: release.get("date") or "9999")
+        return distinct(track for release in releases for track in _on_release(release, artist))
+
+    def _releases(self, artist: Artist, progress: Progress) -> Iterator[dict[str, Any]]:
+        offset, total = 0, 1
+        while offset < total:
+            page = musicbrainzngs.browse_releases(
+                artist=artist.id,
+                release_status=["official"],
+                includes=["recordings", "artist-credits", "isrcs"],
+                limit=_PAGE,
+                offset=offset,
+            )
+            yield from page["release-list"]
+            # A page of releases with many songs is cut short: the next begins after what came, not after what we asked.
+            offset, total = offset + len(page["release-list"]), page["release-count"]
+            progress(offset, total, artist.name)
+            if not page["release-list"]:
+                return
+
+
+_STRANGER = 3
+
+
+def _kinship(name: str, artist: dict[str, Any]) -> int:
+    """0 the same name, 1 an alias, 2 the same words, 3 a stranger."""
+    aliases = [artist.get("sort-name", ""), *(alias["alias"] or "" for alias in artist.get("alias-list", []))]
+    if name.casefold() == artist["name"].casefold():
+        return 0
+    if name.casefold() in (alias.casefold() for alias in aliases):
+        return 1
+    if words(name) in (words(other) for other in (artist["name"], *aliases)):
+        return 2
+    return _STRANGER
+
+
+def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
+    year = re.match(r"\d{4}", release.get("date", ""))
+    for medium in release.get("medium-list", []):
+        hidden = [medium["pregap"]] if "pregap" in medium else []  # a song before the first
+        for entry in hidden + medium.get("track-list", []):
+            recording = entry["recording"]
+            if recording.get("video") == "true" or artist.id not in _credited(recording):
+                continue
+            milliseconds = recording.get("length") or entry.get("length")
+            yield Track(
+                recording=recording["id"],
+                title=recording["title"],
+                artist=artist,
+                seconds=int(milliseconds) / 1000 if milliseconds else None,
+                isrcs=tuple(recording.get("isrc-list", ())),
+                release=release["title"],
+                release_id=release["id"],
+                year=int(year[0]) if year else None,
+            )
+
+
+def _credited(recording: dict[str, Any]) -> set[str]:
+    credits = recording.get("artist-credit", [])  # artists, and between them the words that join their names
+    return {credit["artist"]["id"] for credit in credits if isinstance(credit, dict)}
+
+
+def _project_page() -> str:
+    """The first address in the package's own metadata."""
+    pages = metadata.metadata("musicldm").get_all("Project-URL") or []
+    return str(pages[0]).split(", ")[-1] if pages else "no contact given"
+
+
+def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, request: Any, body: Any = None) -> bytes:
+    """One request, a few times if it must be: what stands in for musicbrainzngs' own reader."""
+    where = f"MusicBrainz ({settings.musicbrainz or 'musicbrainz.org'})"
+    problem = ""
+    for attempt in range(settings.tries):
+        pause = max(settings.musicbrainz_interval, settings.retry_pause * (attempt + 1))
+        try:
+            with opener.open(request, body, settings.timeout) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            problem = f"{where} answered {error.code} {error.reason}."
+            if error.code not in (429, 500, 502, 503, 504):
+                break
+            pause = max(pause, _retry_after(error))
+        except (OSError, http.client.HTTPException) as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(cause, socket.gaierror) or getattr(cause, "errno", None) in _NO_WAY:
+                problem = f"{where} cannot be reached."
+                break
+            if isinstance(cause, TimeoutError):
+                problem = f"{where} did not answer within {settings.timeout:g} s."
+            else:
+                problem = f"The connection to {where} broke: {cause}."
+        if attempt + 1 < settings.tries:
+            time.sleep(pause)
+    raise NetworkError(problem, _HINT)
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Seconds that the service asks us to wait, a minute at most."""
+    text = error.headers.get("Retry-After", "")
+    return min(float(text), 60.0) if text.isdecimal() else 0.0

@@ -1,0 +1,136 @@
+"""The denoiser: a 1-D U-Net over latents [B, D, L] that knows the noise level in every block.
+
+    x ─in─ stage 0 ─↓─ stage 1 ─↓─ … middle … ─↑─ stage 1 ─↑─ stage 0 ─out─
+              └──────────┴──── skips, concatenated ────┴──────────┘
+
+A stage is a few ResNet blocks steered by the time embedding (FiLM), each followed by attention at the low rates.
+After Ho et al. 2020, in one dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musicldm.errors import ConfigError
+from musicldm.layers import Attention, Downsample, ResnetBlock, RMSNorm, Upsample
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of the network."""
+
+    latent_channels: int = 32
+    """D; taken from the store when training."""
+    widths: tuple[int, ...] = (128, 256, 384)
+    """Channels of each stage; the rate halves from one to the next."""
+    blocks: int = 2
+    """ResNet blocks in a stage, on the way down and again on the way up."""
+    attention_stages: int = 1
+    """How many of the slowest stages have attention; the middle always has."""
+    heads: int = 4
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width % (2 * self.heads) for width in self.widths):
+            raise ConfigError("Every width of the U-Net must be a multiple of twice the heads.")
+
+    @property
+    def multiple(self) -> int:
+        """Lengths are filled up to a multiple of this many frames."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class TimeEmbedding(nn.Module):
+    """Step t [B] -> vector [B, E]: sinusoids of geometric frequencies, then a small network."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        frequencies = torch.exp(-math.log(10000) * torch.arange(width // 2) / (width // 2))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(width, out_width), nn.SiLU(), nn.Linear(out_width, out_width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t.to(self.frequencies)[:, None] * self.frequencies
+        embedding: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        return embedding
+
+
+class Unit(nn.Module):
+    """One ResNet block, with attention after it where wanted."""
+
+    def __init__(self, channels: int, out_channels: int, embedding_width: int, heads: int, attention: bool) -> None:
+        super().__init__()
+        self.block = ResnetBlock(channels, out_channels, embedding_width)
+        self.attention = Attention(out_channels, heads) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        out: Tensor = self.attention(self.block(x, embedding))
+        return out
+
+
+class UNet(nn.Module):
+    """(noisy latents [B, D, L], steps t [B]) -> prediction [B, D, L], for any L."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, embedding_width = config.widths, 4 * config.widths[0]
+        self.time = TimeEmbedding(config.widths[0], embedding_width)
+        self.stem = nn.Conv1d(config.latent_channels, widths[0], 3, padding=1)
+
+        def unit(channels: int, out_channels: int, stage: int) -> Unit:
+            attention = stage >= len(widths) - config.attention_stages
+            return Unit(channels, out_channels, embedding_width, config.heads, attention)
+
+        # The channels of each skip are pushed as the way down makes them, and popped on the way up.
+        skips = [widths[0]]
+        self.down = nn.ModuleList()
+        for stage, width in enumerate(widths):
+            units = [unit(skips[-1] if i == 0 else width, width, stage) for i in range(config.blocks)]
+            skips += [width] * config.blocks
+            last = stage == len(widths) - 1
+            self.down.append(nn.ModuleList([*units, nn.Identity() if last else Downsample(width, width, 2)]))
+            skips += [] if last else [width]
+
+        self.middle = nn.ModuleList([unit(widths[-1], widths[-1], len(widths)) for _ in range(2)])
+
+        self.up = nn.ModuleList()
+        channels = widths[-1]
+        for stage, width in reversed(list(enumerate(widths))):
+            units = []
+            for _ in range(config.blocks + 1):
+                units.append(unit(channels + skips.pop(), width, stage))
+                channels = width
+            self.up.append(nn.ModuleList([*units, Upsample(width, width, 2) if stage else nn.Identity()]))
+
+        self.norm = RMSNorm(widths[0])
+        self.head = nn.Conv1d(widths[0], config.latent_channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        frames = x.shape[-1]
+        embedding = self.time(t)
+        h = self.stem(F.pad(x, (0, -frames % self.config.multiple)))
+        skips = [h]
+        for *units, downsample in self.down:
+            for unit in units:
+                h = unit(h, embedding)
+                skips.append(h)
+            if not isinstance(downsample, nn.Identity):
+                h = downsample(h)
+                skips.append(h)
+        for unit in self.middle:
+            h = unit(h, embedding)
+        for *units, upsample in self.up:
+            for unit in units:
+                h = unit(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = upsample(h)
+        prediction: Tensor = self.head(F.silu(self.norm(h)))
+        return prediction[..., :frames]

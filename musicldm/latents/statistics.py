@@ -1,0 +1,127 @@
+"""How latents are spread, channel by channel: what turns raw latents into normalised ones and back.
+
+The statistics are of the training tracks, over the float16 values as stored. A latent is a draw from its posterior,
+so a channel's variance has two terms: Var(mean) + E[exp(logvar)] (law of total variance).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicldm.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST_SPREAD = 1e-4
+"""The floor under a channel's standard deviation: a dead channel is normalised to zeros, not divided by zero."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over frames, in float64, that merge exactly; every array is [D]."""
+
+    count: int
+    """Frames."""
+    mean: npt.NDArray[np.float64]
+    """The average of the posterior means."""
+    squares: npt.NDArray[np.float64]
+    """The sum of squared distances of the posterior means from their average."""
+    variances: npt.NDArray[np.float64]
+    """The sum of the posterior variances, exp(logvar)."""
+
+    @classmethod
+    def none(cls, channels: int) -> Moments:
+        """The moments of no frames at all."""
+        return cls(0, np.zeros(channels), np.zeros(channels), np.zeros(channels))
+
+    @classmethod
+    def of(cls, mean: npt.NDArray[np.float16], logvar: npt.NDArray[np.float16]) -> Moments:
+        """The moments of some frames, given as [l, D]."""
+        if not len(mean):
+            return cls.none(mean.shape[1])
+        wide = mean.astype(np.float64)
+        average = wide.mean(axis=0)
+        variances = np.exp(logvar.astype(np.float64))
+        return cls(len(wide), average, np.square(wide - average).sum(axis=0), variances.sum(axis=0))
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both sets of frames together (Chan, Golub & LeVeque 1979)."""
+        count = self.count + other.count
+        if not count:
+            return self
+        apart = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + apart * (other.count / count),
+            self.squares + other.squares + np.square(apart) * (self.count * other.count / count),
+            self.variances + other.variances,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; Python's floats come back bit for bit."""
+        arrays = {"mean": self.mean, "squares": self.squares, "variances": self.variances}
+        return {"count": self.count, **{name: array.tolist() for name, array in arrays.items()}}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Moments:
+        """The reverse of `to_dict`."""
+        arrays = (np.array(data[name], dtype=np.float64) for name in ("mean", "squares", "variances"))
+        return cls(int(data["count"]), *arrays)
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """The average and the spread of each latent channel."""
+
+    count: int
+    """Frames that were measured."""
+    mean: tuple[float, ...]
+    """D averages."""
+    std: tuple[float, ...]
+    """D standard deviations, none below `SMALLEST_SPREAD`."""
+
+    @classmethod
+    def from_moments(cls, moments: Moments) -> LatentStatistics:
+        """The statistics of at least one frame.
+
+        Raises:
+            DataError: the moments are of no frames.
+        """
+        if not moments.count:
+            raise DataError("There are no training tracks to measure.", "Encode some tracks of the split 'train'.")
+        variance = (moments.squares + moments.variances) / moments.count
+        std = np.maximum(np.sqrt(variance), SMALLEST_SPREAD)
+        return cls(moments.count, tuple(moments.mean.tolist()), tuple(std.tolist()))
+
+    def normalise(self, z: Tensor) -> Tensor:
+        """Raw latents [B, D, L] or [D, L] -> normalised latents, near zero mean and unit spread in each channel."""
+        return (z - z.new_tensor(self.mean)[:, None]) / z.new_tensor(self.std)[:, None]
+
+    def denormalise(self, z: Tensor) -> Tensor:
+        """Normalised latents [B, D, L] or [D, L] -> raw latents, as the VAE's decoder takes them."""
+        return z * z.new_tensor(self.std)[:, None] + z.new_tensor(self.mean)[:, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"count": self.count, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LatentStatistics:
+        """The reverse of `to_dict`.
+
+        Raises:
+            DataError: a key is missing, or the lists do not fit each other.
+        """
+        try:
+            mean, std = (tuple(float(value) for value in data[name]) for name in ("mean", "std"))
+            statistics = cls(int(data["count"]), mean, std)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError("The latent statistics are damaged.", "Export the bundle anew.") from error
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise DataError("The latent statistics are damaged.", "Export the bundle anew.")
+        return statistics

@@ -1,0 +1,133 @@
+"""The building blocks that the VAE and the U-Net share. B batch, C channels, L frames; every tensor is [B, C, L].
+
+Nothing here pools over time: a normalisation sees the channels of one frame only, and linear attention sees a fixed
+block of frames. So a track worked through in windows comes out exactly as it would whole.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the channels of each frame (Zhang & Sennrich 2019)."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        power = x.float().square().mean(dim=1, keepdim=True)
+        return x * torch.rsqrt(power + self.eps).to(x.dtype) * self.gain
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with pre-normalisation and a residual path; `embedding` steers the second by FiLM.
+
+    Args:
+        embedding_width: width of the conditioning vector [B, E], or 0 for none.
+        dilation: of the first convolution.
+    """
+
+    def __init__(self, channels: int, out_channels: int, embedding_width: int = 0, dilation: int = 1) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(channels)
+        self.conv1 = nn.Conv1d(channels, out_channels, 3, padding=dilation, dilation=dilation)
+        self.film = nn.Linear(embedding_width, 2 * out_channels) if embedding_width else None
+        self.norm2 = RMSNorm(out_channels)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv1d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # each block starts as the identity: deep stacks train from the first step
+        if self.conv2.bias is not None:
+            nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.norm2(h)
+        if self.film is not None and embedding is not None:
+            scale, shift = self.film(F.silu(embedding)).unsqueeze(-1).chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        h = self.conv2(F.silu(h))
+        skipped: Tensor = self.skip(x)
+        return skipped + h
+
+
+class LinearAttention(nn.Module):
+    """Attention whose cost grows with the length, not its square (Shen et al. 2018, "Efficient Attention").
+
+    Frames attend within blocks of `block` frames that lie on the track's own grid: the first block starts at frame 0
+    of the input, so an input that starts at a multiple of `block` gives what the whole track would give.
+    """
+
+    def __init__(self, channels: int, block: int, heads: int = 4) -> None:
+        super().__init__()
+        self.block = block
+        self.heads = heads
+        self.norm = RMSNorm(channels)
+        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
+        self.to_out = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.to_out.weight)
+        if self.to_out.bias is not None:
+            nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, frames = x.shape
+        padding = -frames % self.block
+        qkv = F.pad(self.to_qkv(self.norm(x)), (0, padding)).float()  # the sums below need float32
+        # [B, 3C, L] -> three of [B, blocks, heads, C/heads, block]
+        qkv = qkv.view(batch, 3, self.heads, channels // self.heads, -1, self.block).permute(1, 0, 4, 2, 3, 5)
+        q, k, v = qkv.unbind(0)
+        if padding:  # frames that do not exist draw no attention
+            exists = torch.arange(frames + padding, device=x.device).view(-1, 1, 1, self.block) < frames
+            k = k.masked_fill(~exists, -torch.inf)
+        q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
+        context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
+        out = context.transpose(-1, -2) @ q
+        out = out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
+        attended: Tensor = self.to_out(out.to(x.dtype))
+        return x + attended
+
+
+class Attention(nn.Module):
+    """Softmax attention over all frames: for the low resolutions of the U-Net."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = RMSNorm(channels)
+        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
+        self.to_out = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.to_out.weight)
+        if self.to_out.bias is not None:
+            nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, frames = x.shape
+        qkv = self.to_qkv(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, frames)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each [B, heads, L, C/heads]
+        out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, frames)
+        attended: Tensor = self.to_out(out)
+        return x + attended
+
+
+class Downsample(nn.Conv1d):
+    """Frames fewer by the even factor `stride`: [B, C, L] -> [B, C', L/stride]; the kernel spans two strides."""
+
+    def __init__(self, channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(channels, out_channels, 2 * stride, stride, padding=stride // 2)
+
+
+class Upsample(nn.ConvTranspose1d):
+    """Frames more by the even factor `stride`: [B, C, L] -> [B, C', L·stride].
+
+    The kernel is a whole multiple of the stride, so every output frame sums the same number of taps: no checkerboard
+    (Odena et al. 2016).
+    """
+
+    def __init__(self, channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(channels, out_channels, 2 * stride, stride, padding=stride // 2)

@@ -1,0 +1,11 @@
+"""Chance that can be repeated: every random choice has an address, and the address gives its seed."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive(*address: int | str) -> int:
+    """A 63-bit seed from an address such as (seed, "take", 3); different addresses are independent."""
+    digest = hashlib.sha256("/".join(map(str, address)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,38 @@
+"""The posterior of the VAE: independent normal distributions, one for each number of the latent."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# exp(logvar) stays inside what float16 keeps apart from 0 and infinity.
+LOGVAR_RANGE = (-14.0, 8.0)
+
+
+class DiagonalGaussian:
+    """N(mean, exp(logvar)), elementwise, over tensors [B, D, L]."""
+
+    def __init__(self, mean: Tensor, logvar: Tensor) -> None:
+        self.mean = mean
+        self.logvar = logvar.clamp(*LOGVAR_RANGE)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """A draw, by which gradients flow (Kingma & Welling 2014, eq. 4)."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def mode(self) -> Tensor:
+        """The most likely value."""
+        return self.mean
+
+    def kl(self) -> Tensor:
+        """KL divergence to N(0, 1) in nats, summed over D and L: one value for each item, [B]."""
+        per_number = 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
+        return per_number.sum(dim=(1, 2))
+
+    def nll(self, x: Tensor) -> Tensor:
+        """Negative log-likelihood of `x` in nats, summed over D and L: [B]."""
+        squared = (x - self.mean).square() * torch.exp(-self.logvar)
+        return 0.5 * (math.log(2 * math.pi) + self.logvar + squared).sum(dim=(1, 2))

@@ -1,0 +1,72 @@
+"""The installed command, from the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "musicldm", "preprocess", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def source(tmp_path, tone, encode):
+    encode(tmp_path / "in" / "Ann" / "one.mp3", tone(300))
+    encode(tmp_path / "in" / "Bob" / "two.m4a", tone(400))
+    (tmp_path / "in" / "bad.mp3").write_text("no music")
+    return tmp_path / "in"
+
+
+def test_partly_done_is_done_with_a_count(source, tmp_path):
+    done = run(source, tmp_path / "out", "--jobs", 2)
+    assert done.returncode == 0
+    assert done.stdout == f"{tmp_path / 'out'}\n"
+    assert "Left out bad.mp3: It cannot be read as audio" in done.stderr
+    assert "3 files: 2 prepared" in done.stderr and "1 failed" in done.stderr
+
+
+def test_strict_and_json(source, tmp_path):
+    done = run(source, tmp_path / "out", "--strict", "--json", "--quiet", "--bit-depth", 24)
+    assert done.returncode == 1
+    summary = json.loads(done.stdout)
+    assert (summary["files"], summary["prepared"], summary["tracks"], summary["heldout"]) == (3, 2, 2, 1)
+    assert list(summary["failed"]) == ["bad.mp3"]
+    assert done.stderr.count("\n") == 1  # quiet still names what failed
+
+
+def test_failures_have_a_sentence_a_hint_and_a_code(tmp_path, source):
+    missing = run(tmp_path / "nowhere", tmp_path / "out")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("Error: There is no folder") and "Hint:" in missing.stderr
+    assert run(source, tmp_path / "out", "--bit-depth", 12).returncode == 2
+    assert run(source, tmp_path / "out", "--jobs", 0).returncode == 2
+
+
+def test_ctrl_c_ends_it_quietly_and_nothing_is_lost(tmp_path, encode):
+    chance = np.random.default_rng(0)
+    noise = (0.1 * chance.standard_normal((2, 20 * 44100))).astype(np.float32)
+    for number in range(8):
+        encode(tmp_path / "in" / f"{number}.flac", np.roll(noise, number, axis=1))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "musicldm", "preprocess", tmp_path / "in", out, "--jobs", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list(out.glob("*.wav")):
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert output == ""
+    assert "Traceback" not in errors
+    again = json.loads(run(tmp_path / "in", out, "--json").stdout)
+    assert again["tracks"] == 8

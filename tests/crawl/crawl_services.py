@@ -1,0 +1,299 @@
+"""Stand-ins on loopback for MusicBrainz and YouTube, as much of each as the real clients need."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape, quoteattr
+
+import trustme
+
+
+@dataclass
+class Song:
+    """A recording as it stands on a release."""
+
+    id: str
+    title: str
+    seconds: float | None
+    isrcs: tuple[str, ...] = ()
+    video: bool = False
+    by: str = ""  # another artist's id
+
+
+@dataclass
+class Release:
+    id: str
+    title: str
+    date: str
+    media: list[list[Song]]
+
+
+@dataclass
+class Person:
+    id: str
+    name: str
+    aliases: tuple[str, ...] = ()
+    releases: list[Release] = field(default_factory=list)
+    score: int = 100
+
+
+@dataclass
+class Video:
+    id: str  # 11 characters
+    title: str
+    channel: str
+    seconds: int
+    audio: bytes
+    licence: str = ""
+    refusal: str = ""
+    cut_at: int = 0  # the connection stays silent after so many bytes, once
+
+
+class Server(ThreadingHTTPServer):
+    """A server on a free port of loopback that remembers what it was asked."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.requests: list[str] = []
+        self.agents: set[str] = set()
+        self.closing = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            self.closing.set()
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def send(self, status: int, kind: str, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class MusicBrainzServer(Server):
+    """`page` releases at most in one answer, whatever was asked for."""
+
+    def __init__(self, people: list[Person], page: int = 100) -> None:
+        super().__init__(_MusicBrainzHandler)
+        self.people = people
+        self.page = page
+        self.stalled = False
+        self.answers: list[tuple[int, bytes]] = []  # sent first, instead of the truth
+
+
+class _MusicBrainzHandler(Handler):
+    server: MusicBrainzServer
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        self.server.agents.add(self.headers["User-Agent"])
+        if self.server.stalled:
+            self.server.closing.wait(30)
+            return
+        if self.server.answers:
+            status, body = self.server.answers.pop(0)
+            self.send(status, "text/plain", body)
+            return
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if url.path == "/ws/2/artist/":
+            body = self._artists(query["query"])
+        elif url.path == "/ws/2/release/":
+            body = self._releases(query)
+        else:
+            self.send(404, "text/plain", b"")
+            return
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?><metadata xmlns="http://musicbrainz.org/ns/mmd-2.0#" '
+            f'xmlns:ns2="http://musicbrainz.org/ns/ext#-2.0">{body}</metadata>'
+        )
+        self.send(200, "application/xml", text.encode())
+
+    def _artists(self, query: str) -> str:
+        asked = set(re.findall(r"\w+", query.lower()))
+        found = [
+            person
+            for person in self.server.people
+            if asked & set(re.findall(r"\w+", " ".join((person.name, *person.aliases)).lower()))
+        ]
+        found.sort(key=lambda person: -person.score)
+        items = "".join(
+            f'<artist id="{person.id}" ns2:score="{person.score}"><name>{escape(person.name)}</name><alias-list>'
+            + "".join(f"<alias>{escape(alias)}</alias>" for alias in person.aliases)
+            + "</alias-list></artist>"
+            for person in found
+        )
+        return f'<artist-list count="{len(found)}" offset="0">{items}</artist-list>'
+
+    def _releases(self, query: dict[str, str]) -> str:
+        (person,) = [person for person in self.server.people if person.id == query["artist"]]
+        if query["status"] != "official" or not {"recordings", "artist-credits"} <= set(query["inc"].split()):
+            return ""
+        offset = int(query.get("offset", 0))
+        page = person.releases[offset : offset + min(int(query.get("limit", 25)), self.server.page)]
+        items = "".join(self._release(release, person) for release in page)
+        return f'<release-list count="{len(person.releases)}" offset="{offset}">{items}</release-list>'
+
+    def _release(self, release: Release, person: Person) -> str:
+        media = "".join(
+            f"<medium><position>{i}</position><track-list count='{len(songs)}'>"
+            + "".join(f"<track id='t'><position>1</position>{self._song(song, person)}</track>" for song in songs)
+            + "</track-list></medium>"
+            for i, songs in enumerate(release.media, 1)
+        )
+        return (
+            f'<release id="{release.id}"><title>{escape(release.title)}</title><date>{release.date}</date>'
+            f'<medium-list count="{len(release.media)}">{media}</medium-list></release>'
+        )
+
+    def _song(self, song: Song, person: Person) -> str:
+        length = f"<length>{round(song.seconds * 1000)}</length>" if song.seconds is not None else ""
+        isrcs = "".join(f"<isrc id={quoteattr(isrc)}/>" for isrc in song.isrcs)
+        return (
+            f'<recording id="{song.id}"><title>{escape(song.title)}</title>{length}'
+            + ("<video>true</video>" if song.video else "")
+            + f'<artist-credit><name-credit><artist id="{song.by or person.id}"><name>x</name></artist></name-credit>'
+            f'</artist-credit><isrc-list count="{len(song.isrcs)}">{isrcs}</isrc-list></recording>'
+        )
+
+
+class YouTubeServer(Server):
+    """Search, player, the page's data and the media, over TLS."""
+
+    def __init__(self, videos: list[Video]) -> None:
+        super().__init__(_YouTubeHandler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        # The handshake belongs to the thread of each request: a client that dawdles must not hold up the others.
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.videos = {video.id: video for video in videos}
+        self.ranges: list[str] = []
+        self.cut = threading.Event()
+
+    @property
+    def downloads(self) -> list[str]:
+        return [path for path in self.requests if path.startswith("/media/")]
+
+
+class _YouTubeHandler(Handler):
+    server: YouTubeServer
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.requests.append(path)
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = {
+            "/youtubei/v1/search": self._search,
+            "/youtubei/v1/player": self._player,
+            "/youtubei/v1/next": self._next,
+        }[path](asked)
+        self.send(200, "application/json", json.dumps(answer).encode())
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        video = self.server.videos[self.path.removeprefix("/media/")]
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
+        assert asked
+        self.server.ranges.append(asked[0])
+        start, end = int(asked[1]), min(int(asked[2] or len(video.audio)), len(video.audio) - 1)
+        body, cut = video.audio[start : end + 1], video.cut_at
+        if cut:
+            video.cut_at = 0
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(video.audio)}")
+            self.end_headers()
+            self.wfile.write(body[:cut])
+            self.server.cut.set()
+            self.server.closing.wait(30)
+            return
+        self.send(206, "audio/mp4", body, Content_Range=f"bytes {start}-{end}/{len(video.audio)}")
+
+    def _search(self, asked: dict[str, Any]) -> dict[str, Any]:
+        words = set(asked["query"].lower().split())
+        found = [video for video in self.server.videos.values() if words & set(video.title.lower().split())]
+        renderers = [
+            {
+                "videoRenderer": {
+                    "videoId": video.id,
+                    "title": {"runs": [{"text": video.title}]},
+                    "lengthText": {"simpleText": f"{video.seconds // 60}:{video.seconds % 60:02}"},
+                    "ownerText": {"runs": [{"text": video.channel}]},
+                }
+            }
+            for video in found
+        ]
+        contents = [{"itemSectionRenderer": {"contents": renderers}}]
+        primary = {"sectionListRenderer": {"contents": contents}}
+        return {"contents": {"twoColumnSearchResultsRenderer": {"primaryContents": primary}}}
+
+    def _player(self, asked: dict[str, Any]) -> dict[str, Any]:
+        video = self.server.videos[asked["videoId"]]
+        if video.refusal:
+            return {"playabilityStatus": {"status": "ERROR", "reason": video.refusal}}
+        sound = {
+            "itag": 140,
+            "url": f"https://{self.server.address}/media/{video.id}",
+            "mimeType": 'audio/mp4; codecs="mp4a.40.2"',
+            "bitrate": 128_000,
+            "contentLength": str(len(video.audio)),
+            "audioQuality": "AUDIO_QUALITY_MEDIUM",
+            "approxDurationMs": str(video.seconds * 1000),
+        }
+        return {
+            "playabilityStatus": {"status": "OK"},
+            "videoDetails": {
+                "videoId": video.id,
+                "title": video.title,
+                "author": video.channel,
+                "channelId": "UC" + "x" * 22,
+                "lengthSeconds": str(video.seconds),
+                "isLiveContent": False,
+            },
+            "streamingData": {"adaptiveFormats": [sound]},
+        }
+
+    def _next(self, asked: dict[str, Any]) -> dict[str, Any]:
+        video = self.server.videos[asked["videoId"]]
+        row = {"metadataRowRenderer": {"title": {"simpleText": "License"}, "contents": [{"simpleText": video.licence}]}}
+        rows = {"metadataRowContainerRenderer": {"rows": [row] if video.licence else []}}
+        secondary = {"videoSecondaryInfoRenderer": {"metadataRowContainer": rows}}
+        results = {"results": {"results": {"contents": [secondary]}}}
+        return {"contents": {"twoColumnWatchNextResults": results}}

@@ -1,0 +1,116 @@
+"""The real musicbrainzngs against a web service on loopback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from crawl_services import MusicBrainzServer, Person, Release, Song
+
+from musicldm.crawl.musicbrainz import MusicBrainz
+from musicldm.crawl.settings import CrawlSettings
+from musicldm.errors import NetworkError, NotFoundError
+
+
+def album(number: int) -> Release:
+    media = [[Song(f"{number}-{j}-{k}", f"Song {number} {j} {k}", 100.0) for k in range(2)] for j in range(2)]
+    return Release(f"r{number}", f"Album {number}", f"{2000 + number}", media)
+
+
+PEOPLE = [
+    Person("1", "Nirvana UK", score=100),
+    Person("2", "The Nirvana", aliases=("Nirvána",), score=99),
+    Person("3", "Nirvana", score=60),
+    Person("4", "Nirvana", score=80),
+    Person("5", "AC/DC", score=50),
+    Person("6", "Prolific", releases=[album(number) for number in range(23)]),
+]
+
+
+@pytest.fixture
+def server() -> Iterator[MusicBrainzServer]:
+    server = MusicBrainzServer(PEOPLE, page=10)
+    with server.running():
+        yield server
+
+
+@pytest.fixture
+def settings(server: MusicBrainzServer) -> CrawlSettings:
+    return CrawlSettings.from_environment({"MUSICLDM_MUSICBRAINZ": server.address}, "me@example.org")
+
+
+def test_name_before_alias_before_words_before_score(settings: CrawlSettings) -> None:
+    service = MusicBrainz(settings)
+    found = [service.find_artist(name).id for name in ("nirvana", "nirvána", "The Nirvána", "ac dc")]
+    assert found == ["4", "2", "2", "5"]
+
+
+def test_a_stranger_is_not_found_and_the_hint_names_the_nearest(settings: CrawlSettings) -> None:
+    with pytest.raises(NotFoundError, match="no artist 'Nirvana Tribute'") as caught:
+        MusicBrainz(settings).find_artist("Nirvana Tribute")
+    assert "Nirvana UK" in caught.value.hint
+    with pytest.raises(NotFoundError, match="no artist"):
+        MusicBrainz(settings).find_artist('Zzz +-&|!(){}[]^"~*?:\\/ AND')
+
+
+def test_all_pages_and_all_media(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    service = MusicBrainz(settings)
+    seen: list[tuple[float, float | None]] = []
+    tracks = service.tracks(service.find_artist("Prolific"), lambda done, total, text="": seen.append((done, total)))
+    assert len({track.recording for track in tracks}) == len(tracks) == 23 * 4
+    assert seen == [(10, 23), (20, 23), (23, 23)]
+    (agent,) = server.agents
+    assert agent.startswith("musicldm/") and "me@example.org" in agent
+
+
+def test_one_request_a_second(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    service = MusicBrainz(replace(settings, musicbrainz_interval=1.0))
+    service.find_artist("Prolific")
+    start = time.monotonic()
+    service.find_artist("Prolific")
+    assert time.monotonic() - start >= 0.9
+
+
+def test_a_busy_service_is_asked_again(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    server.answers = [(503, b"slow down"), (502, b"")]
+    assert MusicBrainz(settings).find_artist("Prolific").id == "6"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence", "requests"),
+    [
+        ((503, b"slow down"), "answered 503", 3),
+        ((403, b"blocked"), "answered 403", 1),
+        ((200, b"<html><p>Please log in to this WLAN"), "makes no sense", 1),
+        ((200, b"<html><p>Please log in</p></html>"), "makes no sense", 1),
+    ],
+)
+def test_a_service_that_makes_no_sense(
+    server: MusicBrainzServer, settings: CrawlSettings, answer: tuple[int, bytes], sentence: str, requests: int
+) -> None:
+    server.answers = [answer] * 3
+    with pytest.raises(NetworkError, match=sentence) as caught:
+        MusicBrainz(settings).find_artist("Prolific")
+    assert "again" in caught.value.hint
+    assert len(server.requests) == requests
+
+
+def test_a_stalled_service_is_given_up(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    server.stalled = True
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"):
+        MusicBrainz(replace(settings, timeout=0.2, tries=2)).find_artist("Prolific")
+    assert time.monotonic() - start < 3
+    server.stalled = False
+    assert MusicBrainz(settings).find_artist("Prolific").id == "6"  # the lock inside the library is free again
+
+
+def test_no_network(settings: CrawlSettings, fence: list[str]) -> None:
+    with pytest.raises(NetworkError, match="cannot be reached"):
+        MusicBrainz(replace(settings, musicbrainz="127.0.0.1:9")).find_artist("Prolific")
+    with pytest.raises(NetworkError, match=r"\(musicbrainz\.org\) cannot be reached"):
+        MusicBrainz(CrawlSettings()).find_artist("Prolific")
+    assert fence.pop() == "musicbrainz.org"  # the fence played the missing network

@@ -1,0 +1,61 @@
+"""The denoiser: any length, every block hears the noise level, and it can learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from musicldm.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.diffusion.schedule import NoiseConfig
+from musicldm.diffusion.unet import UNet, UNetConfig
+from musicldm.errors import ConfigError
+from musicldm.layers import ResnetBlock
+
+TOY = UNetConfig(latent_channels=3, widths=(16, 24, 32), blocks=1, attention_stages=1, heads=4)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 63])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_any_length_keeps_its_shape(frames: int, blocks: int) -> None:
+    unet = UNet(UNetConfig(latent_channels=3, widths=(16, 24), blocks=blocks))
+    x = torch.randn(2, 3, frames)
+    assert unet(x, torch.tensor([0, 999])).shape == x.shape
+
+
+def test_every_block_is_steered_by_the_noise_level() -> None:
+    blocks = [module for module in UNet(TOY).modules() if isinstance(module, ResnetBlock)]
+    assert blocks and all(block.film is not None for block in blocks)
+
+
+def test_every_weight_takes_part() -> None:
+    unet = UNet(TOY)
+    optimizer = torch.optim.SGD(unet.parameters(), lr=0.1)
+    for _ in range(3):  # what starts at zero opens the way for what lies before it
+        optimizer.zero_grad()
+        (unet(torch.randn(2, 3, 16), torch.tensor([10, 500])) - 1).square().mean().backward()
+        optimizer.step()
+    silent = [name for name, weight in unet.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("objective", ["eps", "v"])
+def test_it_learns_to_denoise(objective: str) -> None:
+    torch.manual_seed(0)
+    diffusion = Diffusion(DiffusionConfig(TOY, NoiseConfig(objective=objective)))  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(diffusion.parameters(), lr=3e-3)
+    wave = torch.sin(torch.arange(32) / 2)
+    losses = []
+    for _ in range(80):
+        x0 = wave.expand(16, 3, 32) * torch.randn(16, 3, 1).sign()
+        loss = diffusion.loss(x0, torch.randint(1000, (16,)), torch.randn_like(x0)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(1.0 if objective == "eps" else 0.75, abs=0.3)  # it starts by saying zero
+    assert sum(losses[-10:]) / 10 < 0.5 * losses[0]
+
+
+def test_widths_must_suit_the_heads() -> None:
+    with pytest.raises(ConfigError):
+        UNetConfig(widths=(20,), heads=4)

@@ -1,0 +1,293 @@
+"""`encode`: waveforms and a VAE to a store, with the real VAE at toy size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from musicldm import bundle
+from musicldm.audio import files
+from musicldm.audio.manifest import open_manifest
+from musicldm.cli.encode import encode as command
+from musicldm.errors import BundleError, DataError, MismatchError, OutputError, UsageError
+from musicldm.latents import encode as module
+from musicldm.latents.encode import encode
+from musicldm.latents.store import LatentStore
+from musicldm.vae.model import VAE, VAEConfig
+
+RATE = 1000
+CONFIG = VAEConfig(
+    sample_rate=RATE,
+    latent_channels=3,
+    patch=4,
+    patch_kernel=4,
+    widths=(8, 8),
+    strides=(2,),
+    blocks=1,
+    attention_block=4,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other take longer than the toy itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def vae() -> VAE:
+    torch.manual_seed(0)
+    vae = VAE(CONFIG).eval().requires_grad_(False)
+    vae.name, vae.weights_hash = "toy", "c0ffee" * 10
+    return vae
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for number, samples in enumerate((2000, 1999, 777)):
+        add_track(folder, number, samples)
+    return folder
+
+
+def add_track(folder: Path, number: int, samples: int, rate: int = RATE, channels: int = 1, **changes: object) -> Path:
+    """One prepared WAV and its line in the manifest."""
+    path = folder / f"artist {number}" / f"{number}.wav"
+    sound = np.random.default_rng(number).uniform(-0.5, 0.5, (channels, samples)).astype(np.float32)
+    files.write(path, sound, rate)
+    record = {
+        "source": f"{number}.mp3",
+        "status": "done",
+        "path": path.relative_to(folder).as_posix(),
+        "sample_rate": rate,
+        "channels": channels,
+        "samples": samples,
+        "content": f"content {number}",
+        "split": "train",
+        "artist": f"Artist {number}",
+        "title": f"Title {number}",
+        "provenance": {"licence": "CC0"},
+    }
+    open_manifest(folder).append(record | changes)
+    return path
+
+
+def test_tracks_are_encoded_in_windows_as_they_would_be_whole(data: Path, tmp_path: Path, vae: VAE) -> None:
+    seen: list[tuple[float, float | None]] = []
+    summary = encode(
+        data,
+        tmp_path / "store",
+        vae,
+        window_seconds=0.1,
+        progress=lambda done, total, text="": seen.append((done, total)),
+    )
+    assert (summary.encoded, summary.skipped, summary.tracks, summary.left_out) == (3, 0, 3, {})
+    assert summary.hours == summary.encoded_hours == pytest.approx(4.776 / 3600)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (pytest.approx(4.776), pytest.approx(4.776))
+    assert len(seen) > 40, "a bar that moves within a track"
+
+    store = LatentStore.open(tmp_path / "store")
+    assert summary.bytes == store.bytes > 0
+    assert (store.header.sample_rate, store.header.hop, store.header.vae_name) == (RATE, 8, "toy")
+    for entry, samples in zip(store.tracks, (2000, 1999, 777), strict=True):
+        assert (entry.samples, entry.frames) == (samples, -(-samples // 8))
+        assert (entry.split, entry.provenance, entry.seconds) == ("train", {"licence": "CC0"}, samples / RATE)
+        number = entry.title[-1]
+        sound = torch.from_numpy(files.read(data / f"artist {number}" / f"{number}.wav"))
+        posterior = vae.encode(sound[None])
+        for stored, whole in zip(store.read(entry), (posterior.mean, posterior.logvar), strict=True):
+            np.testing.assert_allclose(stored, whole[0].T.half().numpy(), rtol=2e-3, atol=1e-4)
+
+
+def test_encoding_again_does_only_what_is_missing(
+    data: Path, tmp_path: Path, vae: VAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(data, tmp_path / "store", vae)
+    before = LatentStore.open(tmp_path / "store").tracks
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read", None)  # no sample is looked at
+        summary = encode(data, tmp_path / "store", vae)
+    assert (summary.encoded, summary.skipped, summary.tracks) == (0, 3, 3)
+
+    add_track(data, 7, 900)
+    summary = encode(data, tmp_path / "store", vae)
+    assert (summary.encoded, summary.skipped, summary.tracks) == (1, 3, 4)
+    after = LatentStore.open(tmp_path / "store").tracks
+    assert after[:3] == before
+    assert after[3].title == "Title 7"
+
+
+def test_an_interruption_keeps_the_complete_tracks_and_the_next_run_goes_on(
+    data: Path, tmp_path: Path, vae: VAE
+) -> None:
+    def interrupt(done: float, total: float | None, text: str = "") -> None:
+        if done > 3:  # in the middle of the second track
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(data, tmp_path / "store", vae, window_seconds=0.1, progress=interrupt)
+    assert [entry.title for entry in LatentStore.open(tmp_path / "store").tracks] == ["Title 0"]
+    summary = encode(data, tmp_path / "store", vae)
+    assert (summary.encoded, summary.skipped, summary.tracks) == (2, 1, 3)
+
+
+def test_tracks_that_the_vae_cannot_take_are_left_out_by_name(data: Path, tmp_path: Path, vae: VAE) -> None:
+    add_track(data, 3, 900, rate=8000)
+    add_track(data, 4, 900, channels=2)
+    summary = encode(data, tmp_path / "store", vae)
+    assert summary.encoded == 3
+    assert summary.left_out == {
+        "artist 3/3.wav": "It has 8000 samples a second, and the VAE takes 1000.",
+        "artist 4/4.wav": "It has 2 channel(s), and the VAE takes 1.",
+    }
+
+
+def test_where_no_track_fits_nothing_is_made(tmp_path: Path, vae: VAE) -> None:
+    add_track(tmp_path / "data", 3, 900, rate=8000)
+    with pytest.raises(DataError, match=r"None of the 1 tracks in .*8000 samples a second") as caught:
+        encode(tmp_path / "data", tmp_path / "store", vae)
+    assert "preprocess" in caught.value.hint
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "longer", "no wav", "stereo"])
+def test_a_file_that_changed_after_it_was_prepared_is_left_out_by_name(
+    data: Path, tmp_path: Path, vae: VAE, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / "artist 1" / "1.wav"
+    listed = module.read_tracks(data)
+    monkeypatch.setattr(module, "read_tracks", lambda _: listed)  # it changes once the run has begun
+    sound = files.read(path)
+    match change:
+        case "gone":
+            path.unlink()
+        case "shorter":
+            files.write(path, sound[:, :1500], RATE)
+        case "longer":
+            files.write(path, np.tile(sound, 2), RATE)
+        case "no wav":
+            path.write_text("hello")
+        case "stereo":
+            files.write(path, np.tile(sound, (2, 1)), RATE)
+    summary = encode(data, tmp_path / "store", vae, window_seconds=0.5)
+    assert list(summary.left_out) == ["artist 1/1.wav"]
+    assert str(path) in summary.left_out["artist 1/1.wav"]
+    assert [entry.title for entry in LatentStore.open(tmp_path / "store").tracks] == ["Title 0", "Title 2"]
+
+
+def test_a_vae_that_breaks_on_a_track_leaves_that_track_out(data: Path, tmp_path: Path, vae: VAE) -> None:
+    class Fragile(VAE):
+        def encode(self, waveform: torch.Tensor):  # type: ignore[no-untyped-def]
+            posterior = super().encode(waveform)
+            if waveform.shape[-1] == 777:
+                posterior.mean[0, 1, 5] = torch.nan
+            return posterior
+
+    fragile = Fragile(CONFIG).eval().requires_grad_(False)
+    fragile.load_state_dict(vae.state_dict())
+    fragile.name, fragile.weights_hash = vae.name, vae.weights_hash
+    summary = encode(data, tmp_path / "store", fragile)
+    assert summary.encoded == 2
+    assert summary.left_out == {"artist 2/2.wav": "The latents of Artist 2 – Title 2 are not all finite numbers."}
+
+
+def test_a_track_that_changed_its_split_is_named(data: Path, tmp_path: Path, vae: VAE) -> None:
+    encode(data, tmp_path / "store", vae)
+    add_track(data, 1, 1999, split="heldout")
+    summary = encode(data, tmp_path / "store", vae)
+    assert (summary.encoded, summary.skipped) == (0, 2)
+    assert "'train', now it is 'heldout'" in summary.left_out["artist 1/1.wav"]
+
+
+def test_a_store_of_another_vae_is_refused_with_both_names(data: Path, tmp_path: Path, vae: VAE) -> None:
+    encode(data, tmp_path / "store", vae)
+    vae.name, vae.weights_hash = "drums", "beef" * 16
+    with pytest.raises(MismatchError, match=r"'toy' \(c0ffeec0\), not with 'drums' \(beefbeef\)"):
+        encode(data, tmp_path / "store", vae)
+    vae.weights_hash = ""
+    with pytest.raises(UsageError, match="no hash"):
+        encode(data, tmp_path / "store", vae)
+
+
+def test_a_place_that_is_no_store_is_refused(data: Path, tmp_path: Path, vae: VAE) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="is not empty"):
+        encode(data, tmp_path / "notes", vae)
+    with pytest.raises(OutputError, match=r"letter\.txt"):
+        encode(data, tmp_path / "notes" / "letter.txt", vae)
+    with pytest.raises(DataError, match="no prepared waveforms"):
+        encode(tmp_path / "notes", tmp_path / "store", vae)
+
+
+# ---- The command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path, vae: VAE) -> Path:
+    bundle.write(tmp_path / "vae" / "bundle", bundle.Bundle("toy", {"vae": vae.part()}))
+    return tmp_path / "vae"
+
+
+def run(*arguments: object):  # type: ignore[no-untyped-def]
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu"])
+
+
+def test_the_command_prints_the_store_and_says_what_it_did(data: Path, tmp_path: Path, saved: Path) -> None:
+    result = run(data, tmp_path / "store", "--vae", saved)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / 'store'}\n"
+    assert "3 tracks encoded" in result.stderr
+    assert LatentStore.open(tmp_path / "store").header.vae_hash == VAE.load(saved).weights_hash
+
+    result = run(data, tmp_path / "store", "--vae", saved / "bundle", "--json", "--quiet")
+    about = json.loads(result.stdout)
+    assert (about["encoded"], about["skipped"], about["tracks"]) == (0, 3, 3)
+    assert about["store"] == str(tmp_path / "store")
+    assert about["bytes"] > 0
+    assert result.stderr == ""
+
+
+def test_what_was_left_out_fails_only_a_strict_run(data: Path, tmp_path: Path, saved: Path) -> None:
+    add_track(data, 3, 900, rate=8000)
+    result = run(data, tmp_path / "store", "--vae", saved, "--quiet")
+    assert result.exit_code == 0
+    assert "Left out artist 3/3.wav: It has 8000 samples" in result.stderr
+    result = run(data, tmp_path / "store", "--vae", saved, "--strict")
+    assert result.exit_code == 1
+    assert result.stdout
+
+
+def test_an_interrupted_command_says_what_is_kept(
+    data: Path, tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "encode", interrupted)
+    result = run(data, tmp_path / "store", "--vae", saved)
+    assert result.exit_code == 130
+    assert "every track that was complete" in result.stderr
+
+
+def test_no_bundle_is_an_error_of_the_bundle(data: Path, tmp_path: Path) -> None:
+    result = run(data, tmp_path / "store", "--vae", tmp_path / "nothing")
+    assert isinstance(result.exception, BundleError)
+
+
+def test_the_summary_is_plain_data(data: Path, tmp_path: Path, vae: VAE) -> None:
+    json.dumps(dataclasses.asdict(encode(data, tmp_path / "store", vae)))
