@@ -92,7 +92,9 @@ def read(path: Path) -> Bundle:
     folder = path if (path / INDEX).is_file() else path / "bundle"
     if not (folder / INDEX).is_file():
         what = "There is nothing at" if not path.exists() else "There is no bundle in"
-        raise BundleError(f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion.")
+        raise BundleError(
+            f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion."
+        )
     try:
         index = json.loads((folder / INDEX).read_bytes())
         listed = {name: (about["config"], about["bytes"], about["sha256"]) for name, about in index["parts"].items()}
@@ -122,18 +124,25 @@ def fill(model: nn.Module, part: Part) -> None:
 
 
 def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     if not path.is_file():
         raise BundleError(f"The bundle lacks {path.name}.", "Copy the whole bundle folder again.")
     if path.stat().st_size != size:
         raise BundleError(
-            f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.", "Copy the bundle again, or export it anew."
+            f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",
+            "Copy the bundle again, or export it anew.",
         )
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise BundleError(f"{path} was changed since it was written.", "Copy the bundle again, or export it anew.")
-    return load(data)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise BundleError(
+            f"{path} does not hold safetensors.", "Only bundles that musicldm wrote can be read."
+        ) from error
 
 
 def _canonical(config: dict[str, Any]) -> bytes:

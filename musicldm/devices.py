@@ -23,7 +23,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"There is no device {name!r} on this machine.", "Try --device auto or --device cpu.") from error
+        raise UsageError(
+            f"There is no device {name!r} on this machine.", "Try --device auto or --device cpu."
+        ) from error
     return device
 
 

@@ -37,7 +37,9 @@ def make_folder(path: Path) -> Path:
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The sentence for a failed write to `path`."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return OutputError(f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another place.")
+    return OutputError(
+        f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another place."
+    )
 
 
 @contextmanager
@@ -97,7 +99,8 @@ class Journal:
             for line in path.read_bytes().splitlines():
                 with suppress(ValueError):  # the torn end of a killed run
                     record = json.loads(line)
-                    self.records[record[key]] = record
+                    if isinstance(record, dict) and key in record:
+                        self.records[record[key]] = record
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record, on disk when this returns.

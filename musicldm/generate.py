@@ -49,7 +49,9 @@ class Generator:
             about = dict(part.config)
             statistics, vae_hash = LatentStatistics.from_dict(about.pop("statistics")), about.pop("vae")
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError("The bundle does not say how its latents are scaled.", "Export the bundle anew.") from error
+            raise BundleError(
+                "The bundle does not say how its latents are scaled.", "Export the bundle anew."
+            ) from error
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.facts = source.facts
@@ -113,7 +115,12 @@ class Generator:
         x, fresh = self.noise(seed, take, frames)
         with autocast(self.precision, self.device):
             z = pick_sampler(sampler, eta)(
-                self.diffusion.denoise, x, self.diffusion.schedule, timesteps, fresh, lambda i, _: callback and callback(i + 1)
+                self.diffusion.denoise,
+                x,
+                self.diffusion.schedule,
+                timesteps,
+                fresh,
+                lambda i, _: callback and callback(i + 1),
             )
         return self.statistics.denormalise(z.float())[0]  # normalised until here, raw from here
 

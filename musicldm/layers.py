@@ -52,9 +52,8 @@ class ResnetBlock(nn.Module):
         if self.film is not None and embedding is not None:
             scale, shift = self.film(F.silu(embedding)).unsqueeze(-1).chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        h = self.conv2(F.silu(h))
-        skipped: Tensor = self.skip(x)
-        return skipped + h
+        out: Tensor = self.skip(x) + self.conv2(F.silu(h))
+        return out
 
 
 class LinearAttention(nn.Module):

@@ -28,7 +28,7 @@ def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: in
             raise MismatchError(
                 f"{track.path} has {track.channels} channel(s) at {track.sample_rate} Hz; "
                 f"the model needs {channels} at {sample_rate} Hz.",
-                f"Run musicldm preprocess with --sample-rate {sample_rate} --channels {channels}, or choose another preset.",
+                f"Choose another preset, or prepare it with --sample-rate {sample_rate} --channels {channels}.",
             )
 
 
@@ -55,7 +55,7 @@ class CropDataset:
             longest = max((track.seconds for track in tracks), default=0.0)
             wanted = samples / tracks[0].sample_rate if tracks else 0.0
             raise DataError(
-                f"None of the {len(tracks)} tracks is as long as the crop: {wanted:.2f} s wanted, {longest:.2f} s the longest.",
+                f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s; the longest has {longest:.2f} s.",
                 "Choose shorter crops with --seconds, or add longer music.",
             )
         places = [(track.samples - samples) // grid + 1 for track in self.tracks]
@@ -81,7 +81,7 @@ class CropDataset:
 
 
 def open_splits(data: Path, sample_rate: int, channels: int) -> dict[Split, list[PreparedTrack]]:
-    """The tracks that `preprocess` left in a folder, by split; see `read_tracks` and `check_format` for what is raised."""
+    """The tracks that `preprocess` left in a folder, by split; raises as `read_tracks` and `check_format` do."""
     tracks = read_tracks(data)
     check_format(tracks, sample_rate, channels)
     splits: dict[Split, list[PreparedTrack]] = {"train": [], "heldout": []}

@@ -327,6 +327,20 @@ _LOSSY = {  # ffmpeg's container and codec, and a quality that few can tell from
 FORMATS = (*_LOSSLESS, *_LOSSY)
 
 
+def format_of(target: Path | BinaryIO | None, format: str | None = None) -> str:
+    """The format that `write` would use: as given, else by the suffix of a path, else wav.
+
+    Raises:
+        UsageError: one that is not known.
+    """
+    name = format or (target.suffix[1:].lower() if isinstance(target, Path) else "wav")
+    if name not in FORMATS:
+        raise UsageError(
+            f"Cannot write audio as {name or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
+        )
+    return name
+
+
 def write(
     target: Path | BinaryIO, audio: Floats, sample_rate: int, format: str | None = None, bit_depth: int = 16
 ) -> None:
@@ -342,16 +356,11 @@ def write(
         MissingProgramError: mp3, ogg or m4a, and no ffmpeg to be found.
         OutputError: the place cannot be written.
     """
-    if format is None:
-        format = target.suffix[1:].lower() if isinstance(target, Path) else "wav"
+    format = format_of(target, format)
     if format in _LOSSLESS:
         data = _encode_lossless(audio, sample_rate, format, bit_depth)
-    elif format in _LOSSY:
-        data = _encode_lossy(audio, sample_rate, format)
     else:
-        raise UsageError(
-            f"Cannot write audio as {format or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
-        )
+        data = _encode_lossy(audio, sample_rate, format)
     if isinstance(target, Path):
         durable.make_folder(target.parent)
         durable.write_bytes(target, data)

@@ -16,7 +16,9 @@ from musicldm.errors import UsageError
 
 def sample(
     model: Annotated[Path, typer.Option("--model", "-m", help="A bundle, or the run folder that holds it.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several takes.")] = "out.wav",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several takes.")
+    ] = "out.wav",
     sampler: Annotated[str, typer.Option(help="ddim or ddpm.")] = "ddim",
     steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.")] = 20,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Of ddim: 0 deterministic, 1 as random as ddpm.")] = 0.0,
@@ -43,8 +45,8 @@ def sample(
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout.", "Choose one.")
     for target in targets:  # what cannot be written is known before minutes of sampling
+        files.format_of(target, format)
         if target is not None:
-            files.check_format(format or target.suffix[1:])
             make_folder(target.parent)
     generator = Generator.load(model, device, precision)
     began = time.monotonic()
@@ -64,7 +66,9 @@ def sample(
     console.note(f"{count * seconds:g} s of audio in {spent:.1f} s ({count * seconds / spent:.1f} times real time).")
     if output != "-":
         paths = [str(target) for target in targets]
-        console.result({"files": paths, "seconds": seconds, "seed": seed, "peaks": peaks, "took": round(spent, 3)}, paths)
+        console.result(
+            {"files": paths, "seconds": seconds, "seed": seed, "peaks": peaks, "took": round(spent, 3)}, paths
+        )
 
 
 def number(output: str, count: int) -> list[Path | None]:

@@ -8,19 +8,37 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import BatchSize, ConfigFile, Device, DryRun, Json, LearningRate, Precision, Quiet, Seconds, Steps, TrainSeed
+from musicldm.cli.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    DryRun,
+    Json,
+    LearningRate,
+    Precision,
+    Quiet,
+    Seconds,
+    Steps,
+    TrainSeed,
+)
 from musicldm.cli.training import load_config, render
 
 
 def train_diffusion(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="The latent store that encode made.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")] = Path(
-        "runs/ldm"
-    ),
-    preset: Annotated[str, typer.Option(help="tiny: minutes on a CPU; small: for a GPU; paper: the study's.")] = "small",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
+    ] = Path("runs/ldm"),
+    preset: Annotated[
+        str, typer.Option(help="tiny: minutes on a CPU; small: for a GPU; paper: the study's.")
+    ] = "small",
     config: ConfigFile = None,
-    objective: Annotated[str | None, typer.Option(help="What the network predicts: eps or v.", show_default="the preset's")] = None,
-    schedule: Annotated[str | None, typer.Option(help="The noise: linear or cosine.", show_default="the preset's")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What the network predicts: eps or v.", show_default="the preset's")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="The noise: linear or cosine.", show_default="the preset's")
+    ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     seconds: Seconds = None,

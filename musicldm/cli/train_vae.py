@@ -8,16 +8,30 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import BatchSize, ConfigFile, Device, DryRun, Json, LearningRate, Precision, Quiet, Seconds, Steps, TrainSeed
-from musicldm.cli.training import render
+from musicldm.cli.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    DryRun,
+    Json,
+    LearningRate,
+    Precision,
+    Quiet,
+    Seconds,
+    Steps,
+    TrainSeed,
+)
+from musicldm.cli.training import load_config, render
 
 
 def train_vae(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The waveforms that preprocess made.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")] = Path(
-        "runs/vae"
-    ),
-    preset: Annotated[str, typer.Option(help="tiny: minutes on a CPU; small: 16 kHz mono, for a GPU; paper: the study's.")] = "small",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
+    ] = Path("runs/vae"),
+    preset: Annotated[
+        str, typer.Option(help="tiny: minutes on a CPU; small: 16 kHz mono, for a GPU; paper: the study's.")
+    ] = "small",
     config: ConfigFile = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
@@ -35,7 +49,8 @@ def train_vae(
     Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
     """
-    from musicldm.cli.training import load_config
+    import torch
+
     from musicldm.devices import pick_device
     from musicldm.training.vae import VAERunConfig, train_vae
     from musicldm.vae.model import VAE
@@ -44,9 +59,11 @@ def train_vae(
     given = {"steps": steps, "batch_size": batch_size, "seconds": seconds, "learning_rate": learning_rate, "seed": seed}
     plan = load_config(VAERunConfig, "vae", preset, config, {"training": given})
     model = plan.model
+    with torch.device("meta"):  # only to be counted
+        parameters = sum(weight.numel() for weight in VAE(model).parameters())
     console.note(
-        f"VAE {preset}: {sum(p.numel() for p in VAE(model).parameters()) / 1e6:.1f} M parameters, {model.sample_rate} Hz, "
-        f"hop {model.hop} ({model.frame_rate:.1f} frames a second), {model.latent_channels} latent channels, "
+        f"VAE {preset}: {parameters / 1e6:.1f} M parameters, {model.sample_rate} Hz, hop {model.hop} "
+        f" ({model.frame_rate:.1f} frames a second), {model.latent_channels} latent channels, "
         f"{model.compression:.3g} times fewer numbers than the waveform."
     )
     if dry_run:

@@ -30,10 +30,11 @@ class Diffusion(torch.nn.Module):
         self.network = UNet(config.network)
 
     def loss(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error of the prediction for clean latents x0, steps t [B] and noise ε: one value an item, [B]."""
+        """Mean squared error of the prediction for clean latents x0, steps t [B] and noise ε: one an item, [B]."""
         alpha, sigma = self.schedule.alpha_sigma(t, x0)
-        prediction = self.network(alpha * x0 + sigma * eps, t)
-        return (prediction.float() - target(self.config.noise.objective, x0, eps, alpha, sigma)).square().mean(dim=(1, 2))
+        prediction: Tensor = self.network(alpha * x0 + sigma * eps, t).float()
+        wanted = target(self.config.noise.objective, x0, eps, alpha, sigma)
+        return (prediction - wanted).square().mean(dim=(1, 2))
 
     def denoise(self, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Estimates of (x0, ε) for x at step t: what the samplers ask."""

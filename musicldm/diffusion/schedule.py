@@ -1,6 +1,6 @@
 """How much of the signal is left at each step of the forward process.
 
-    x_t = α_t·x0 + σ_t·ε,   α_t² = ᾱ_t,   σ_t² = 1 − ᾱ_t          (Ho et al. 2020, eq. 4)
+x_t = α_t·x0 + σ_t·ε,   α_t² = ᾱ_t,   σ_t² = 1 − ᾱ_t          (Ho et al. 2020, eq. 4)
 """
 
 from __future__ import annotations

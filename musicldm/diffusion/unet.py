@@ -48,6 +48,8 @@ class UNetConfig:
 class TimeEmbedding(nn.Module):
     """Step t [B] -> vector [B, E]: sinusoids of geometric frequencies, then a small network."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
         frequencies = torch.exp(-math.log(10000) * torch.arange(width // 2) / (width // 2))
@@ -73,6 +75,38 @@ class Unit(nn.Module):
         return out
 
 
+class DownStage(nn.Module):
+    """Units at one rate, then half of it; every output goes on the pile of skips."""
+
+    def __init__(self, units: list[Unit], downsample: Downsample | None) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.downsample = downsample
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for unit in self.units:
+            h = unit(h, embedding)
+            skips.append(h)
+        if self.downsample is not None:
+            h = self.downsample(h)
+            skips.append(h)
+        return h
+
+
+class UpStage(nn.Module):
+    """Units at one rate, each with a skip from the top of the pile beside its input, then twice that rate."""
+
+    def __init__(self, units: list[Unit], upsample: Upsample | None) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.upsample = upsample
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for unit in self.units:
+            h = unit(torch.cat([h, skips.pop()], dim=1), embedding)
+        return h if self.upsample is None else self.upsample(h)
+
+
 class UNet(nn.Module):
     """(noisy latents [B, D, L], steps t [B]) -> prediction [B, D, L], for any L."""
 
@@ -80,6 +114,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths, embedding_width = config.widths, 4 * config.widths[0]
+        last = len(widths) - 1
         self.time = TimeEmbedding(config.widths[0], embedding_width)
         self.stem = nn.Conv1d(config.latent_channels, widths[0], 3, padding=1)
 
@@ -87,15 +122,12 @@ class UNet(nn.Module):
             attention = stage >= len(widths) - config.attention_stages
             return Unit(channels, out_channels, embedding_width, config.heads, attention)
 
-        # The channels of each skip are pushed as the way down makes them, and popped on the way up.
-        skips = [widths[0]]
+        skips = [widths[0]]  # the channels of what will lie on the pile
         self.down = nn.ModuleList()
         for stage, width in enumerate(widths):
             units = [unit(skips[-1] if i == 0 else width, width, stage) for i in range(config.blocks)]
-            skips += [width] * config.blocks
-            last = stage == len(widths) - 1
-            self.down.append(nn.ModuleList([*units, nn.Identity() if last else Downsample(width, width, 2)]))
-            skips += [] if last else [width]
+            skips += [width] * (config.blocks + (stage < last))
+            self.down.append(DownStage(units, Downsample(width, width, 2) if stage < last else None))
 
         self.middle = nn.ModuleList([unit(widths[-1], widths[-1], len(widths)) for _ in range(2)])
 
@@ -106,7 +138,7 @@ class UNet(nn.Module):
             for _ in range(config.blocks + 1):
                 units.append(unit(channels + skips.pop(), width, stage))
                 channels = width
-            self.up.append(nn.ModuleList([*units, Upsample(width, width, 2) if stage else nn.Identity()]))
+            self.up.append(UpStage(units, Upsample(width, width, 2) if stage else None))
 
         self.norm = RMSNorm(widths[0])
         self.head = nn.Conv1d(widths[0], config.latent_channels, 3, padding=1)
@@ -119,18 +151,11 @@ class UNet(nn.Module):
         embedding = self.time(t)
         h = self.stem(F.pad(x, (0, -frames % self.config.multiple)))
         skips = [h]
-        for *units, downsample in self.down:
-            for unit in units:
-                h = unit(h, embedding)
-                skips.append(h)
-            if not isinstance(downsample, nn.Identity):
-                h = downsample(h)
-                skips.append(h)
+        for stage in self.down:
+            h = stage(h, embedding, skips)
         for unit in self.middle:
             h = unit(h, embedding)
-        for *units, upsample in self.up:
-            for unit in units:
-                h = unit(torch.cat([h, skips.pop()], dim=1), embedding)
-            h = upsample(h)
+        for stage in self.up:
+            h = stage(h, embedding, skips)
         prediction: Tensor = self.head(F.silu(self.norm(h)))
         return prediction[..., :frames]

@@ -9,13 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from musicldm import bundle
 from musicldm.audio import files
 from musicldm.audio.manifest import PreparedTrack, read_tracks
+from musicldm.bundle import Bundle
 from musicldm.errors import DataError, UsageError
 from musicldm.latents.store import METADATA, LatentStore, StoreHeader, Track
 from musicldm.progress import Progress, silent
 from musicldm.vae.model import VAE, Reader
 from musicldm.vae.windows import encode_long
+
+VAE_COPY = "vae"  # in the store's folder
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ def encode(
 
     Args:
         data: the folder that `musicldm preprocess` made.
-        store_path: a store to add to, or where to make one.
+        store_path: a store to add to, or where to make one; it keeps a copy of the VAE in the folder `VAE_COPY`, so
+            that whoever has the latents can decode them.
         vae: on the device that it shall run on.
         window_seconds: audio encoded at once.
         progress: called with seconds of audio.
@@ -64,6 +69,8 @@ def encode(
         raise _none_usable(data, left_out)
     store = LatentStore.open(store_path) if (store_path / METADATA).exists() else LatentStore.create(store_path, header)
     store.require(header)
+    if not (store.path / VAE_COPY / bundle.INDEX).exists():
+        bundle.write(store.path / VAE_COPY, Bundle(vae.name, {"vae": vae.part()}, vae.facts))
 
     there = {entry.key: entry for entry in store.tracks}
     todo: dict[str, PreparedTrack] = {}

@@ -48,7 +48,9 @@ class CSVMetrics(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows((step, name, f"{value:.6g}") for name, value in metrics.items() if name != "epoch")
+            csv.writer(file).writerows(
+                (step, name, f"{value:.6g}") for name, value in metrics.items() if name != "epoch"
+            )
 
 
 class Validation(pl.Callback):

@@ -18,6 +18,7 @@ from musicldm.diffusion.unet import UNetConfig
 from musicldm.errors import DataError
 from musicldm.generate import Generator, denoiser_part
 from musicldm.latents.dataset import LatentDataset
+from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.progress import Progress, silent
@@ -69,10 +70,11 @@ class DiffusionTraining(Trainable[Diffusion]):
         levels = [round((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.heldout.shape, generator=generator)
+        size = self.training_config.batch_size
         losses = {}
         for level in levels:
             total = 0.0
-            for x0, eps in zip(*(part.split(self.training_config.batch_size) for part in (self.heldout, noise)), strict=True):
+            for x0, eps in zip(*(torch.split(whole, size) for whole in (self.heldout, noise)), strict=True):
                 t = torch.full((len(x0),), level, device=self.device)
                 total += self.best.loss(x0.to(self.device), t, eps.to(self.device)).sum().item()
             losses[f"t{level}"] = total / len(self.heldout)
@@ -83,7 +85,9 @@ class DiffusionTraining(Trainable[Diffusion]):
         generator = Generator(self.bundle("demo"), device=str(self.device))
         steps = min(20, len(self.model.schedule))
         return [
-            Demo(str(take + 1), {"sample": generator.sample(DEMO_SECONDS, take=take, steps=steps)}, generator.sample_rate)
+            Demo(
+                str(take + 1), {"sample": generator.sample(DEMO_SECONDS, take=take, steps=steps)}, generator.sample_rate
+            )
             for take in range(DEMO_TAKES)
         ]
 
@@ -109,7 +113,7 @@ def train_diffusion(
     """
     training = config.training
     store = LatentStore.open(store_path)
-    vae = bundle.read(store.path / "vae")
+    vae = bundle.read(store.path / VAE_COPY)
     config = replace(config, network=replace(config.network, latent_channels=store.header.channels))
     crop = crop_length(training.seconds, config.network.multiple, store.header.sample_rate / store.header.hop)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"))

@@ -34,10 +34,10 @@ class TrainingResult:
     bundle: Path
     steps: int
     interrupted: bool
-    first: dict[str, float]
-    """Held-out losses before the first step of this start."""
-    last: dict[str, float]
-    """Held-out losses at the end."""
+    first: dict[str, float] | None
+    """The first held-out losses that this start saw; empty without held-out tracks, None where all was done before."""
+    last: dict[str, float] | None
+    """The last of them."""
 
 
 def fit(
@@ -67,7 +67,7 @@ def fit(
     _remember(run, config)
     done = _step_of(run / CHECKPOINT) if (run / CHECKPOINT).exists() else 0
     if done >= plan.steps and (run / "bundle" / bundle.INDEX).exists():
-        return TrainingResult(run / "bundle", done, interrupted=False, first={}, last={})
+        return TrainingResult(run / "bundle", done, interrupted=False, first=None, last=None)
 
     stop = StopSignal()
     validation = Validation(plan.validate_every)
@@ -131,7 +131,9 @@ def _remember(run: Path, config: dict[str, Any]) -> None:
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(a.keys() | b.keys())
-        return [name for key in keys for name in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
+        return [
+            name for key in keys for name in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+        ]
     return [] if a == b else [where]
 
 
@@ -144,7 +146,7 @@ def _step_of(checkpoint: Path) -> int:
         ) from error
 
 
-class _quiet_lightning(warnings.catch_warnings):  # noqa: N801
+class _quiet_lightning(warnings.catch_warnings):
     """Lightning speaks to developers; what a user must know, this package says itself."""
 
     def __enter__(self) -> None:

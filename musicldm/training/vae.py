@@ -56,7 +56,7 @@ class VAETraining(Trainable[VAE]):
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
-        for crop in self.heldout.split(self.training_config.batch_size):
+        for crop in torch.split(self.heldout, self.training_config.batch_size):
             waveform = crop.to(self.device)
             posterior = self.best.encode(waveform)
             output = self.best.decode(posterior.mode())

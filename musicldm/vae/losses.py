@@ -38,11 +38,16 @@ def magnitude(x: Tensor, fft_size: int, hop: int) -> Tensor:
     """
     window = torch.hann_window(fft_size, device=x.device)
     spectrum = torch.stft(
-        x.float().reshape(-1, x.shape[-1]), fft_size, hop, window=window / window.sum(), return_complex=True, pad_mode="constant"
+        x.float().reshape(-1, x.shape[-1]),
+        fft_size,
+        hop,
+        window=window / window.sum(),
+        return_complex=True,
+        pad_mode="constant",
     )
     # The floor keeps the gradient of the root finite at silence.
     power = spectrum.real.square() + spectrum.imag.square()
-    return power.clamp_min(1e-14).sqrt().unflatten(0, x.shape[:-1])
+    return power.clamp_min(1e-14).sqrt().reshape(*x.shape[:-1], *spectrum.shape[-2:])
 
 
 def multi_resolution_stft(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...]) -> Tensor:
@@ -70,7 +75,9 @@ def study_loss(x: Tensor, y: Tensor) -> Tensor:
 
     def spectrogram(z: Tensor) -> Tensor:
         window = torch.ones(1024, device=z.device)
-        spectrum = torch.stft(z.float().flatten(0, 1), 1024, 256, window=window, return_complex=True, pad_mode="constant")
+        spectrum = torch.stft(
+            z.float().flatten(0, 1), 1024, 256, window=window, return_complex=True, pad_mode="constant"
+        )
         return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-10).sqrt()
 
     return 0.5 * (x - y).abs().mean() + 0.5 * (spectrogram(x) - spectrogram(y)).abs().mean()

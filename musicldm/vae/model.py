@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +150,12 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential(*layers)
         padding = (config.patch_kernel - config.patch) // 2
         self.head = nn.ConvTranspose1d(
-            config.widths[0], config.audio_channels, config.patch_kernel, stride=config.patch, padding=padding, bias=False
+            config.widths[0],
+            config.audio_channels,
+            config.patch_kernel,
+            stride=config.patch,
+            padding=padding,
+            bias=False,
         )
         # Untrained, the network is quiet: nothing loud has to be unlearned first.
         nn.init.normal_(self.head.weight, std=0.1 * config.widths[0] ** -0.5 / config.patch_kernel**0.5)
@@ -166,8 +172,8 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.name = ""
-        self.weights_hash = ""  # known once the weights are on disk: see `save` and `load`
+        self.name, self.weights_hash = "", ""  # known of a VAE that comes from a bundle
+        self.facts: dict[str, Any] = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
@@ -205,7 +211,7 @@ class VAE(nn.Module):
         part = source.part("vae")
         vae = cls(from_dict(VAEConfig, part.config))
         bundle.fill(vae, part)
-        vae.name, vae.weights_hash = source.name, part.digest
+        vae.name, vae.weights_hash, vae.facts = source.name, part.digest, source.facts
         return vae.eval().requires_grad_(False)
 
 

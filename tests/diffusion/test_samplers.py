@@ -137,7 +137,9 @@ def test_what_the_network_predicts_gives_signal_and_noise_back(objective: str) -
     x0, eps = torch.randn(2, 4, 3, 8, dtype=torch.float64)
     alpha, sigma = schedule.alpha_sigma(torch.tensor([1, 300, 600, 990]), x0)
     output = target(objective, x0, eps, alpha, sigma)  # type: ignore[arg-type]
-    for got, wanted in zip(to_x0_eps(objective, alpha * x0 + sigma * eps, output, alpha, sigma), (x0, eps), strict=True):  # type: ignore[arg-type]
+    for got, wanted in zip(
+        to_x0_eps(objective, alpha * x0 + sigma * eps, output, alpha, sigma), (x0, eps), strict=True
+    ):  # type: ignore[arg-type]
         torch.testing.assert_close(got, wanted)
 
 

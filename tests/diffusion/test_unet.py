@@ -45,7 +45,7 @@ def test_it_learns_to_denoise(objective: str) -> None:
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=3e-3)
     wave = torch.sin(torch.arange(32) / 2)
     losses = []
-    for _ in range(80):
+    for _ in range(150):
         x0 = wave.expand(16, 3, 32) * torch.randn(16, 3, 1).sign()
         loss = diffusion.loss(x0, torch.randint(1000, (16,)), torch.randn_like(x0)).mean()
         optimizer.zero_grad()
@@ -53,7 +53,7 @@ def test_it_learns_to_denoise(objective: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(1.0 if objective == "eps" else 0.75, abs=0.3)  # it starts by saying zero
-    assert sum(losses[-10:]) / 10 < 0.5 * losses[0]
+    assert sum(losses[-30:]) / 30 < 0.6 * losses[0]
 
 
 def test_widths_must_suit_the_heads() -> None:

@@ -15,7 +15,9 @@ from musicldm.vae.losses import LossConfig, magnitude, multi_resolution_stft, st
 def music(seconds: float = 1.0, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     time = np.arange(int(16000 * seconds)) / 16000
-    tones = sum(np.sin(2 * np.pi * f * time + rng.uniform(0, 6)) * np.exp(-3 * (time % 0.25)) for f in (220, 277, 330, 880))
+    tones = sum(
+        np.sin(2 * np.pi * f * time + rng.uniform(0, 6)) * np.exp(-3 * (time % 0.25)) for f in (220, 277, 330, 880)
+    )
     return torch.from_numpy(0.1 * tones).float()[None, None]
 
 
@@ -28,7 +30,9 @@ def test_magnitude_of_a_tone_is_half_its_amplitude() -> None:
 def test_magnitude_agrees_with_scipy() -> None:
     x = music()
     ours = magnitude(x, 512, 128)[0, 0, :, 2:-2]
-    _, _, theirs = signal.stft(x[0, 0].numpy(), nperseg=512, noverlap=384, window="hann", boundary="zeros", padded=False)
+    _, _, theirs = signal.stft(
+        x[0, 0].numpy(), nperseg=512, noverlap=384, window="hann", boundary="zeros", padded=False
+    )
     np.testing.assert_allclose(ours, np.abs(theirs)[:, 2 : 2 + ours.shape[1]], atol=1e-5)
 
 
@@ -40,7 +44,9 @@ def test_study_loss_is_its_formula() -> None:
         return np.abs(np.fft.rfft([padded[i : i + 1024] for i in range(0, len(padded) - 1023, 256)]))
 
     wanted = 0.5 * np.abs(x - y).mean() + 0.5 * np.abs(spectrogram(x) - spectrogram(y)).mean()
-    assert study_loss(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]).item() == pytest.approx(wanted, rel=1e-4)
+    assert study_loss(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]).item() == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 def test_losses_rise_with_the_damage() -> None:

@@ -18,7 +18,14 @@ TOYS = {
     ),
     "full rate": VAEConfig(latent_channels=5, widths=(8, 8, 16), strides=(2, 4), blocks=1, attention_block=12, heads=2),
     "deep stereo": VAEConfig(
-        audio_channels=2, latent_channels=4, patch=2, patch_kernel=8, widths=(8, 8, 8), strides=(2, 2), blocks=3, attention_block=4
+        audio_channels=2,
+        latent_channels=4,
+        patch=2,
+        patch_kernel=8,
+        widths=(8, 8, 8),
+        strides=(2, 2),
+        blocks=3,
+        attention_block=4,
     ),
 }
 

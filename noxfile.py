@@ -1,0 +1,32 @@
+"""One place for chores: `uv run nox -l` lists them, `uv run nox -s NAME` does one."""
+
+import nox
+
+nox.options.default_venv_backend = "none"  # `uv run nox` has installed the project and its tools already
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests and print the coverage of the package; what follows -- goes to pytest."""
+    session.run("coverage", "erase")
+    session.run("pytest", "--cov=musicldm", "--cov-report=term:skip-covered", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for mistakes and for unformatted code."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package."""
+    session.run("mypy")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Go the whole way from composed songs to a new wav, in the folder demo/."""
+    session.run("musicldm", "demo")

@@ -1,0 +1,149 @@
+"""Toy-sized music, networks and one whole run of the pipeline that many tests look at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from musicldm import synth
+from musicldm.cli.app import main
+
+TOY_VAE = """
+[model]
+latent_channels = 8
+patch = 32
+patch_kernel = 64
+widths = [32, 48]
+strides = [8]
+blocks = 1
+attention_block = 16
+heads = 2
+
+[loss]
+time = 50.0
+kl = 1e-2
+fft_sizes = [512, 128]
+
+[training]
+steps = 150
+batch_size = 8
+seconds = 1.0
+learning_rate = 3e-3
+warmup = 10
+ema = 0.9
+validate_every = 75
+demo_every = 150
+validation_crops = 8
+"""
+
+TOY_LDM = """
+[network]
+widths = [32, 48]
+blocks = 1
+attention_stages = 1
+
+[training]
+steps = 200
+batch_size = 16
+seconds = 2.0
+learning_rate = 3e-3
+warmup = 10
+ema = 0.95
+validate_every = 100
+demo_every = 200
+validation_crops = 8
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Toy networks are faster on one thread than on several that wait for each other."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the commands that tests start
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def musicldm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a command line as the installed program would, through its own error boundary."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["musicldm", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        printed = capfd.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The toy configurations as files for --config."""
+    folder = tmp_path_factory.mktemp("configs")
+    files = {"vae": TOY_VAE, "ldm": TOY_LDM}
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+    return {name: folder / f"{name}.toml" for name in files}
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight short songs by four composed artists, as a crawl would leave them."""
+    folder = tmp_path_factory.mktemp("songs")
+    synth.compose(folder, songs_each=2, seconds_each=8)
+    return folder
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The folders that a whole run left, and what its commands printed."""
+
+    wav: Path
+    vae: Path
+    store: Path
+    ldm: Path
+    said: dict[str, Done]
+
+
+@pytest.fixture(scope="session")
+def pipeline(songs: Path, configs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """preprocess, train-vae, encode and train-diffusion at toy size, by the commands that a person would type."""
+    root = tmp_path_factory.mktemp("pipeline")
+    lines = {
+        "preprocess": [songs, root / "wav"],
+        "train-vae": [root / "wav", "-o", root / "vae", "--config", configs["vae"]],
+        "encode": [root / "wav", root / "latents.zarr", "--vae", root / "vae"],
+        "train-diffusion": [root / "latents.zarr", "-o", root / "ldm", "--config", configs["ldm"]],
+    }
+    said = {}
+    for verb, arguments in lines.items():
+        command = [sys.executable, "-m", "musicldm", verb, *map(str, arguments), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.fail(f"{verb} failed:\n{done.stderr}")
+        said[verb] = Done(done.returncode, done.stdout, done.stderr)
+    return Pipeline(root / "wav", root / "vae", root / "latents.zarr", root / "ldm", said)

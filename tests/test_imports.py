@@ -1,0 +1,95 @@
+"""Imports point one way, and the help costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import musicldm
+
+ROOT = Path(musicldm.__file__).parent
+FOUNDATION = {"errors", "progress", "durable", "seeding", "config", "layers", "devices", "jobs", "bundle"}
+# What each part may import of the others, beside the foundation.
+ARROWS: dict[str, set[str]] = {
+    **{name: FOUNDATION for name in FOUNDATION},
+    "audio": set(),
+    "crawl": set(),
+    "synth": {"audio"},
+    "vae": set(),
+    "diffusion": set(),
+    "latents": {"audio", "vae"},
+    "evaluate": {"audio", "vae", "latents"},
+    "generate": {"vae", "latents", "diffusion"},
+    "training": {"audio", "vae", "latents", "diffusion", "generate", "evaluate"},
+    "cli": {"audio", "crawl", "synth", "vae", "latents", "diffusion", "generate", "evaluate", "training"},
+}
+# Libraries that only one place may know.
+OWNERS = {
+    "lightning": {"training"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "musicbrainzngs": {"crawl/musicbrainz.py"},
+    "yt_dlp": {"crawl/youtube.py"},
+    "zarr": {"latents/store.py"},
+    "numcodecs": {"latents/store.py"},
+    "av": {"audio/files.py"},
+    "pydub": {"audio/files.py"},
+    "soundfile": {"audio/files.py"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules that a file imports, whole names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def test_arrows_point_one_way() -> None:
+    wrong = []
+    for file in ROOT.rglob("*.py"):
+        part = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        if part in ("__init__", "__main__", "presets"):
+            continue
+        allowed = ARROWS[part] | FOUNDATION | {part, "__version__"}
+        for name in imports(file):
+            if name.startswith("musicldm.") and name.split(".")[1] not in allowed:
+                wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_every_library_has_its_place() -> None:
+    wrong = []
+    for file in ROOT.rglob("*.py"):
+        place = file.relative_to(ROOT)
+        for name in {module.split(".")[0] for module in imports(file)} & OWNERS.keys():
+            if not {place.as_posix(), place.parts[0]} & OWNERS[name]:
+                wrong.append(f"{place} imports {name}")
+    assert wrong == []
+
+
+def test_help_and_the_package_load_nothing_heavy() -> None:
+    script = (
+        "import sys, contextlib\n"
+        "import musicldm\n"
+        "from musicldm.cli.app import app\n"
+        "for line in (['--help'], ['train-vae', '--help'], ['sample', '--help']):\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        app(line)\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'zarr', 'av', 'matplotlib', 'yt_dlp'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "train-diffusion" in done.stdout
+
+
+def test_generating_never_loads_lightning() -> None:
+    script = "import sys, musicldm.generate; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
