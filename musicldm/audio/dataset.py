@@ -55,7 +55,7 @@ class CropDataset:
             longest = max((track.seconds for track in tracks), default=0.0)
             wanted = samples / tracks[0].sample_rate if tracks else 0.0
             raise DataError(
-                f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s; the longest has {longest:.2f} s.",
+                f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s, only {longest:.2f} s.",
                 "Choose shorter crops with --seconds, or add longer music.",
             )
         places = [(track.samples - samples) // grid + 1 for track in self.tracks]

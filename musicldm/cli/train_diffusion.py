@@ -21,7 +21,7 @@ from musicldm.cli.options import (
     Steps,
     TrainSeed,
 )
-from musicldm.cli.training import load_config, render
+from musicldm.cli.training import load_config, render, show
 
 
 def train_diffusion(
@@ -62,9 +62,7 @@ def train_diffusion(
     over = {"training": given, "noise": {"objective": objective, "schedule": schedule}}
     plan = load_config(DiffusionRunConfig, "ldm", preset, config, over)
     if dry_run:
-        from musicldm.config import to_dict
-
-        console.result(to_dict(plan), [])
+        show(console, plan)
         return
     with console.progress("Training the denoiser") as progress:
         result = train_diffusion(store, output, plan, pick_device(device), precision, progress)

@@ -21,7 +21,7 @@ from musicldm.cli.options import (
     Steps,
     TrainSeed,
 )
-from musicldm.cli.training import load_config, render
+from musicldm.cli.training import load_config, render, show
 
 
 def train_vae(
@@ -63,13 +63,11 @@ def train_vae(
         parameters = sum(weight.numel() for weight in VAE(model).parameters())
     console.note(
         f"VAE {preset}: {parameters / 1e6:.1f} M parameters, {model.sample_rate} Hz, hop {model.hop} "
-        f" ({model.frame_rate:.1f} frames a second), {model.latent_channels} latent channels, "
+        f"({model.frame_rate:.1f} frames a second), {model.latent_channels} latent channels, "
         f"{model.compression:.3g} times fewer numbers than the waveform."
     )
     if dry_run:
-        from musicldm.config import to_dict
-
-        console.result(to_dict(plan), [])
+        show(console, plan)
         return
     with console.progress("Training the VAE") as progress:
         result = train_vae(data, output, plan, pick_device(device), precision, progress)

@@ -24,6 +24,12 @@ def load_config(cls: type[T], kind: str, preset: str, file: Path | None, options
     return config.from_dict(cls, config.merge(data, options))
 
 
+def show(console: Console, plan: Any) -> None:
+    """What --dry-run says: the whole configuration."""
+    data = config.to_dict(plan)
+    console.result(data, [f"{table}.{key} = {value}" for table, keys in data.items() for key, value in keys.items()])
+
+
 def render(console: Console, result: TrainingResult, steps: int, figure: str) -> None:
     """Say how a training ended; an interrupted one exits with 130."""
     if result.first and result.last:
