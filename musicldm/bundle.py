@@ -1,7 +1,8 @@
 """What we ship and load: a folder with `bundle.json` and one safetensors file for each part.
 
-`bundle.json` says what the parts are, how they were configured, the size and sha256 of their files, and where the
-model comes from; it is written last. Nothing in a bundle is ever unpickled.
+`bundle.json` says what the parts are, how they were configured, the name, size and sha256 of their files, and where the
+model comes from. A file's name holds a piece of its hash, so a new version never overwrites the old; the index, written
+last, is the commit, and what it no longer names is swept. Nothing in a bundle is ever unpickled.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ class Part:
     @property
     def digest(self) -> str:
         """sha256 over configuration and weights: two parts with the same digest compute the same."""
-        return hashlib.sha256(_canonical(self.config) + self.serialised()).hexdigest()
+        import torch
+
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True, separators=(",", ":")).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def serialised(self) -> bytes:
         """The tensors as the bytes of a safetensors file."""
@@ -65,7 +72,7 @@ class Bundle:
 
 
 def write(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle; at any moment the folder holds the old one, or the new one, or one that `read` refuses.
+    """Write a bundle; at any moment the folder holds the old one or the new one, whole.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -74,13 +81,15 @@ def write(folder: Path, bundle: Bundle) -> None:
     index: dict[str, Any] = {"format": FORMAT, "name": bundle.name, "parts": {}, "facts": bundle.facts}
     for name, part in bundle.parts.items():
         data = part.serialised()
-        durable.write_bytes(folder / f"{name}.safetensors", data)
-        index["parts"][name] = {
-            "config": part.config,
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{name}-{digest[:8]}.safetensors"
+        durable.write_bytes(folder / file, data)
+        index["parts"][name] = {"config": part.config, "file": file, "bytes": len(data), "sha256": digest}
     durable.write_json(folder / INDEX, index)
+    named = {about["file"] for about in index["parts"].values()}
+    for path in folder.glob("*.safetensors"):
+        if path.name not in named:
+            path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Bundle:
@@ -97,17 +106,21 @@ def read(path: Path) -> Bundle:
         )
     try:
         index = json.loads((folder / INDEX).read_bytes())
-        listed = {name: (about["config"], about["bytes"], about["sha256"]) for name, about in index["parts"].items()}
+        parts = {
+            name: (about["config"], about["file"], about["bytes"], about["sha256"])
+            for name, about in index["parts"].items()
+        }
+        if not all(Path(file).name == file for _, file, _, _ in parts.values()):
+            raise ValueError("a part outside of the bundle")
         title, facts, version = str(index["name"]), dict(index["facts"]), int(index["format"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder / INDEX} is damaged.", "Copy the bundle again, or export it anew.") from error
     if version > FORMAT:
         raise BundleError(f"The bundle {path} has format {version}; this musicldm knows {FORMAT}.", "Update musicldm.")
-    parts = {
-        name: Part(config, _load(folder / f"{name}.safetensors", size, digest))
-        for name, (config, size, digest) in listed.items()
+    loaded = {
+        name: Part(config, _load(folder / file, size, digest)) for name, (config, file, size, digest) in parts.items()
     }
-    return Bundle(title, parts, facts)
+    return Bundle(title, loaded, facts)
 
 
 def fill(model: nn.Module, part: Part) -> None:
@@ -143,7 +156,3 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
         raise BundleError(
             f"{path} does not hold safetensors.", "Only bundles that musicldm wrote can be read."
         ) from error
-
-
-def _canonical(config: dict[str, Any]) -> bytes:
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()

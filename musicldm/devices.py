@@ -21,7 +21,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # also refuses "meta", which computes nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
             f"There is no device {name!r} on this machine.", "Try --device auto or --device cpu."
@@ -41,6 +41,8 @@ def pick_precision(name: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
     if name not in ("32", "16", "bf16"):
         raise UsageError(f"Unknown precision {name!r}.", "Choose auto, 32, 16 or bf16.")
+    if name == "16" and device.type == "cpu":
+        raise UsageError("A CPU has no use for 16-bit floats.", "Choose --precision 32 or bf16.")
     return name
 
 

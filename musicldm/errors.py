@@ -2,7 +2,7 @@
 
 MusicLDMError                 one sentence for a person, and a hint
 ├── UsageError (ValueError)         the command or call makes no sense as given; exit code 2
-├── ConfigError (ValueError)        a configuration with an unknown key or an impossible value
+├── ConfigError (ValueError)        a configuration with an unknown key or an impossible value; exit code 2
 ├── DataError (ValueError)          audio, a manifest or a store that cannot be used as it is
 ├── BundleError (ValueError)        a model that is missing, cut short or changed
 ├── TrainingError (RuntimeError)     a loss that is no longer a number
@@ -40,7 +40,7 @@ class UsageError(MusicLDMError, ValueError):
 
 
 class ConfigError(MusicLDMError, ValueError):
-    pass
+    exit_code = 2
 
 
 class DataError(MusicLDMError, ValueError):

@@ -15,7 +15,7 @@ from musicldm.config import from_dict, to_dict
 from musicldm.devices import autocast, pick_device, pick_precision
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.diffusion.samplers import SAMPLERS, ddim
-from musicldm.errors import BundleError, MismatchError, UsageError
+from musicldm.errors import BundleError, DataError, MismatchError, UsageError
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.seeding import derive
 from musicldm.vae.model import VAE
@@ -36,7 +36,7 @@ class Generator:
     Args:
         source: a bundle with both.
         device: where to compute, as `pick_device` takes it.
-        precision: of the denoiser and the decoder, as `pick_precision` takes it.
+        precision: of the denoiser, as `pick_precision` takes it.
 
     Raises:
         BundleError: a part is missing or damaged.
@@ -136,10 +136,15 @@ class Generator:
         return self.decode(z)[:, : max(1, round(seconds * self.sample_rate))]
 
     def decode(self, z: Tensor) -> Tensor:
-        """Raw latents [D, L] -> a waveform [C, L·hop] on the CPU, lowered as a whole where it would clip."""
-        with autocast(self.precision, self.device):
-            waveform = torch.cat(list(decode_long(self.vae, z)), dim=-1)
+        """Raw latents [D, L] -> a waveform [C, L·hop] on the CPU, lowered as a whole where it would clip.
+
+        Raises:
+            DataError: latents or output are not finite.
+        """
+        waveform = torch.cat(list(decode_long(self.vae, z)), dim=-1)
         peak = waveform.abs().max()
+        if not torch.isfinite(peak):
+            raise DataError("The model produced values that are no numbers.", "Try --precision 32, or train it longer.")
         return waveform * (PEAK / peak) if peak > PEAK else waveform
 
 

@@ -75,21 +75,26 @@ class LinearAttention(nn.Module):
             nn.init.zeros_(self.to_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, frames = x.shape
+        qkv = self.to_qkv(self.norm(x))
+        with torch.autocast(x.device.type, enabled=False):  # sums over many frames need float32
+            out = self._attend(qkv.float())
+        attended: Tensor = self.to_out(out)
+        return x + attended
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values [B, 3C, L] -> [B, C, L]."""
+        batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
         padding = -frames % self.block
-        qkv = F.pad(self.to_qkv(self.norm(x)), (0, padding)).float()  # the sums below need float32
         # [B, 3C, L] -> three of [B, blocks, heads, C/heads, block]
-        qkv = qkv.view(batch, 3, self.heads, channels // self.heads, -1, self.block).permute(1, 0, 4, 2, 3, 5)
-        q, k, v = qkv.unbind(0)
+        qkv = F.pad(qkv, (0, padding)).view(batch, 3, self.heads, channels // self.heads, -1, self.block)
+        q, k, v = qkv.permute(1, 0, 4, 2, 3, 5).unbind(0)
         if padding:  # frames that do not exist draw no attention
-            exists = torch.arange(frames + padding, device=x.device).view(-1, 1, 1, self.block) < frames
+            exists = torch.arange(frames + padding, device=k.device).view(-1, 1, 1, self.block) < frames
             k = k.masked_fill(~exists, -torch.inf)
         q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
         context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
         out = context.transpose(-1, -2) @ q
-        out = out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
-        attended: Tensor = self.to_out(out.to(x.dtype))
-        return x + attended
+        return out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
 
 
 class Attention(nn.Module):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -27,6 +29,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run" / "bundle"
 
 
+def weights_of(folder: Path, part: str = "vae") -> Path:
+    (path,) = folder.glob(f"{part}-*.safetensors")
+    return path
+
+
 def test_round_trip(folder: Path) -> None:
     back = bundle.read(folder)
     assert (back.name, back.facts) == ("toy", {"origin": "töst"})
@@ -47,16 +54,41 @@ def test_another_weight_or_another_setting_is_another_hash(folder: Path) -> None
     assert Part({**part.config, "attention_block": 8}, part.tensors).digest != part.digest
 
 
+@pytest.mark.parametrize("strike", range(4))
+def test_a_kill_while_writing_leaves_the_old_one_or_the_new_one(
+    folder: Path, strike: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = VAE.load(folder).weights_hash
+    new = VAE(TOY).part()
+    written = 0
+    replace = os.replace
+
+    def dying(source: object, target: object) -> None:
+        nonlocal written
+        if written == strike:
+            raise KeyboardInterrupt
+        written += 1
+        replace(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", dying)
+    with contextlib.suppress(KeyboardInterrupt):
+        bundle.write(folder, Bundle("toy", {"vae": new}))
+    monkeypatch.undo()
+    assert VAE.load(folder).weights_hash == (new.digest if strike >= 2 else old)
+    bundle.write(folder, Bundle("toy", {"vae": new}))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["bundle.json", weights_of(folder).name])
+
+
 @pytest.mark.parametrize("keep", [0, 10, -1])
 def test_cut_short(folder: Path, keep: int) -> None:
-    weights = folder / "vae.safetensors"
+    weights = weights_of(folder)
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(BundleError, match="cut short"):
         VAE.load(folder)
 
 
 def test_a_flipped_bit(folder: Path) -> None:
-    weights = folder / "vae.safetensors"
+    weights = weights_of(folder)
     data = bytearray(weights.read_bytes())
     data[-5] ^= 4
     weights.write_bytes(data)
@@ -80,8 +112,8 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         bundle.read(tmp_path)
     with pytest.raises(BundleError, match="no denoiser"):
         bundle.read(folder).part("denoiser")
-    (folder / "vae.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"lacks vae\.safetensors"):
+    weights_of(folder).unlink()
+    with pytest.raises(BundleError, match="lacks vae-"):
         bundle.read(folder)
 
 
@@ -98,7 +130,7 @@ def test_a_pickle_in_place_of_weights_is_never_run(folder: Path, tmp_path: Path)
             return Path.touch, (tmp_path / "owned",)
 
     data = pickle.dumps(Payload())
-    (folder / "vae.safetensors").write_bytes(data)
+    weights_of(folder).write_bytes(data)
     index = json.loads((folder / "bundle.json").read_bytes())
     index["parts"]["vae"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "bundle.json").write_text(json.dumps(index))

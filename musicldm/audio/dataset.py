@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.audio import files
 from musicldm.audio.manifest import PreparedTrack, Split, read_tracks
 from musicldm.errors import DataError, MismatchError
 from musicldm.seeding import derive
@@ -76,7 +75,7 @@ class CropDataset:
         for place in places:
             index = bisect.bisect_right(self._ends, place)
             start = (place - (self._ends[index - 1] if index else 0)) * self.grid
-            crops.append(files.read(self.tracks[index].path, start, start + self.samples))
+            crops.append(self.tracks[index].read(start, start + self.samples))
         return torch.from_numpy(np.stack(crops))
 
 

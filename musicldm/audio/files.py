@@ -331,13 +331,16 @@ def format_of(target: Path | BinaryIO | None, format: str | None = None) -> str:
     """The format that `write` would use: as given, else by the suffix of a path, else wav.
 
     Raises:
-        UsageError: one that is not known.
+        UsageError: one that is not known, or that contradicts the suffix.
     """
-    name = format or (target.suffix[1:].lower() if isinstance(target, Path) else "wav")
+    suffix = target.suffix[1:].lower() if isinstance(target, Path) else "wav"
+    name = format or suffix
     if name not in FORMATS:
         raise UsageError(
             f"Cannot write audio as {name or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
         )
+    if isinstance(target, Path) and suffix in FORMATS and suffix != name:
+        raise UsageError(f"{target} would hold {name}.", "Give it that suffix, or leave --format out.")
     return name
 
 

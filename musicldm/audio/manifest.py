@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from musicldm.audio import files
 from musicldm.durable import Journal
 from musicldm.errors import DataError
 
@@ -37,6 +38,18 @@ class PreparedTrack:
     def seconds(self) -> float:
         return self.samples / self.sample_rate
 
+    def read(self, start: int, stop: int) -> files.Floats:
+        """Samples `start` to `stop`, float32 [C, stop - start].
+
+        Raises:
+            DataError: the file is gone, or is not the one that was prepared.
+        """
+        beyond = 1 if stop == self.samples else 0  # there must be nothing after the end
+        audio = files.read(self.path, start, stop + beyond)
+        if audio.shape != (self.channels, stop - start):
+            raise DataError(f"{self.path} was changed since it was prepared.", "Run musicldm preprocess again.")
+        return audio
+
 
 def open_manifest(folder: Path) -> Journal:
     """The journal of `folder`, one record for each source file."""
@@ -47,7 +60,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
     """The prepared tracks of `folder`, sorted by path.
 
     Raises:
-        DataError: no manifest, no track in it, or a track whose file is gone.
+        DataError: no manifest, or no track in it.
     """
     hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
     if not (folder / MANIFEST).is_file():
@@ -67,7 +80,4 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
         )
         for record in records
     ]
-    for track in tracks:
-        if not track.path.is_file():
-            raise DataError(f"{track.path} is in the manifest but not on the disk.", "Run musicldm preprocess again.")
     return sorted(tracks, key=lambda track: track.path)

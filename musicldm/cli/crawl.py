@@ -34,7 +34,7 @@ def crawl(
         typer.Option(
             envvar="MUSICLDM_CONTACT",
             help="Your e-mail address or web page, for the User-Agent that MusicBrainz asks for.",
-            show_default="the project's page",
+            show_default=False,
         ),
     ] = "",
     dry_run: DryRun = False,
@@ -54,6 +54,8 @@ def crawl(
     console = Console(quiet, as_json)
     settings = CrawlSettings.from_environment(os.environ, contact)
     names = artist_names(artists)
+    if not (contact or settings.musicbrainz):
+        console.warn("MusicBrainz asks for a way to reach who asks: give --contact, or set MUSICLDM_CONTACT once.")
     if not dry_run:
         make_folder(output)  # a folder that cannot be written is known before minutes of questions
     with console.progress("Asking MusicBrainz") as progress:

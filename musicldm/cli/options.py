@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+
+def positive(value: float | None) -> float | None:
+    """Refuse what is not above zero."""
+    if value is not None and not value > 0:
+        raise typer.BadParameter("must be more than 0.")
+    return value
+
+
 Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same result on a CPU.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress; results and errors only.")]
@@ -22,8 +30,12 @@ ConfigFile = Annotated[
 # None means: as the preset says.
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.", show_default="the preset's")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Crops in a step.", show_default="the preset's")]
-Seconds = Annotated[float | None, typer.Option(help="Length of a crop in seconds.", show_default="the preset's")]
-LearningRate = Annotated[float | None, typer.Option(help="Of AdamW, at its peak.", show_default="the preset's")]
+Seconds = Annotated[
+    float | None, typer.Option(help="Length of a crop in seconds.", callback=positive, show_default="the preset's")
+]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Of AdamW, at its peak.", callback=positive, show_default="the preset's")
+]
 TrainSeed = Annotated[
     int | None, typer.Option("--seed", help="Where weights, crops and noise come from.", show_default="the preset's")
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Precision, Quiet, Seed
+from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
 from musicldm.errors import UsageError
 
 
@@ -19,10 +19,10 @@ def sample(
     output: Annotated[
         str, typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several takes.")
     ] = "out.wav",
-    sampler: Annotated[str, typer.Option(help="ddim or ddpm.")] = "ddim",
+    sampler: Annotated[Literal["ddim", "ddpm"], typer.Option(help="How to denoise.")] = "ddim",
     steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.")] = 20,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Of ddim: 0 deterministic, 1 as random as ddpm.")] = 0.0,
-    seconds: Annotated[float, typer.Option(help="Length of each take.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Length of each take.", callback=positive)] = 10.0,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many takes.")] = 1,
     seed: Seed = 0,
     format: Annotated[
@@ -39,9 +39,8 @@ def sample(
     from musicldm.generate import Generator
 
     console = Console(quiet, as_json)
+    output = output or f"out.{format or 'wav'}"
     targets = number(output, count)
-    if seconds <= 0:
-        raise UsageError(f"{seconds:g} seconds cannot be sampled.", "Give --seconds a positive number.")
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout.", "Choose one.")
     for target in targets:  # what cannot be written is known before minutes of sampling

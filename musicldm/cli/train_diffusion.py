@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,10 +34,10 @@ def train_diffusion(
     ] = "small",
     config: ConfigFile = None,
     objective: Annotated[
-        str | None, typer.Option(help="What the network predicts: eps or v.", show_default="the preset's")
+        Literal["eps", "v"] | None, typer.Option(help="What the network predicts.", show_default="the preset's")
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="The noise: linear or cosine.", show_default="the preset's")
+        Literal["linear", "cosine"] | None, typer.Option(help="How the noise grows.", show_default="the preset's")
     ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
@@ -65,5 +65,5 @@ def train_diffusion(
         show(console, plan)
         return
     with console.progress("Training the denoiser") as progress:
-        result = train_diffusion(store, output, plan, pick_device(device), precision, progress)
+        result = train_diffusion(store, output, plan, pick_device(device), precision, progress, console.warn)
     render(console, result, plan.training.steps, "loss")

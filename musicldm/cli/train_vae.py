@@ -62,7 +62,7 @@ def train_vae(
     with torch.device("meta"):  # only to be counted
         parameters = sum(weight.numel() for weight in VAE(model).parameters())
     console.note(
-        f"VAE {preset}: {parameters / 1e6:.1f} M parameters, {model.sample_rate} Hz, hop {model.hop} "
+        f"A VAE of {parameters / 1e6:.1f} M parameters, {model.sample_rate} Hz, hop {model.hop} "
         f"({model.frame_rate:.1f} frames a second), {model.latent_channels} latent channels, "
         f"{model.compression:.3g} times fewer numbers than the waveform."
     )
@@ -70,5 +70,5 @@ def train_vae(
         show(console, plan)
         return
     with console.progress("Training the VAE") as progress:
-        result = train_vae(data, output, plan, pick_device(device), precision, progress)
+        result = train_vae(data, output, plan, pick_device(device), precision, progress, console.warn)
     render(console, result, plan.training.steps, "study")

@@ -33,10 +33,11 @@ def show(console: Console, plan: Any) -> None:
 def render(console: Console, result: TrainingResult, steps: int, figure: str) -> None:
     """Say how a training ended; an interrupted one exits with 130."""
     if result.first and result.last:
-        first, last = result.first[figure], result.last[figure]
         silence = f" (silence: {result.last['silence']:.4f})" if "silence" in result.last else ""
-        console.note(f"Held-out {figure}: {first:.4f} at first, {last:.4f} at last{silence}.")
-    elif result.first is None:
+        console.note(
+            f"Held-out {figure}: {result.first[figure]:.4f} at first, {result.last[figure]:.4f} at last{silence}."
+        )
+    elif result.first:
         console.note(f"{result.steps} steps are done, as asked; --steps trains longer.")
     else:
         console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")

@@ -17,7 +17,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 import musicbrainzngs
@@ -49,7 +48,7 @@ class MusicBrainz:
 
     def __init__(self, settings: CrawlSettings) -> None:
         musicbrainzngs.set_hostname(settings.musicbrainz or "musicbrainz.org", use_https=not settings.musicbrainz)
-        musicbrainzngs.set_useragent("musicldm", __version__, settings.contact or _project_page())
+        musicbrainzngs.set_useragent("musicldm", __version__, settings.contact or "no contact given")
         musicbrainzngs.set_rate_limit(settings.musicbrainz_interval or False)
         musicbrainzngs.musicbrainz._safe_read = functools.partial(_read, settings)
 
@@ -139,12 +138,6 @@ def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
 def _credited(recording: dict[str, Any]) -> set[str]:
     credits = recording.get("artist-credit", [])  # artists, and between them the words that join their names
     return {credit["artist"]["id"] for credit in credits if isinstance(credit, dict)}
-
-
-def _project_page() -> str:
-    """The first address in the package's own metadata."""
-    pages = metadata.metadata("musicldm").get_all("Project-URL") or []
-    return str(pages[0]).split(", ")[-1] if pages else "no contact given"
 
 
 def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, request: Any, body: Any = None) -> bytes:

@@ -25,7 +25,7 @@ class CrawlSettings:
     """host:port of a stand-in for YouTube's search and player, over TLS; empty for YouTube."""
 
     contact: str = ""
-    """An e-mail address or web page for the User-Agent, as MusicBrainz asks; empty for the project's own page."""
+    """An e-mail address or web page for the User-Agent, as MusicBrainz asks of everyone."""
 
     timeout: float = 20.0
     """Seconds that a server may be silent before the request counts as failed."""

@@ -11,6 +11,8 @@ from musicldm.diffusion.objective import target, to_x0_eps
 from musicldm.diffusion.schedule import NoiseConfig, NoiseSchedule
 from musicldm.diffusion.unet import UNet, UNetConfig
 
+LIMIT = 5.0  # in spreads of a channel: normalised latents hardly ever lie further out
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
@@ -41,4 +43,7 @@ class Diffusion(torch.nn.Module):
         steps = torch.full((x.shape[0],), t, device=x.device)
         alpha, sigma = self.schedule.alpha_sigma(steps, x)
         output = self.network(x, steps).to(x.dtype)
-        return to_x0_eps(self.config.noise.objective, x, output, alpha, sigma)
+        x0, _ = to_x0_eps(self.config.noise.objective, x, output, alpha, sigma)
+        # Where hardly any signal is left, ε-prediction divides its error by a tiny α: keep x0 where latents can be.
+        x0 = x0.clamp(-LIMIT, LIMIT)
+        return x0, (x - alpha * x0) / sigma

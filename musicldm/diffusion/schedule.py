@@ -47,14 +47,21 @@ class NoiseSchedule:
             signal = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
             beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
         self.alpha_bar = (1 - beta).cumprod(dim=0)
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # α and σ, where and as they are needed
 
     def __len__(self) -> int:
         return len(self.alpha_bar)
 
     def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """α_t and σ_t for steps t [B], shaped to broadcast over `like` [B, …] and of its kind."""
-        alpha_bar = self.alpha_bar.to(t.device)[t].view(-1, *[1] * (like.dim() - 1))
-        return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            with torch.inference_mode(False):  # training may use what a demo was the first to ask for
+                self._tables[key] = (
+                    torch.stack([self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()]).to(like.dtype).to(like.device)
+                )
+        alpha, sigma = self._tables[key][:, t].view(2, -1, *[1] * (like.dim() - 1))
+        return alpha, sigma
 
     def timesteps(self, count: int) -> list[int]:
         """`count` steps from N−1 down, evenly spaced and ending one stride above clean ("trailing", Lin et al. 2023).

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from musicldm import bundle
 from musicldm.audio import files
@@ -63,7 +62,7 @@ def encode(
         OutputError: the store cannot be written; what was committed stays.
     """
     header = header_of(vae)
-    tracks = {_name(track, data): track for track in read_tracks(data)}
+    tracks = {_name(track, data): track for track in _obeying(vae, read_tracks(data))}
     left_out = {name: reason for name, track in tracks.items() if (reason := _misfit(track, header))}
     if len(left_out) == len(tracks):
         raise _none_usable(data, left_out)
@@ -153,6 +152,12 @@ def _none_usable(data: Path, left_out: dict[str, str]) -> DataError:
     return DataError(f"None of the {len(left_out)} tracks in {data} could be encoded. {name}: {reason}", hint)
 
 
+def _obeying(vae: VAE, tracks: list[PreparedTrack]) -> list[PreparedTrack]:
+    """The tracks in the splits in which the VAE saw them: what it was trained on can no longer be held out."""
+    seen = {track["content"]: track["split"] for track in vae.facts.get("vae", {}).get("tracks", [])}
+    return [replace(track, split=seen.get(track.content, track.split)) for track in tracks]
+
+
 def _described(track: PreparedTrack) -> Track:
     return Track(track.samples, track.content, track.split, track.artist, track.title, track.provenance)
 
@@ -174,12 +179,4 @@ def _from(done: float, total: float, name: str, progress: Progress) -> Callable[
 
 
 def _reader(track: PreparedTrack) -> Reader:
-    def read(start: int, stop: int) -> Tensor:
-        """Samples [C, stop - start], or an error if the file is not the one in the manifest."""
-        beyond = 1 if stop == track.samples else 0  # there must be nothing after the end
-        audio = files.read(track.path, start, stop + beyond)
-        if audio.shape != (track.channels, stop - start):
-            raise DataError(f"{track.path} was changed since it was prepared.", "Run musicldm preprocess again.")
-        return torch.from_numpy(audio)
-
-    return read
+    return lambda start, stop: torch.from_numpy(track.read(start, stop))

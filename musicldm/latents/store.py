@@ -2,6 +2,7 @@
 
     latents.zarr/
     ├── zarr.json           group; its attributes are the StoreHeader
+    ├── vae/                the bundle of the VAE that made the latents; put there by `latents.encode`
     └── parts/
         ├── zarr.json       group
         └── <id>/

@@ -6,7 +6,7 @@ import csv
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.image import imread
 
 from musicldm import bundle, durable
@@ -27,13 +28,23 @@ CHECKPOINT = Path("checkpoints/last.ckpt")
 
 
 class CSVMetrics(Logger):
-    """Every metric of every step in one tidy table, `step,name,value`, which a resumed run goes on writing."""
+    """The metrics in one tidy table, `step,name,value`, which a run resumed from step `done` goes on writing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, done: int) -> None:
         super().__init__()
         self.path = path
-        if not path.exists():
-            path.write_text("step,name,value\n")
+        rows = list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() and done else []
+        # What was measured after the checkpoint will be measured again.
+        kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= done]
+        durable.write_bytes(path, "".join(",".join(row) + "\n" for row in (["step", "name", "value"], *kept)).encode())
+
+    def first(self, prefix: str) -> dict[str, float]:
+        """The earliest value of every metric whose name starts so, under the rest of its name."""
+        found: dict[str, float] = {}
+        for _, name, value in list(csv.reader(self.path.read_text().splitlines()))[1:]:
+            if name.startswith(prefix):
+                found.setdefault(name.removeprefix(prefix), float(value))
+        return found
 
     @property
     def name(self) -> str:
@@ -59,22 +70,20 @@ class Validation(pl.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
         self.latest: dict[str, float] = {}
-        self.first: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Trainable[Any]) -> None:  # type: ignore[override]
-        if trainer.global_step == 0:
-            self._look(trainer, module)
+        self._look(trainer, module, log=trainer.global_step == 0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Trainable[Any], *_: Any) -> None:  # type: ignore[override]
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            self._look(trainer, module)
+            self._look(trainer, module, log=True)
 
-    def _look(self, trainer: pl.Trainer, module: Trainable[Any]) -> None:
+    def _look(self, trainer: pl.Trainer, module: Trainable[Any], log: bool) -> None:
         with torch.inference_mode():
             self.latest = module.validate()
-        self.first = self.first or self.latest
-        for logger in trainer.loggers:
-            logger.log_metrics({f"val/{name}": value for name, value in self.latest.items()}, trainer.global_step)
+        if log:
+            for logger in trainer.loggers:
+                logger.log_metrics({f"val/{name}": value for name, value in self.latest.items()}, trainer.global_step)
 
 
 class Demos(pl.Callback):
@@ -112,15 +121,27 @@ class Saving(pl.Callback):
         self.name = name
         self.every = every
         self.stop = stop
+        self.saved = -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Trainable[Any], *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
+        if step % self.every == 0 or step == trainer.max_steps or self.stop.asked:
+            self._save(trainer, module)
         if self.stop.asked:
             trainer.should_stop = True
-        if step % self.every == 0 or step == trainer.max_steps or self.stop.asked:
-            with durable.replacing(self.run / CHECKPOINT) as temporary:
-                trainer.save_checkpoint(temporary)
-            bundle.write(self.run / "bundle", module.bundle(self.name))
+
+    def on_exception(self, trainer: pl.Trainer, module: Trainable[Any], exception: BaseException) -> None:  # type: ignore[override]
+        # Lightning leaves by this way when SIGTERM comes between two batches.
+        if self.stop.asked and isinstance(exception, SIGTERMException):
+            self._save(trainer, module)
+
+    def _save(self, trainer: pl.Trainer, module: Trainable[Any]) -> None:
+        if trainer.global_step == self.saved:
+            return
+        with durable.replacing(self.run / CHECKPOINT) as temporary:
+            trainer.save_checkpoint(temporary)
+        bundle.write(self.run / "bundle", module.bundle(self.name))
+        self.saved = trainer.global_step
 
 
 class Watching(pl.Callback):
@@ -146,13 +167,19 @@ class Watching(pl.Callback):
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM ask the training to save and stop; a second Ctrl-C stops it at once."""
+    """Ctrl-C and SIGTERM ask the training to save and stop; a second Ctrl-C stops it at once.
 
-    def __init__(self) -> None:
+    Args:
+        announce: told that the first one was heard.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
         self.asked = False
+        self.announce = announce
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        """Hear the signals while this lasts."""
         if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
             yield
             return
@@ -165,5 +192,8 @@ class StopSignal:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.asked = True
+        self.announce("Saving after this step; Ctrl-C again stops at once.")

@@ -36,7 +36,7 @@ class TrainingConfig:
     validation_crops: int = 32
     """Fixed crops of the held-out tracks that a validation looks at."""
     workers: int = 0
-    """Processes that read crops beside the training; 0 reads in between."""
+    """Processes that read crops beside the training, no more than there are cores; 0 reads in between."""
     seed: int = 0
     """Where weights, crops and noise come from."""
 
@@ -46,6 +46,8 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} must be at least 1.")
         if self.seconds <= 0 or self.learning_rate <= 0:
             raise ConfigError("training.seconds and training.learning_rate must be positive.")
+        if self.workers < 0 or self.warmup < 0:
+            raise ConfigError("training.workers and training.warmup cannot be negative.")
         if not 0 <= self.ema < 1:
             raise ConfigError("training.ema must lie in [0, 1).")
         if len(self.betas) != 2:

@@ -15,7 +15,6 @@ from musicldm.config import to_dict
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.diffusion.schedule import NoiseConfig
 from musicldm.diffusion.unet import UNetConfig
-from musicldm.errors import DataError
 from musicldm.generate import Generator, denoiser_part
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.encode import VAE_COPY
@@ -25,7 +24,7 @@ from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
 from musicldm.training.config import TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import TrainingResult, crop_length, fit
+from musicldm.training.run import Announce, TrainingResult, crop_length, fit, ignore, say_left_out
 
 DEMO_SECONDS = 10.0
 DEMO_TAKES = 2
@@ -51,12 +50,14 @@ class DiffusionTraining(Trainable[Diffusion]):
         heldout: Tensor | None,
         vae: Bundle,
         tracks: Sequence[TrackFacts],
+        precision: str = "auto",
     ) -> None:
         super().__init__(Diffusion(DiffusionConfig(config.network, config.noise)), config.training, tracks)
         self.config = config
         self.statistics = statistics
         self.heldout = heldout
         self.vae = vae
+        self.precision = precision
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         t = torch.randint(len(self.model.schedule), (len(batch),), device=batch.device)
@@ -67,7 +68,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         if self.heldout is None:
             return {}
         steps = len(self.model.schedule)
-        levels = [round((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]
+        levels = [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.heldout.shape, generator=generator)
         size = self.training_config.batch_size
@@ -82,7 +83,7 @@ class DiffusionTraining(Trainable[Diffusion]):
 
     def demos(self) -> list[Demo]:
         """New music by DDIM in 20 steps, always from the same seeds."""
-        generator = Generator(self.bundle("demo"), device=str(self.device))
+        generator = Generator(self.bundle("demo"), str(self.device), self.precision)
         steps = min(20, len(self.model.schedule))
         return [
             Demo(
@@ -104,6 +105,7 @@ def train_diffusion(
     device: torch.device,
     precision: str = "auto",
     progress: Progress = silent,
+    announce: Announce = ignore,
 ) -> TrainingResult:
     """Train a denoiser on the latents of a store; see `fit`.
 
@@ -115,15 +117,16 @@ def train_diffusion(
     store = LatentStore.open(store_path)
     vae = bundle.read(store.path / VAE_COPY)
     config = replace(config, network=replace(config.network, latent_channels=store.header.channels))
-    crop = crop_length(training.seconds, config.network.multiple, store.header.sample_rate / store.header.hop)
+    hop_seconds = store.header.hop / store.header.sample_rate
+    crop = crop_length(training.seconds, config.network.multiple, 1 / hop_seconds)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"))
-    try:
+    say_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
+    heldout = None
+    if any(entry.split == "heldout" and entry.frames >= crop for entry in store.tracks):
         heldout = LatentDataset(store, crop, "heldout").fixed_batch(training.validation_crops)
-    except DataError:  # one short track only: there is nothing to validate on, and training needs none
-        heldout = None
 
     torch.manual_seed(derive(training.seed, "weights"))
-    module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
-    seconds_a_step = training.batch_size * crop * store.header.hop / store.header.sample_rate
+    module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks, precision)
+    seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
-    return fit(module, dataset, run, identity, seconds_a_step, device, precision, progress)
+    return fit(module, dataset, run, identity, seconds_a_step, device, precision, progress, announce)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from musicldm.bundle import Bundle
 from musicldm.config import to_dict
-from musicldm.errors import TrainingError
+from musicldm.errors import MusicLDMError, TrainingError
 from musicldm.seeding import derive
 from musicldm.training.config import TrainingConfig
 
@@ -83,13 +84,16 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
 
     def facts(self, config: Any) -> dict[str, Any]:
         """What a bundle tells of this training: its configuration, and every track with its split and its rights."""
+        step = int(self.averaged.n_averaged)
         keys = ("artist", "title", "content", "split", "provenance")
         tracks = [
             {**{key: getattr(track, key) for key in keys}, "seconds": round(track.seconds, 3)} for track in self.tracks
         ]
-        return {"training": to_dict(config), "step": self.global_step, "tracks": tracks}
+        return {"training": to_dict(config), "step": step, "tracks": tracks}
 
-    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Tensor | MusicLDMError, batch_idx: int) -> None:
+        if isinstance(batch, MusicLDMError):  # a worker process met it, see `Batches`
+            raise batch
         # Every step has its own seed, so that a resumed run draws what the undisturbed one would have drawn.
         torch.manual_seed(derive(self.training_config.seed, "step", self.global_step, self.global_rank))
 
@@ -129,22 +133,34 @@ class BatchSource(Protocol):
     def batch(self, step: int, batch_size: int, /) -> Tensor: ...
 
 
-class Batches(IterableDataset[Tensor]):
-    """The batches of all steps from `start` on, for a DataLoader with any number of workers."""
+class Batches(IterableDataset[Tensor | MusicLDMError]):
+    """The batches of all steps from `start` on, for a DataLoader with any number of workers.
+
+    An error is handed on like a batch: raised in a worker process, torch would bury its sentence in a traceback.
+    """
 
     def __init__(self, source: BatchSource, batch_size: int, start: int) -> None:
         self.source = source
         self.batch_size = batch_size
         self.start = start
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | MusicLDMError]:
         # A DataLoader takes from its workers in turn: worker w of n makes every n-th batch.
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         step = self.start + first
         while True:
-            yield self.source.batch(step, self.batch_size)
+            try:
+                yield self.source.batch(step, self.batch_size)
+            except MusicLDMError as error:
+                yield error
             step += stride
+
+
+def ignore_signals(worker: int) -> None:
+    """For worker processes: when to stop is the main process's to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _moving_average(decay: float) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,21 @@ from torch.utils.data import DataLoader
 from musicldm import bundle, durable
 from musicldm.devices import pick_precision
 from musicldm.errors import DataError, MismatchError
+from musicldm.jobs import CORES
 from musicldm.progress import Progress, silent
 from musicldm.training.callbacks import CHECKPOINT, CSVMetrics, Demos, Saving, StopSignal, Validation, Watching
-from musicldm.training.module import Batches, BatchSource, Trainable
+from musicldm.training.module import Batches, BatchSource, Trainable, ignore_signals
 
 # A resumed run may train longer or look more often; anything else would make it another run.
-MAY_CHANGE = {"steps", "validate_every", "demo_every", "workers"}
+MAY_CHANGE = {f"training.{key}" for key in ("steps", "validate_every", "demo_every", "workers")}
+
+
+Announce = Callable[[str], None]
+"""Told a sentence that the user should read now."""
+
+
+def ignore(sentence: str) -> None:
+    """The announcement to someone who does not listen."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,10 @@ class TrainingResult:
     bundle: Path
     steps: int
     interrupted: bool
-    first: dict[str, float] | None
-    """The first held-out losses that this start saw; empty without held-out tracks, None where all was done before."""
-    last: dict[str, float] | None
-    """The last of them."""
+    first: dict[str, float]
+    """The held-out losses before the first step; empty without held-out tracks."""
+    last: dict[str, float]
+    """The latest of them; empty where all was done before."""
 
 
 def fit(
@@ -49,42 +60,52 @@ def fit(
     device: torch.device,
     precision: str = "auto",
     progress: Progress = silent,
+    announce: Announce = ignore,
 ) -> TrainingResult:
     """Train `module` on batches of `source` until its last step, saving in the folder `run`.
 
     Args:
         config: all that defines the run, as plain data; kept as `run/config.json`.
         seconds_a_step: seconds of audio in a batch, for the progress.
+        announce: told what the user should know at once.
 
     Raises:
         OutputError: the folder cannot be written.
-        MismatchError: the folder holds a run of another configuration.
+        MismatchError: the folder holds a run of another configuration, or on other data.
         DataError: its checkpoint cannot be read.
         TrainingError: the loss is no longer a number.
     """
     plan = module.training_config
+    precision = pick_precision(precision, device)
     durable.make_folder(run / CHECKPOINT.parent)
-    _remember(run, config)
-    done = _step_of(run / CHECKPOINT) if (run / CHECKPOINT).exists() else 0
-    if done >= plan.steps and (run / "bundle" / bundle.INDEX).exists():
-        return TrainingResult(run / "bundle", done, interrupted=False, first=None, last=None)
+    for leftover in run.rglob(f"{durable.TEMPORARY}*"):  # of a killed run
+        leftover.unlink(missing_ok=True)
+    _remember(run, {**config, "data": _digest(module)})
+    checkpoint = _read_checkpoint(run / CHECKPOINT)
+    done = int(checkpoint["global_step"]) if checkpoint else 0
+    metrics = CSVMetrics(run / "metrics.csv", done)
+    name = run.resolve().name
+    if checkpoint and done >= plan.steps:
+        module.load_state_dict(checkpoint["state_dict"])
+        bundle.write(run / "bundle", module.bundle(name))  # a kill may have come between the checkpoint and this
+        return TrainingResult(run / "bundle", done, interrupted=False, first=metrics.first("val/"), last={})
 
-    stop = StopSignal()
+    stop = StopSignal(announce)
     validation = Validation(plan.validate_every)
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator=device.type if device.type != "cuda" else "gpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision={"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}[pick_precision(precision, device)],  # type: ignore[arg-type]
+            precision={"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
             max_steps=plan.steps,
             max_epochs=-1,
             gradient_clip_val=plan.gradient_clip,
             log_every_n_steps=min(10, plan.steps),
-            logger=[CSVMetrics(run / "metrics.csv"), TensorBoardLogger(run, name=None, version="tensorboard")],
+            logger=[metrics, TensorBoardLogger(run, name=None, version="tensorboard")],
             callbacks=[
                 validation,
                 Demos(run / "demos", plan.demo_every),
-                Saving(run, run.resolve().name, plan.validate_every, stop),
+                Saving(run, name, plan.validate_every, stop),
                 Watching(progress, seconds_a_step, validation),
             ],
             enable_checkpointing=False,
@@ -95,7 +116,8 @@ def fit(
         loader = DataLoader(
             Batches(source, plan.batch_size, done),
             batch_size=None,
-            num_workers=plan.workers,
+            num_workers=min(plan.workers, CORES),
+            worker_init_fn=ignore_signals,
             pin_memory=device.type == "cuda",
         )
         with stop.listening():
@@ -103,13 +125,23 @@ def fit(
                 trainer.fit(module, loader, ckpt_path=run / CHECKPOINT if done else None, weights_only=True)
             except SIGTERMException:
                 pass  # Lightning's own reaction to the signal that `stop` has heard too
+            except SystemExit as exit:  # Lightning's reaction to KeyboardInterrupt
+                raise KeyboardInterrupt from exit
     interrupted = stop.asked and trainer.global_step < plan.steps
-    return TrainingResult(run / "bundle", trainer.global_step, interrupted, validation.first, validation.latest)
+    return TrainingResult(run / "bundle", trainer.global_step, interrupted, metrics.first("val/"), validation.latest)
 
 
 def crop_length(seconds: float, unit: int, rate: float) -> int:
     """The least multiple of `unit` that lasts `seconds` at `rate` a second."""
     return max(1, math.ceil(seconds * rate / unit - 1e-6)) * unit
+
+
+def say_left_out(announce: Announce, left_out: int, used: int, seconds: float) -> None:
+    """Say how many tracks are too short to train on."""
+    if left_out:
+        announce(
+            f"{left_out} of {left_out + used} training tracks are shorter than a crop of {seconds:.2f} s: left out."
+        )
 
 
 def _remember(run: Path, config: dict[str, Any]) -> None:
@@ -120,10 +152,10 @@ def _remember(run: Path, config: dict[str, Any]) -> None:
             before = json.loads(path.read_bytes())
         except ValueError as error:
             raise DataError(f"{path} is damaged.", "Choose another folder with -o.") from error
-        if changed := [key for key in _differences(before, config) if key.rpartition(".")[2] not in MAY_CHANGE]:
+        if changed := [key for key in _differences(before, config) if key not in MAY_CHANGE]:
             raise MismatchError(
                 f"{run} holds a run of another configuration: {', '.join(changed)} differ.",
-                "Give the same options to resume it, or choose another folder with -o.",
+                "Give the same options and data to resume it, or choose another folder with -o.",
             )
     durable.write_json(path, config)
 
@@ -137,12 +169,21 @@ def _differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [where]
 
 
-def _step_of(checkpoint: Path) -> int:
+def _digest(module: Trainable[Any]) -> str:
+    """Of the music and its split: a run that went on with other data would have seen what it holds out."""
+    lines = sorted(f"{track.content} {track.split}" for track in module.tracks)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint to resume from; empty where there is none yet."""
+    if not path.exists():
+        return {}
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except Exception as error:  # torch names no error of its own for a broken archive
         raise DataError(
-            f"The checkpoint {checkpoint} cannot be read.", "Delete it to start anew, or choose another folder with -o."
+            f"The checkpoint {path} cannot be read.", "Delete it to start anew, or choose another folder with -o."
         ) from error
 
 

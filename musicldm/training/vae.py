@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from musicldm.audio.dataset import CropDataset, open_splits
+from musicldm.audio.manifest import PreparedTrack
 from musicldm.bundle import Bundle
 from musicldm.config import to_dict
 from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
 from musicldm.training.config import TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import TrainingResult, crop_length, fit
+from musicldm.training.run import Announce, TrainingResult, crop_length, fit, ignore, say_left_out
 from musicldm.vae.losses import LossConfig, study_loss, vae_loss
 from musicldm.vae.model import VAE, VAEConfig
 from musicldm.vae.windows import reconstruct
 
 DEMO_TRACKS = 2
+DEMO_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class VAERunConfig:
 
 
 class VAETraining(Trainable[VAE]):
-    """The VAE, its loss, and held-out crops [N, C, T] to judge it by."""
+    """The VAE, its loss, held-out crops [N, C, T] to judge it by, and excerpts [C, T] to listen to."""
 
-    def __init__(self, config: VAERunConfig, heldout: Tensor | None, tracks: Sequence[TrackFacts]) -> None:
+    def __init__(
+        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[TrackFacts]
+    ) -> None:
         super().__init__(VAE(config.model), config.training, tracks)
         self.config = config
         self.heldout = heldout
+        self.excerpts = excerpts
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         reconstruction, posterior = self.model(batch)
@@ -69,16 +74,13 @@ class VAETraining(Trainable[VAE]):
 
     def demos(self) -> list[Demo]:
         """Held-out music beside what the VAE makes of it."""
-        if self.heldout is None:
-            return []
-        originals = self.heldout[:: max(1, len(self.heldout) // DEMO_TRACKS)][:DEMO_TRACKS]
         return [
             Demo(
                 name=str(i + 1),
                 audio={"original": original, "reconstruction": reconstruct(self.best, original)},
                 sample_rate=self.config.model.sample_rate,
             )
-            for i, original in enumerate(originals)
+            for i, original in enumerate(self.excerpts)
         ]
 
     def bundle(self, name: str) -> Bundle:
@@ -92,6 +94,7 @@ def train_vae(
     device: torch.device,
     precision: str = "auto",
     progress: Progress = silent,
+    announce: Announce = ignore,
 ) -> TrainingResult:
     """Train a VAE on the prepared waveforms in `data`; see `fit`.
 
@@ -103,11 +106,20 @@ def train_vae(
     splits = open_splits(data, model.sample_rate, model.audio_channels)
     grid = model.attention_block * model.hop
     crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
+    say_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
     heldout = None
     if any(track.samples >= config.crop_samples for track in splits["heldout"]):
         heldout = CropDataset(splits["heldout"], config.crop_samples, grid).fixed_batch(training.validation_crops)
 
     torch.manual_seed(derive(training.seed, "weights"))
-    module = VAETraining(config, heldout, [*splits["train"], *splits["heldout"]])
+    excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
+    module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
     seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
-    return fit(module, crops, run, to_dict(config), seconds_a_step, device, precision, progress)
+    return fit(module, crops, run, to_dict(config), seconds_a_step, device, precision, progress, announce)
+
+
+def _excerpt(track: PreparedTrack) -> Tensor:
+    """A few seconds from the middle of a track, [C, T]."""
+    length = min(track.samples, DEMO_SECONDS * track.sample_rate)
+    start = (track.samples - length) // 2
+    return torch.from_numpy(track.read(start, start + length))

@@ -40,7 +40,7 @@ class VAEConfig:
     patch: int = 1
     """Samples in one step of the first and last convolution."""
     patch_kernel: int = 7
-    """Length of that convolution, in samples; odd where patch is 1, else a multiple of it."""
+    """Length of that convolution, in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
     """Channels of each stage, from the fastest to the slowest."""
     strides: tuple[int, ...] = (2, 2, 2)
@@ -57,8 +57,10 @@ class VAEConfig:
             raise ConfigError("A VAE needs one stride fewer than widths.")
         if any(stride < 2 or stride % 2 for stride in self.strides):
             raise ConfigError("The strides of a VAE must be even.")
-        if (self.patch_kernel - self.patch) % 2 or self.patch_kernel < self.patch:
-            raise ConfigError("patch_kernel must exceed patch by an even number.")
+        if self.patch < 1 or self.blocks < 1:
+            raise ConfigError("patch and blocks must be at least 1.")
+        if self.patch_kernel % self.patch or self.patch_kernel % 2 != self.patch % 2:
+            raise ConfigError("patch_kernel must be odd where patch is 1, else an even multiple of patch.")
         if self.widths[-1] % self.heads:
             raise ConfigError("The last width must be a multiple of heads.")
         if self.audio_channels not in (1, 2):
@@ -86,7 +88,7 @@ class VAEConfig:
         A frame reaches through the convolutions after the attention into neighbouring blocks, through the attention
         to the whole of those, and through the convolutions before it further still.
         """
-        at_latent_rate = (2 + 1) + 1  # the dilated and the plain convolution of a middle block, and one before or after
+        at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
         outer, samples_a_frame = self.patch_kernel, self.patch
         for stride in (*self.strides, 1):
             outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
@@ -132,7 +134,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.middle(self.stages(self.stem(x)))
-        moments: Tensor = self.head(h)
+        with torch.autocast(x.device.type, enabled=False):  # what leaves the network is not rounded
+            moments: Tensor = self.head(h.float())
         return moments
 
 
@@ -162,7 +165,8 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.stages(self.middle(self.stem(z)))
-        waveform: Tensor = self.head(h)
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 would put a floor of noise at -57 dB
+            waveform: Tensor = self.head(h.float())
         return waveform
 
 
@@ -180,12 +184,12 @@ class VAE(nn.Module):
     def encode(self, waveform: Tensor) -> DiagonalGaussian:
         """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
         moments = self.encoder(F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop)))
-        return DiagonalGaussian(*moments.float().chunk(2, dim=1))
+        return DiagonalGaussian(*moments.chunk(2, dim=1))
 
     def decode(self, z: Tensor) -> Tensor:
         """Raw latents [B, D, L] -> waveforms [B, C, L·hop]."""
         waveform: Tensor = self.decoder(z)
-        return waveform.float()
+        return waveform
 
     def forward(self, waveform: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, DiagonalGaussian]:
         """Waveforms through the bottleneck and back, cut to their length, and the posterior."""
