@@ -211,6 +211,8 @@ ARTISTS = (
 def compose(out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float = 20) -> list[Path]:
     """Write `songs_each` songs by every one of ARTISTS to <out>/<Artist>/<Title>.wav, 44.1 kHz, stereo, 16 bit.
 
+    A song that is there is left alone.
+
     Raises:
         OutputError: `out` cannot be written.
     """
@@ -221,7 +223,8 @@ def compose(out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float =
             if index >= len(artist.titles):
                 title += f" {index // len(artist.titles) + 1}"
             path = out / artist.name / f"{title}.wav"
-            files.write(path, perform(artist, np.random.default_rng([seed, number, index]), seconds_each), RATE)
+            if not path.exists():
+                files.write(path, perform(artist, np.random.default_rng([seed, number, index]), seconds_each), RATE)
             paths.append(path)
     return paths
 

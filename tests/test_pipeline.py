@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from conftest import Command, Pipeline
 from musicldm import bundle
 from musicldm.audio import files
 from musicldm.audio.manifest import read_tracks
+from musicldm.cli.demo import STEPS
 from musicldm.diffusion.model import Diffusion
 from musicldm.evaluate.frechet import frechet_distance, mel_gaussian
 from musicldm.generate import Generator
@@ -138,9 +142,6 @@ def test_samplers_from_the_command_line(
 
 
 def test_a_pipe_gets_a_whole_wav(pipeline: Pipeline) -> None:
-    import subprocess
-    import sys
-
     command = [
         sys.executable,
         "-m",
@@ -162,6 +163,19 @@ def test_a_pipe_gets_a_whole_wav(pipeline: Pipeline) -> None:
     assert len(done.stdout) == 44 + 2 * 16000
 
 
+def test_what_the_vae_was_trained_on_is_never_held_out_later(
+    pipeline: Pipeline, musicldm: Command, tmp_path: Path
+) -> None:
+    """The same songs prepared anew, with another split, are encoded in the split that the VAE saw."""
+    other = shutil.copytree(pipeline.wav, tmp_path / "wav")
+    lines = [json.loads(line) for line in (other / "manifest.jsonl").read_text().splitlines()]
+    flipped = [line | {"split": "heldout" if line["split"] == "train" else "train"} for line in lines]
+    (other / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in flipped))
+    assert musicldm("encode", other, tmp_path / "store.zarr", "--vae", pipeline.vae).code == 0
+    splits = {entry.content: entry.split for entry in LatentStore.open(tmp_path / "store.zarr").tracks}
+    assert splits == {entry.content: entry.split for entry in LatentStore.open(pipeline.store).tracks}
+
+
 def test_encoding_again_does_nothing(pipeline: Pipeline, musicldm: Command) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in pipeline.store.rglob("*"))
     done = musicldm("encode", pipeline.wav, pipeline.store, "--vae", pipeline.vae, "--json")
@@ -170,11 +184,20 @@ def test_encoding_again_does_nothing(pipeline: Pipeline, musicldm: Command) -> N
     assert sorted((path, path.stat().st_mtime_ns) for path in pipeline.store.rglob("*")) == before
 
 
-def test_a_finished_run_is_left_alone(pipeline: Pipeline, musicldm: Command, configs: dict[str, Path]) -> None:
-    weights = (pipeline.vae / "bundle/vae.safetensors").stat().st_mtime_ns
-    done = musicldm("train-vae", pipeline.wav, "-o", pipeline.vae, "--config", configs["vae"])
-    assert done.code == 0 and "150 steps are done" in done.err
-    assert (pipeline.vae / "bundle/vae.safetensors").stat().st_mtime_ns == weights
+def test_a_finished_run_is_left_as_it_is(
+    pipeline: Pipeline, musicldm: Command, configs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Also where a kill came between its last checkpoint and its bundle."""
+    run = shutil.copytree(pipeline.vae, tmp_path / "vae")
+    before = bundle.read(run)
+    for damage in (lambda: None, (run / "bundle/bundle.json").unlink):
+        damage()
+        done = musicldm("train-vae", pipeline.wav, "-o", run, "--config", configs["vae"])
+        assert done.code == 0 and "150 steps are done" in done.err
+        again = bundle.read(run)
+        assert again.facts == before.facts
+        assert again.part("vae").digest == before.part("vae").digest
+        assert metrics(run) == metrics(pipeline.vae)
 
 
 def test_bad_requests_of_sample(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
@@ -182,12 +205,12 @@ def test_bad_requests_of_sample(pipeline: Pipeline, musicldm: Command, tmp_path:
     for arguments, code, sentence in (
         (["--steps", 0], 2, "0 sampling steps"),
         (["--steps", 1001], 2, "1001 sampling steps"),
-        (["--seconds", 0], 2, "0 seconds"),
-        (["--sampler", "euler"], 2, "no sampler 'euler'"),
         (["--sampler", "ddpm", "--eta", 0.5], 2, "no eta"),
         (["-n", 2, "-o", "-"], 2, "cannot go to stdout"),
         (["--device", "cuda:7"], 2, "no device 'cuda:7'"),
         (["-o", tmp_path / "out.xyz"], 2, "xyz"),
+        (["-o", tmp_path / "out.wav", "--format", "flac"], 2, "would hold flac"),
+        (["--precision", "16", "--device", "cpu"], 2, "16-bit"),
         (["-o", "/proc/nowhere/out.wav"], 1, "/proc/nowhere"),
         (["--model", tmp_path], 1, "no bundle in"),
         (["--model", pipeline.vae], 1, "no denoiser"),
@@ -200,10 +223,8 @@ def test_bad_requests_of_sample(pipeline: Pipeline, musicldm: Command, tmp_path:
 
 
 def test_a_bundle_cut_short(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
-    import shutil
-
     broken = shutil.copytree(pipeline.ldm / "bundle", tmp_path / "broken")
-    weights = broken / "denoiser.safetensors"
+    (weights,) = broken.glob("denoiser-*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
     done = musicldm("sample", "--model", broken, "-o", tmp_path / "out.wav")
     assert done.code == 1 and "cut short" in done.err and not (tmp_path / "out.wav").exists()
@@ -216,7 +237,7 @@ def test_a_store_of_another_vae(
     short = ["--steps", 1, "--seed", 5, "--config", configs["vae"]]
     assert musicldm("train-vae", pipeline.wav, "-o", other, *short).code == 0
     done = musicldm("encode", pipeline.wav, pipeline.store, "--vae", other)
-    assert done.code == 1 and "other-vae" in done.err and "vae" in done.err and "Hint:" in done.err
+    assert done.code == 1 and "'other-vae'" in done.err and "'vae'" in done.err and "Hint:" in done.err
 
 
 def test_audio_shorter_than_the_crop(
@@ -240,22 +261,46 @@ def test_folders_without_what_is_needed(
         (["encode", pipeline.wav, out, "--vae", empty], "no bundle in"),
         (["train-diffusion", empty, "-o", out], "empty"),
         (["train-vae", pipeline.wav, "-o", "/proc/run"], "/proc/run"),
-        (["train-vae", pipeline.wav, "-o", out, "--preset", "huge"], "no preset 'huge'"),
-        (["train-vae", pipeline.wav, "-o", out, "--config", tmp_path / "none.toml"], "none.toml"),
     ):
         done = musicldm(*arguments)
         assert done.code == 1, (arguments, done)
         assert sentence in done.err and "Error:" in done.err and "Traceback" not in done.err, (arguments, done.err)
 
 
+def test_the_demo_goes_the_whole_way(musicldm: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With fewer steps; a second call finds everything done but the sample."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("musicldm.cli.demo.STEPS", re.sub(r"--steps \d{3,}", "--steps 2", STEPS))
+    first = musicldm("demo")
+    assert first.code == 0, first.err
+    assert first.out.splitlines() == ["demo/out.wav", "demo/out.png"]
+    for verb in ("preprocess", "train-vae", "encode", "train-diffusion", "sample"):
+        assert f"$ musicldm {verb} " in first.err
+    audio = files.read(tmp_path / "demo/out.wav")
+    assert audio.shape == (1, 160000) and np.isfinite(audio).all()
+    assert (tmp_path / "demo/out.png").read_bytes().startswith(b"\x89PNG")
+
+    again = musicldm("demo")
+    assert again.code == 0 and "0 prepared" in again.err and "2 steps are done" in again.err, again.err
+    assert np.array_equal(files.read(tmp_path / "demo/out.wav"), audio)
+
+
 def test_wrong_usage_exits_with_2(musicldm: Command) -> None:
-    for arguments in (
-        ["sample", "--steps", "many"],
-        ["fly"],
-        ["encode"],
-        ["preprocess", "a", "b", "--bit-depth", "12"],
+    for line in (
+        "fly",
+        "encode",
+        "preprocess a b --bit-depth 12",
+        "sample --model m --steps many",
+        "sample --model m --seconds 0",
+        "sample --model m --sampler euler",
+        "train-vae a --preset huge",
+        "train-vae a --learning-rate -1",
+        "train-vae a --config none.toml",
+        "train-diffusion a --objective x",
+        "train-diffusion a --schedule x",
     ):
-        assert musicldm(*arguments).code == 2
+        done = musicldm(*line.split())
+        assert done.code == 2 and done.out == "" and "Traceback" not in done.err, (line, done)
 
 
 def test_help_names_every_verb(musicldm: Command) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from conftest import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm import bundle, config
+from musicldm.audio.manifest import read_tracks
 from musicldm.errors import DataError, MismatchError, TrainingError
 from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
 from musicldm.training.run import TrainingResult
@@ -24,8 +27,6 @@ CPU = torch.device("cpu")
 
 
 def plan(cls: type, text: str, **training: object) -> VAERunConfig | DiffusionRunConfig:
-    import tomllib
-
     short = {"steps": 12, "validate_every": 5, "demo_every": 1000, "validation_crops": 2, "batch_size": 2}
     return config.from_dict(cls, config.merge(tomllib.loads(text), {"training": {**short, **training}}))
 
@@ -61,11 +62,13 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
             raise Power
 
     with pytest.raises(Power):
-        train(kind, pipeline, tmp_path / "cut", workers=workers, progress=cut)
-    train(kind, pipeline, tmp_path / "cut", workers=0)
+        train(kind, pipeline, tmp_path / "cut", workers=2 - workers, progress=cut)
+    train(kind, pipeline, tmp_path / "cut", workers=workers)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    rows = [(tmp_path / run / "metrics.csv").read_text().splitlines() for run in ("whole", "cut")]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -107,6 +110,34 @@ def test_another_configuration_does_not_resume(pipeline: Pipeline, tmp_path: Pat
     with pytest.raises(MismatchError, match=r"training\.learning_rate"):
         train("vae", pipeline, tmp_path, steps=2, learning_rate=0.5)
     assert train("vae", pipeline, tmp_path, steps=4).steps == 4
+
+
+def test_other_music_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A run that went on with other tracks could have seen what it now holds out."""
+    train("vae", pipeline, tmp_path / "run", steps=2)
+    fewer = shutil.copytree(pipeline.wav, tmp_path / "wav")
+    lines = (fewer / "manifest.jsonl").read_text().splitlines()
+    (fewer / "manifest.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(MismatchError, match="data differ"):
+        train_vae(fewer, tmp_path / "run", plan(VAERunConfig, TOY_VAE, steps=4), CPU)  # type: ignore[arg-type]
+
+
+def test_another_noise_schedule_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None:
+    base = plan(DiffusionRunConfig, TOY_LDM, steps=2)
+    train_diffusion(pipeline.store, tmp_path, base, CPU)  # type: ignore[arg-type]
+    shorter = replace(base, noise=replace(base.noise, steps=500))  # type: ignore[union-attr,type-var]
+    with pytest.raises(MismatchError, match=r"noise\.steps"):
+        train_diffusion(pipeline.store, tmp_path, shorter, CPU)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_waveform_changed_under_a_training(workers: int, pipeline: Pipeline, tmp_path: Path) -> None:
+    changed = shutil.copytree(pipeline.wav, tmp_path / "wav")
+    for track in read_tracks(changed):
+        if track.split == "train":
+            track.path.write_bytes(track.path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"was changed since it was prepared\.$"):
+        train_vae(changed, tmp_path / "run", plan(VAERunConfig, TOY_VAE, workers=workers), CPU)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_that_is_none(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -96,6 +96,17 @@ def test_one_frame_reaches_less_far_than_the_margin() -> None:
         assert middle - toy.margin <= touched.min() and touched.max() <= middle + toy.margin
 
 
+def test_bfloat16_rounds_inside_but_not_what_comes_out() -> None:
+    vae = awake(VAE(TOYS["patched"]))
+    waveform = torch.randn(1, 1, 640)
+    exact, _ = vae(waveform, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, posterior = vae(waveform, torch.Generator().manual_seed(0))
+    assert rough.dtype == posterior.mean.dtype == torch.float32
+    assert not torch.equal(rough, rough.bfloat16().float())
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+
+
 def test_reconstruct_keeps_the_length() -> None:
     vae = awake(VAE(TOYS["patched"]))
     assert reconstruct(vae, torch.randn(1, 1001)).shape == (1, 1001)
@@ -128,6 +139,8 @@ def test_presets_are_what_the_issue_of_size_promises() -> None:
         {"strides": (2, 2)},
         {"strides": (2, 2, 3)},
         {"patch": 4, "patch_kernel": 7},
+        {"patch": 4, "patch_kernel": 6},
+        {"patch": 0},
         {"heads": 3},
         {"audio_channels": 3},
     ],
