@@ -5,61 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 
 from musicldm import synth
 from musicldm.cli.app import main
-
-TOY_VAE = """
-[model]
-latent_channels = 8
-patch = 32
-patch_kernel = 64
-widths = [32, 48]
-strides = [8]
-blocks = 1
-attention_block = 16
-heads = 2
-
-[loss]
-time = 50.0
-kl = 1e-2
-fft_sizes = [512, 128]
-
-[training]
-steps = 150
-batch_size = 8
-seconds = 1.0
-learning_rate = 3e-3
-warmup = 10
-ema = 0.9
-validate_every = 75
-demo_every = 150
-validation_crops = 8
-"""
-
-TOY_LDM = """
-[network]
-widths = [32, 48]
-blocks = 1
-attention_stages = 1
-
-[training]
-steps = 200
-batch_size = 16
-seconds = 2.0
-learning_rate = 3e-3
-warmup = 10
-ema = 0.95
-validate_every = 100
-demo_every = 200
-validation_crops = 8
-"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,18 +20,6 @@ def one_thread() -> None:
     """Toy networks are faster on one thread than on several that wait for each other."""
     os.environ["OMP_NUM_THREADS"] = "1"  # for the commands that tests start
     torch.set_num_threads(1)
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -116,17 +57,6 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("songs")
     synth.compose(folder, songs_each=2, seconds_each=8)
     return folder
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """The folders that a whole run left, and what its commands printed."""
-
-    wav: Path
-    vae: Path
-    store: Path
-    ldm: Path
-    said: dict[str, Done]
 
 
 @pytest.fixture(scope="session")

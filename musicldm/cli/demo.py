@@ -19,9 +19,9 @@ from musicldm.cli.train_vae import train_vae
 
 STEPS = """
 preprocess {demo}/raw {demo}/wav
-train-vae {demo}/wav -o {demo}/vae --preset tiny --steps 900
+train-vae {demo}/wav -o {demo}/vae --preset tiny --steps 700
 encode {demo}/wav {demo}/latents.zarr --vae {demo}/vae
-train-diffusion {demo}/latents.zarr -o {demo}/ldm --preset tiny --steps 500
+train-diffusion {demo}/latents.zarr -o {demo}/ldm --preset tiny --steps 700 --batch-size 8
 sample --model {demo}/ldm --sampler ddim --steps 20 --seconds 10 -o {demo}/out.wav
 """
 

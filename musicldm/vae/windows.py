@@ -7,6 +7,7 @@ margin covers all that a frame depends on; windows start on the grid of the atte
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ def encode_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024)
     frames = -(-samples // config.hop)
     for start, stop, first, last in windows(frames, window_frames, config.margin, config.attention_block):
         audio = read(first * config.hop, min(last * config.hop, samples))
-        posterior = vae.encode(audio[None].to(device))
+        with _full_float32():
+            posterior = vae.encode(audio[None].to(device))
         kept = slice(start - first, stop - first)
         yield posterior.mean[0, :, kept].cpu(), posterior.logvar[0, :, kept].cpu()
 
@@ -49,7 +51,8 @@ def decode_long(vae: VAE, z: Tensor, window_frames: int = 1024) -> Iterator[Tens
     """Decode raw latents [D, L] of any length; yields successive pieces of the waveform, [C, l·hop] on the CPU."""
     config, device = vae.config, next(vae.parameters()).device
     for start, stop, first, last in windows(z.shape[-1], window_frames, config.margin, config.attention_block):
-        audio = vae.decode(z[None, :, first:last].to(device))[0]
+        with _full_float32():
+            audio = vae.decode(z[None, :, first:last].to(device))[0]
         yield audio[:, (start - first) * config.hop : (stop - first) * config.hop].cpu()
 
 
@@ -59,3 +62,8 @@ def reconstruct(vae: VAE, waveform: Tensor, window_frames: int = 1024) -> Tensor
     means = [mean for mean, _ in encode_long(vae, lambda a, b: waveform[:, a:b], samples, window_frames)]
     audio = torch.cat(list(decode_long(vae, torch.cat(means, dim=-1), window_frames)), dim=-1)
     return F.pad(audio, (0, max(0, samples - audio.shape[-1])))[:, :samples]
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    """No TF32 in convolutions: its 10 bits would let window and whole differ by more than 1e-4."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TOY_LDM, TOY_VAE, Command, Pipeline
+from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm import bundle, config
 from musicldm.audio.manifest import read_tracks

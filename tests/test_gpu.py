@@ -1,0 +1,41 @@
+"""What only a GPU can show; passed over where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toys import Command, Pipeline
+
+from musicldm.audio import files
+from musicldm.generate import Generator
+from musicldm.vae.windows import encode_long
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def test_windows_agree_with_the_whole_track(pipeline: Pipeline) -> None:
+    vae = Generator.load(pipeline.ldm, "cuda").vae
+    waveform = torch.from_numpy(files.read(next(pipeline.wav.glob("*/*.wav"))))
+    pieces = [
+        list(encode_long(vae, lambda a, b: waveform[:, a:b], waveform.shape[1], frames)) for frames in (64, 10**6)
+    ]
+    windowed, whole = (torch.cat([mean for mean, _ in piece], dim=-1) for piece in pieces)
+    assert (windowed - whole).norm() <= 1e-4 * whole.norm()
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_samples_are_those_of_the_cpu(precision: str, pipeline: Pipeline) -> None:
+    wanted = Generator.load(pipeline.ldm, "cpu").latents(128, steps=5)
+    got = Generator.load(pipeline.ldm, "cuda", precision).latents(128, steps=5).cpu()
+    assert (got - wanted).norm() <= (1e-3 if precision == "32" else 0.1) * wanted.norm()
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_both_trainings_go_on_a_gpu(
+    precision: str, pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    for verb, data, config in (("train-vae", pipeline.wav, "vae"), ("train-diffusion", pipeline.store, "ldm")):
+        options = ["--config", configs[config], "--steps", 3, "--device", "cuda", "--precision", precision]
+        assert musicldm(verb, data, "-o", tmp_path / config, *options).code == 0
