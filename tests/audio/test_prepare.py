@@ -314,7 +314,15 @@ def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path, 
     with pytest.raises(DataError, match="no prepared waveforms") as caught:
         read_tracks(tmp_path)
     assert "musicldm preprocess" in caught.value.hint
+
+
+def test_a_waveform_that_is_gone_or_changed_is_named_when_it_is_read(source, out):
     preprocess(source, out, PrepareSettings())
-    (out / "B-side" / "deep" / "-rf.wav").unlink()
-    with pytest.raises(DataError, match="not on the disk"):
-        read_tracks(out)
+    tracks = read_tracks(out)
+    assert tracks[0].read(0, tracks[0].samples).shape == (1, tracks[0].samples)
+    tracks[0].path.write_bytes(tracks[0].path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="was changed since"):
+        tracks[0].read(0, tracks[0].samples)
+    tracks[1].path.unlink()
+    with pytest.raises(DataError, match=str(tracks[1].path.name)):
+        tracks[1].read(0, 10)
