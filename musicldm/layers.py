@@ -56,7 +56,29 @@ class ResnetBlock(nn.Module):
         return out
 
 
-class LinearAttention(nn.Module):
+class AttentionLayer(nn.Module):
+    """Queries, keys and values of normalised frames, attention, and a residual path; untrained, the identity."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = RMSNorm(channels)
+        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
+        self.to_out = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.to_out.weight)
+        if self.to_out.bias is not None:
+            nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.to_out(self.attend(self.to_qkv(self.norm(x))))
+        return out
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values [B, 3C, L] -> [B, C, L]."""
+        raise NotImplementedError
+
+
+class LinearAttention(AttentionLayer):
     """Attention whose cost grows with the length, not its square (Shen et al. 2018, "Efficient Attention").
 
     Frames attend within blocks of `block` frames that lie on the track's own grid: the first block starts at frame 0
@@ -64,59 +86,32 @@ class LinearAttention(nn.Module):
     """
 
     def __init__(self, channels: int, block: int, heads: int = 4) -> None:
-        super().__init__()
+        super().__init__(channels, heads)
         self.block = block
-        self.heads = heads
-        self.norm = RMSNorm(channels)
-        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
-        self.to_out = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.to_out.weight)
-        if self.to_out.bias is not None:
-            nn.init.zeros_(self.to_out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.to_qkv(self.norm(x))
-        with torch.autocast(x.device.type, enabled=False):  # sums over many frames need float32
-            out = self._attend(qkv.float())
-        attended: Tensor = self.to_out(out)
-        return x + attended
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """Queries, keys and values [B, 3C, L] -> [B, C, L]."""
-        batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
-        padding = -frames % self.block
-        # [B, 3C, L] -> three of [B, blocks, heads, C/heads, block]
-        qkv = F.pad(qkv, (0, padding)).view(batch, 3, self.heads, channels // self.heads, -1, self.block)
-        q, k, v = qkv.permute(1, 0, 4, 2, 3, 5).unbind(0)
-        if padding:  # frames that do not exist draw no attention
-            exists = torch.arange(frames + padding, device=k.device).view(-1, 1, 1, self.block) < frames
-            k = k.masked_fill(~exists, -torch.inf)
-        q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
-        context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
-        out = context.transpose(-1, -2) @ q
-        return out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
+    def attend(self, qkv: Tensor) -> Tensor:
+        with torch.autocast(qkv.device.type, enabled=False):  # sums over many frames need float32
+            batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
+            padding = -frames % self.block
+            # [B, 3C, L] -> three of [B, blocks, heads, C/heads, block]
+            qkv = F.pad(qkv.float(), (0, padding)).view(batch, 3, self.heads, channels // self.heads, -1, self.block)
+            q, k, v = qkv.permute(1, 0, 4, 2, 3, 5).unbind(0)
+            if padding:  # frames that do not exist draw no attention
+                exists = torch.arange(frames + padding, device=k.device).view(-1, 1, 1, self.block) < frames
+                k = k.masked_fill(~exists, -torch.inf)
+            q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
+            context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
+            out = context.transpose(-1, -2) @ q
+            return out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
 
 
-class Attention(nn.Module):
+class Attention(AttentionLayer):
     """Softmax attention over all frames: for the low resolutions of the U-Net."""
 
-    def __init__(self, channels: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = RMSNorm(channels)
-        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
-        self.to_out = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.to_out.weight)
-        if self.to_out.bias is not None:
-            nn.init.zeros_(self.to_out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, frames = x.shape
-        qkv = self.to_qkv(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, frames)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each [B, heads, L, C/heads]
-        out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, frames)
-        attended: Tensor = self.to_out(out)
-        return x + attended
+    def attend(self, qkv: Tensor) -> Tensor:
+        batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
+        q, k, v = qkv.view(batch, 3, self.heads, channels // self.heads, frames).transpose(-1, -2).unbind(1)
+        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, frames)
 
 
 class Downsample(nn.Conv1d):

@@ -117,10 +117,8 @@ def preprocess(
 
     summary = ledger.summary(found, skipped, tasks)
     if not summary.tracks:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
-        raise DataError(
-            f"None of the {found} files in {source} could be used.", f"{reasons}; all reasons are in {out / MANIFEST}."
-        )
+        reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
+        raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
     return summary
 
 

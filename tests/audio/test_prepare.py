@@ -291,7 +291,7 @@ def test_a_missing_or_empty_input(tmp_path, out):
 def test_nothing_usable(tmp_path, out):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp3").write_text("hello")
-    with pytest.raises(DataError, match="None of the 1 files") as caught:
+    with pytest.raises(DataError, match="No file in") as caught:
         preprocess(tmp_path / "in", out, PrepareSettings())
     assert "a.mp3: It cannot be read as audio" in caught.value.hint
 
