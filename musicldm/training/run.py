@@ -78,8 +78,10 @@ def fit(
     plan = module.training_config
     precision = pick_precision(precision, device)
     durable.make_folder(run / CHECKPOINT.parent)
-    for leftover in run.rglob(f"{durable.TEMPORARY}*"):  # of a killed run
-        leftover.unlink(missing_ok=True)
+    for folder in (run, run / CHECKPOINT.parent, run / "bundle"):
+        for leftover in folder.glob(f"{durable.TEMPORARY}*"):  # of a killed run
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)
     _remember(run, {**config, "data": _digest(module)})
     checkpoint = _read_checkpoint(run / CHECKPOINT)
     done = int(checkpoint["global_step"]) if checkpoint else 0
