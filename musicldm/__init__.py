@@ -5,10 +5,10 @@ Importing this package loads nothing heavy; the public names below arrive when f
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
-__version__ = metadata.version("musicldm")
+__version__ = "0.1.0"
 
 _PUBLIC = {
     "VAE": "musicldm.vae.model",

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from musicldm.errors import MusicLDMError
 from musicldm.progress import Progress as ProgressCallback
@@ -68,6 +67,15 @@ class Console:
         if self.quiet or not self.err.is_terminal:
             yield silent
             return
+        from rich.progress import (  # not for --help, which should come at once
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

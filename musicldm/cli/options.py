@@ -16,7 +16,9 @@ def positive(value: float | None) -> float | None:
 
 
 Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same result on a CPU.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress; results and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything was left out.")]

@@ -11,7 +11,6 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import Jobs, Json, Quiet, Strict
-from musicldm.jobs import CORES
 
 
 def _bit_depth(value: int) -> int:
@@ -28,7 +27,7 @@ def preprocess(
         int, typer.Option(metavar="8|16|24", callback=_bit_depth, help="Bits per sample; 8 and 16 are dithered.")
     ] = 16,
     channels: Annotated[int, typer.Option(min=1, max=2, help="1 takes the mean of all channels.")] = 1,
-    jobs: Jobs = CORES,
+    jobs: Jobs = None,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -38,12 +37,13 @@ def preprocess(
     What is done already is skipped. A file that cannot be used is named with its reason, and the rest goes on.
     """
     from musicldm.audio import prepare
+    from musicldm.jobs import CORES
 
     console = Console(quiet, json)
     settings = prepare.PrepareSettings(sample_rate, bit_depth, channels)
     start = time.monotonic()
     with console.progress("Preprocessing") as progress:
-        summary = prepare.preprocess(source, out, settings, jobs, progress)
+        summary = prepare.preprocess(source, out, settings, jobs or CORES, progress)
     minutes = (time.monotonic() - start) / 60
 
     for name, reason in summary.failed.items():
