@@ -21,7 +21,7 @@ STEPS = """
 preprocess {demo}/raw {demo}/wav
 train-vae {demo}/wav -o {demo}/vae --preset tiny --steps 700
 encode {demo}/wav {demo}/latents.zarr --vae {demo}/vae
-train-diffusion {demo}/latents.zarr -o {demo}/ldm --preset tiny --steps 1200 --batch-size 8 --learning-rate 2e-3
+train-diffusion {demo}/latents.zarr -o {demo}/ldm --preset tiny --steps 1000 --batch-size 8 --learning-rate 2e-3
 sample --model {demo}/ldm --sampler ddim --steps 20 --seconds 10 -o {demo}/out.wav
 """
 
