@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "bundle.json"
+MEND = "Copy the bundle again, or repeat the training command, which writes it anew."
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def read(path: Path) -> Bundle:
             raise ValueError("a part outside of the bundle")
         title, facts, version = str(index["name"]), dict(index["facts"]), int(index["format"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder / INDEX} is damaged.", "Copy the bundle again, or export it anew.") from error
+        raise BundleError(f"{folder / INDEX} is damaged.", MEND) from error
     if version > FORMAT:
         raise BundleError(f"The bundle {path} has format {version}; this musicldm knows {FORMAT}.", "Update musicldm.")
     loaded = {
@@ -133,7 +134,10 @@ def fill(model: nn.Module, part: Part) -> None:
         model.load_state_dict(dict(part.tensors))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise BundleError(f"The weights do not fit their configuration: {reason}", "Export the bundle anew.") from error
+        raise BundleError(
+            f"The weights do not fit their configuration: {reason}",
+            MEND,
+        ) from error
 
 
 def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
@@ -145,11 +149,14 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
     if path.stat().st_size != size:
         raise BundleError(
             f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",
-            "Copy the bundle again, or export it anew.",
+            MEND,
         )
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
-        raise BundleError(f"{path} was changed since it was written.", "Copy the bundle again, or export it anew.")
+        raise BundleError(
+            f"{path} was changed since it was written.",
+            MEND,
+        )
     try:
         return load(data)
     except SafetensorError as error:

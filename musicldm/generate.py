@@ -50,7 +50,8 @@ class Generator:
             statistics, vae_hash = LatentStatistics.from_dict(about.pop("statistics")), about.pop("vae")
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
-                "The bundle does not say how its latents are scaled.", "Export the bundle anew."
+                "The bundle does not say how its latents are scaled.",
+                bundle.MEND,
             ) from error
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
@@ -59,7 +60,8 @@ class Generator:
         self.vae = VAE.from_bundle(source).to(self.device)
         if self.vae.weights_hash != vae_hash:
             raise MismatchError(
-                f"The denoiser of {source.name} was trained on the latents of another VAE.", "Export the bundle anew."
+                f"The denoiser of {source.name} was trained on the latents of another VAE.",
+                bundle.MEND,
             )
         self.diffusion = Diffusion(from_dict(DiffusionConfig, about))
         bundle.fill(self.diffusion, part)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from musicldm.bundle import MEND
 from musicldm.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class LatentStatistics:
             mean, std = (tuple(float(value) for value in data[name]) for name in ("mean", "std"))
             statistics = cls(int(data["count"]), mean, std)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError("The latent statistics are damaged.", "Export the bundle anew.") from error
+            raise DataError("The latent statistics are damaged.", MEND) from error
         if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise DataError("The latent statistics are damaged.", "Export the bundle anew.")
+            raise DataError("The latent statistics are damaged.", MEND)
         return statistics
