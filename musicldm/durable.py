@@ -14,7 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from musicldm.errors import OutputError
+
+LOCK = ".lock"
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; sweeping these is always safe when nobody writes
 
@@ -32,6 +36,28 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {path} cannot be written.", "Check its permissions or name another one with -o.")
     return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of `folder`; the lock goes with the process, however it ends.
+
+    Raises:
+        OutputError: another process is writing there, or the folder cannot be written.
+    """
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise OutputError(
+            f"Another run is writing to {folder}.", "Wait until it is done, or give this one another folder."
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicldm import durable
+from musicldm.durable import locked
 from musicldm.errors import OutputError
 
 
@@ -64,3 +67,18 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines(
             assert again.records[key]["value"] == value
     again.append({"key": "new", "value": "line"})
     assert durable.Journal(path, "key").records["new"]["value"] == "line"
+
+
+def test_a_folder_has_one_writer_and_a_kill_sets_it_free(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; from musicldm.durable import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match="Another run is writing to"), locked(tmp_path):
+            pass
+        other.kill()
+    for _ in range(2):
+        with locked(tmp_path):
+            pass
