@@ -75,13 +75,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
-    # The suffix stays last, for writers that choose a format by it.
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+    temporary = unfinished(path)
     try:
         yield temporary
-        flush(temporary)
-        os.replace(temporary, path)
-        flush(path.parent)
+        move(temporary, path)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -89,6 +86,25 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """A new temporary name beside `path`; the suffix stays last, for writers that choose a format by it."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, on disk when this returns.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        flush(temporary)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

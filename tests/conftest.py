@@ -15,6 +15,16 @@ from musicldm import synth
 from musicldm.cli.app import main
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="fault tests at full size: hours of work in minutes")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether fault tests run at full size."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Toy networks are faster on one thread than on several that wait for each other."""

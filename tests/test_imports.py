@@ -34,7 +34,8 @@ OWNERS = {
     "yt_dlp": {"crawl/youtube.py"},
     "zarr": {"latents/store.py"},
     "numcodecs": {"latents/store.py"},
-    "av": {"audio/files.py"},
+    "av": {"audio/decode.py", "audio/loudness.py"},
+    "soxr": {"audio/decode.py"},
     "pydub": {"audio/files.py"},
     "soundfile": {"audio/files.py"},
 }

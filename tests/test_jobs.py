@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -52,6 +53,16 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def sleep_and_tell(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def alive_after_a_moment(group: int) -> bool:
     for _ in range(50):
         try:
@@ -95,6 +106,60 @@ def test_an_item_that_kills_its_worker_costs_no_other(jobs):
 def test_a_chance_death_costs_a_retry_only(tmp_path):
     markers = [tmp_path / name for name in "ab"]
     assert dict(run_all(die_the_first_time, markers, 2)) == dict.fromkeys(markers, "done")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_item_past_the_time_limit_costs_no_other(jobs):
+    start = time.monotonic()
+    outcomes = dict(run_all(sleep, [0.1, 60, 0.2, 60.5, 0.3], jobs, time_limit=0.5))
+    assert time.monotonic() - start < 20
+    assert {n: outcomes[n] for n in (0.1, 0.2, 0.3)} == {n: n for n in (0.1, 0.2, 0.3)}
+    for late in (outcomes[60], outcomes[60.5]):
+        assert isinstance(late, MusicLDMError)
+        assert str(late) == "It took longer than 0.5 s."
+
+
+def test_each_item_has_the_time_limit_for_itself():
+    outcomes = list(run_all(sleep_and_tell, [0.3] * 4, 1, time_limit=1))
+    assert len({pid for _, pid in outcomes}) == 1
+
+
+def test_neither_a_workers_start_nor_a_slow_caller_counts_against_an_item():
+    # A start takes longer than this limit, and so does the caller before it looks at the second answer.
+    for _, outcome in run_all(square, [1, 2], 1, time_limit=0.05):
+        assert outcome in (1, 4)
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("work", ["time.sleep(60)", "sum(range(10**10))"], ids=["asleep", "in C, no thread can run"])
+def test_orphans_end_in_the_middle_of_their_item(tmp_path, work):
+    if "sum" in work and sys.platform != "linux":
+        pytest.skip("only Linux ends it there")
+    held = tmp_path / "held"  # a file that the worker has locked as long as it lives
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import fcntl, time\n"
+        "from musicldm.jobs import run_all\n"
+        "def work(path):\n"
+        "    with open(path, 'w') as file:\n"
+        "        fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "        print('working', flush=True)\n"
+        f"        {work}\n"
+        "if __name__ == '__main__':\n"
+        f"    list(run_all(work, [{str(held)!r}], 1))\n"
+    )
+    with (
+        subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent,
+        held.open("w") as file,
+    ):
+        assert parent.stdout is not None and parent.stdout.readline() == "working\n"
+        time.sleep(0.1)  # into the middle of it
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        parent.kill()
+        start = time.monotonic()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert time.monotonic() - start < 1
 
 
 def test_workers_are_gone_when_the_caller_leaves():

@@ -1,53 +1,57 @@
-"""Audio files of any kind to waveforms of one kind: nested folders in, a mirrored tree of WAV and a manifest out.
+"""One audio file of any kind to one waveform: in little memory, however long it is.
 
-Workers each turn one file into one WAV; the coordinator alone writes the manifest, and a track is done when its line is
-there. The outputs depend on the sources and the settings only: not on the order in which workers finish, nor on how
-often the work was cut off and begun again.
+The decoded sound goes through a spool, in memory or on the disk, since its first sample depends on its last: offset,
+loudness and the edges of silence are known only when all of it has been heard. The output depends on the sound and on
+the settings alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
+import math
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from musicldm import durable
 from musicldm.audio import files
-from musicldm.audio.manifest import MANIFEST, Split, open_manifest
-from musicldm.errors import ConfigError, DataError, MusicLDMError, OutputError, UsageError
-from musicldm.jobs import run_all
-from musicldm.progress import Progress, silent
+from musicldm.audio.decode import BLOCK, Floats, decode, probe
+from musicldm.audio.loudness import LoudnessMeter
+from musicldm.errors import ConfigError, DataError, OutputError
 
-CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
-
-_HELDOUT_ONE_IN = 20
-_SHORTEST = 0.1  # seconds
+_IN_MEMORY = 64 << 20  # bytes that a spool holds before it goes to the disk: 17 minutes of 16 kHz mono
+_OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and taken off; below, nobody hears it
 _SILENT = 1e-5  # peak; -100 dBFS
-_LARGEST = (1 << 32) - 4096  # bytes that a WAV's 32-bit sizes can count, less room for its header
-
-# Companions of music that are certainly none. All else is tried, and what fails is named.
-_NOT_AUDIO = set(
-    ".avif .bmp .cue .csv .db .gif .htm .html .ini .jpeg .jpg .json .jsonl .log .lrc .m3u .m3u8 .md .nfo .part .pdf"
-    " .pls .png .py .rtf .sfv .srt .svg .tif .tiff .toml .torrent .txt .url .vtt .webp .xml .yaml .yml .ytdl".split()
-)
+_QUIET = 1e-6  # mean square at the edges that --trim-silence takes off; -60 dBFS
+_CEILING = 10 ** (-1 / 20)  # peak; -1 dBFS, which raising the loudness does not pass
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What every output has in common."""
+    """What every output has in common, and what is refused."""
 
     sample_rate: int = 16000
     bit_depth: int = 16
     """8, 16 or 24; the first two under triangular dither."""
     channels: int = 1
     """1 or 2."""
+    format: str = "wav"
+    """wav or flac."""
+    loudness: float | None = None
+    """LUFS to bring each track to, but for those whose peak would then pass -1 dBFS: they stay quieter."""
+    trim_silence: bool = False
+    """Take off what is below -60 dBFS RMS at either end."""
+    min_seconds: float = 0.1
+    """What is shorter is refused; 0 takes even one sample."""
+    max_seconds: float | None = None
+    """What is longer is refused."""
+    keep_silent: bool = False
+    """Take what is silent from end to end, which is refused otherwise."""
 
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 384000:
@@ -56,333 +60,188 @@ class PrepareSettings:
             raise ConfigError(f"The bit depth cannot be {self.bit_depth}.", "Choose 8, 16 or 24.")
         if self.channels not in (1, 2):
             raise ConfigError(f"There cannot be {self.channels} channels.", "Choose 1 or 2.")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run of `preprocess` ended."""
-
-    files: int
-    """Sources found, whatever came of them."""
-    prepared: int
-    """Done in this run."""
-    skipped: int
-    """Done before."""
-    tracks: int
-    """Usable now."""
-    heldout: int
-    """Of these, kept from training."""
-    hours: float
-    """Of all usable tracks."""
-    prepared_hours: float
-    """Of those done in this run."""
-    duplicates: dict[str, str] = field(default_factory=dict)
-    """Source -> the source with the same audio that was kept."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Source -> reason."""
-
-
-def preprocess(
-    source: Path, out: Path, settings: PrepareSettings, jobs: int = 1, progress: Progress = silent
-) -> Summary:
-    """Turn every audio file under `source` into a WAV under `out`; what is done already is skipped.
-
-    Raises:
-        DataError: `source` is no folder, or there is nothing usable in it.
-        UsageError: `source` lies inside `out`.
-        OutputError: `out` cannot be written; what was done stays done.
-    """
-    if not source.is_dir():
-        raise DataError(f"There is no folder {source}.", "Name the folder that holds the audio files.")
-    if source.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"The output {out} would hold the input {source}.", "Choose another folder for the output.")
-    durable.make_folder(out)
-    for unfinished in out.rglob(f"{durable.TEMPORARY}*"):  # of a run that was killed
-        unfinished.unlink(missing_ok=True)
-
-    ledger = _Ledger(source, out, settings)
-    status = out.stat()
-    tasks, skipped = ledger.plan(_walk(source, seen={(status.st_dev, status.st_ino)}))
-    found = len(tasks) + skipped
-    if not found:
-        raise DataError(f"There are no audio files in {source}.")
-    done = skipped
-    progress(done, found)
-    with closing(run_all(_attempt, tasks, jobs)) as outcomes:
-        for task, outcome in outcomes:
-            ledger.commit(task, outcome)
-            done += 1
-            progress(done, found, task.name)
-    ledger.hold_out()
-
-    summary = ledger.summary(found, skipped, tasks)
-    if not summary.tracks:
-        reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
-        raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
-    return summary
-
-
-# ---- In the workers ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    """The source's path below the input folder, in UTF-8; the key in the manifest."""
-    source: Path
-    target: Path
-    size: int
-    mtime_ns: int
-    settings: PrepareSettings
+        if self.format not in files.WAVEFORMS:
+            raise ConfigError(f"Waveforms cannot be kept as {self.format}.", f"Choose {' or '.join(files.WAVEFORMS)}.")
+        if self.loudness is not None and not -60 <= self.loudness <= 0:
+            raise ConfigError(f"The loudness cannot be {self.loudness:g} LUFS.", "Choose one from -60 to 0.")
+        if self.max_seconds is not None and self.max_seconds < self.min_seconds:
+            raise ConfigError(
+                f"Nothing is at least {self.min_seconds:g} s long and at most {self.max_seconds:g} s.",
+                "Let --min-seconds be less than --max-seconds.",
+            )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of one WAV when it has been written."""
+    """What is known of a waveform when it has been written."""
 
     samples: int
     peak: float
+    """Of the output, 1 being full scale."""
+    loudness: float | None
+    """Of the output, integrated, LUFS; None where it is shorter than 0.4 s or below -70 LUFS throughout."""
+    clipped: float
+    """The share of the output's samples at full scale."""
+    silent: bool
+    offset: float
+    """The largest offset (mean) of a channel that was taken off."""
+    gain: float
+    """dB by which it was made louder."""
     content: str
+    """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
     artist: str
     title: str
 
 
-def prepare_file(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
-    """Decode, resample, mix, dither and write one file, in little memory however long it is.
+def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
+    """Decode, mix, resample, level, dither and write one file.
+
+    Args:
+        target: written and flushed to the disk; on failure it is removed again.
 
     Raises:
-        DataError: `source` is no usable audio.
+        DataError: `source` is no usable audio, or is refused by the settings.
         OutputError: `target` cannot be written.
     """
-    info = files.probe(source)
-    dithered = settings.bit_depth < 24
-    shape = (settings.sample_rate, settings.channels, settings.bit_depth)
-    content = hashlib.sha256(repr(shape).encode())
-    samples, peak = 0, 0.0
-    durable.make_folder(target.parent)
-    with (
-        durable.replacing(target) as temporary,
-        files.wav_writer(temporary, *shape) as append,
-    ):
-        for block in files.decode(source, settings.sample_rate, settings.channels):
-            samples += block.shape[1]
-            peak = max(peak, float(np.abs(block).max()))
-            if samples * settings.channels * settings.bit_depth // 8 > _LARGEST:
-                raise DataError("It is longer than a WAV file can be.")
-            # All sound so far seeds this block's dither: chance enough, and yet the same on every run.
-            content.update(np.ascontiguousarray(block).tobytes())
-            chance = np.random.Generator(np.random.PCG64(int.from_bytes(content.digest()))) if dithered else None
-            append(files.quantise(block, settings.bit_depth, chance))
-        if samples < _SHORTEST * settings.sample_rate:
-            raise DataError(f"It is too short: {samples / settings.sample_rate:.3f} s.")
-        if peak < _SILENT:
-            raise DataError("It is silent from end to end.")
-    return Prepared(samples, peak, content.hexdigest(), info.artist, info.title)
-
-
-def _attempt(task: _Task) -> Prepared:
-    return prepare_file(task.source, task.target, task.settings)
-
-
-# ---- In the coordinator --------------------------------------------------------------------------------------------
-
-
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below that may hold audio, in a fixed order; no folder twice (`seen`), so links lead in no circle."""
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
+    info = probe(source)
     try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        yield folder  # a task that will fail and say why
-        return
-    for name in names:
-        path = folder / name
-        if name.startswith("."):
-            continue
-        if os.path.isdir(path):
-            yield from _walk(path, seen)
-        elif path.suffix.lower() not in _NOT_AUDIO:
-            yield path
+        with _Sound(settings, target.parent) as sound:
+            for block in decode(source, settings.sample_rate, settings.channels):
+                sound.append(block)
+            sound.end()
+            start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
+            _check_length(stop - start, settings)
+            peak, loudness = _measure(sound, start, stop)
+            if peak < _SILENT and not settings.keep_silent:
+                raise DataError("It is silent from end to end.")
+            gain = _gain(peak, loudness, settings.loudness)
+            clipped = _write(sound, start, stop, gain, target)
+            durable.flush(target)
+    except BaseException as error:
+        with suppress(OSError):
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            raise durable.cannot_write(target.parent, error) from error
+        raise
+    decibels = 20 * math.log10(gain)
+    return Prepared(
+        samples=stop - start,
+        peak=min(1.0, peak * gain),
+        loudness=None if loudness is None else loudness + decibels,
+        clipped=clipped / ((stop - start) * settings.channels),
+        silent=peak < _SILENT,
+        offset=float(np.abs(sound.offset).max()),
+        gain=decibels,
+        content=sound.content,
+        artist=info.artist,
+        title=info.title,
+    )
 
 
-class _Ledger:
-    """The manifest under one run: what is done, what remains, and which track goes where."""
+def _sounding(sound: _Sound) -> tuple[int, int]:
+    """[start, stop) without the silence at both ends, in steps of 10 ms; all of it where there is nothing else."""
+    step = max(1, sound.settings.sample_rate // 100)
+    pieces = range(0, sound.samples, 100 * step)
 
-    def __init__(self, source: Path, out: Path, settings: PrepareSettings) -> None:
-        self.source = source
-        self.out = out
+    def loud_steps(piece: int) -> NDArray[np.int64]:
+        audio = sound.read(piece, min(piece + 100 * step, sound.samples))
+        energy = np.add.reduceat(np.square(audio).mean(axis=0), np.arange(0, audio.shape[1], step)) / step
+        return piece // step + np.flatnonzero(energy > _QUIET)
+
+    first = next((steps[0] for piece in pieces if len(steps := loud_steps(piece))), None)
+    if first is None:
+        return 0, sound.samples
+    last = next(steps[-1] for piece in reversed(pieces) if len(steps := loud_steps(piece)))
+    return int(first) * step, min(int(last + 1) * step, sound.samples)
+
+
+def _check_length(samples: int, settings: PrepareSettings) -> None:
+    seconds = samples / settings.sample_rate
+    if not samples:
+        raise DataError("There is no sound in it.")
+    if seconds < settings.min_seconds:
+        raise DataError(f"It is too short: {seconds:.3f} s.")
+    if settings.max_seconds is not None and seconds > settings.max_seconds:
+        raise DataError(f"It is too long: {seconds:.0f} s.")
+    if settings.format == "wav" and not files.fits_wav(samples, settings.channels, settings.bit_depth):
+        raise DataError("It is longer than a WAV file can be; with --format flac there is no such limit.")
+
+
+def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]:
+    """Peak and LUFS of the samples [start, stop)."""
+    meter = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels)
+    peak = 0.0
+    for block in sound.blocks(start, stop):
+        peak = max(peak, float(block.max()), -float(block.min()))
+        meter.add(block)
+    return peak, meter.integrated()
+
+
+def _gain(peak: float, loudness: float | None, wanted: float | None) -> float:
+    """The factor that makes a sound as loud as it is wanted, or as loud as its peak allows."""
+    if wanted is None or loudness is None:
+        return 1.0
+    gain: float = 10 ** ((wanted - loudness) / 20)
+    return min(gain, _CEILING / peak)
+
+
+def _write(sound: _Sound, start: int, stop: int, gain: float, target: Path) -> int:
+    """Write the samples [start, stop); returns how many are at full scale."""
+    settings = sound.settings
+    chance = np.random.default_rng(int(sound.content, 16)) if settings.bit_depth < 24 else None  # the dither's
+    top, clipped = (1 << (settings.bit_depth - 1)) - 1, 0
+    with files.writer(target, settings.format, settings.sample_rate, settings.channels, settings.bit_depth) as append:
+        for block in sound.blocks(start, stop):
+            samples = files.quantise(block if gain == 1 else block * np.float32(gain), settings.bit_depth, chance)
+            clipped += int(np.count_nonzero((samples >= top) | (samples < -top)))
+            append(samples)
+    return clipped
+
+
+class _Sound:
+    """A decoded sound, spooled: first appended block by block, then read as often as one likes."""
+
+    def __init__(self, settings: PrepareSettings, folder: Path) -> None:
         self.settings = settings
-        self.journal = open_manifest(out)
-        # The first in the alphabet wins among equals, so that the order of finishing does not matter.
-        self.kept: dict[str, str] = {}  # content -> source
-        for name, record in sorted(self.journal.records.items()):
-            if record["status"] != "done":
-                continue
-            if not (out / record["path"]).is_file():
-                self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone."})
-            elif self.kept.setdefault(record["content"], name) != name:  # a kill came between keeping and dropping
-                self._drop(record, self.kept[record["content"]])
-        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
-        self.catalog = _read_catalog(source)
+        self.samples = 0
+        self.content = ""
+        self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
+        """To be taken off each channel: [C, 1]."""
+        # Without a name in its folder, so that not even a kill leaves it behind.
+        self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
+        keys = ("sample_rate", "channels", "bit_depth", "loudness", "trim_silence")
+        shaping = [getattr(settings, key) for key in keys]
+        self._hash = hashlib.sha256(repr(shaping).encode())
+        self._sum = np.zeros((settings.channels, 1))
 
-    # Before the work.
+    def __enter__(self) -> _Sound:
+        return self
 
-    def plan(self, sources: Iterator[Path]) -> tuple[list[_Task], int]:
-        """The tasks that remain, and the number of sources that need none."""
-        names = {_utf8(path.relative_to(self.source)): path for path in sources}
-        targets = self._targets(list(names))
-        tasks, skipped = [], 0
-        for name, path in names.items():
-            try:
-                status = path.stat()
-                if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                    continue  # a pipe or a device, which might never end
-            except OSError:
-                size, mtime_ns = -1, -1  # a link to nowhere: the worker will find the words
-            else:
-                size, mtime_ns = status.st_size, status.st_mtime_ns
-            task = _Task(name, path, self.out / targets[name], size, mtime_ns, self.settings)
-            if self._is_done(task):
-                skipped += 1
-            else:
-                tasks.append(task)
-        return tasks, skipped
+    def __exit__(self, *error: object) -> None:
+        self._spool.close()
 
-    def _targets(self, names: list[str]) -> dict[str, str]:
-        """Where each source's WAV goes: its own name with .wav, and its suffix kept where another has that name."""
-        targets = {name: self.journal.records[name]["path"] for name in names if name in self.journal.records}
-        taken = set(targets.values()) | {record["path"] for record in self.journal.records.values()}
-        for name in names:
-            if name not in targets:
-                short = str(PurePosixPath(name).with_suffix(".wav"))
-                target = short if short not in taken else f"{name}.wav"
-                while target in taken:
-                    target = f"{target[:-4]}_.wav"
-                targets[name] = target
-                taken.add(target)
-        return targets
+    def append(self, block: Floats) -> None:
+        frames = np.ascontiguousarray(block.T)
+        self._hash.update(frames.data)
+        self._spool.write(frames.data)
+        self._sum += block.sum(axis=1, dtype=np.float64, keepdims=True)
+        self.samples += block.shape[1]
 
-    def _is_done(self, task: _Task) -> bool:
-        record = self.journal.records.get(task.name)
-        if record is None or record["status"] == "failed":
-            return False
-        same = (record["source_size"], record["source_mtime_ns"]) == (task.size, task.mtime_ns)
-        return same and record["settings"] == asdict(self.settings) and record["content"] in self.kept
+    def end(self) -> None:
+        """No more will be appended."""
+        self.content = self._hash.hexdigest()
+        if self.samples >= self.settings.sample_rate // 10:  # the mean of a few samples is no offset, but the sound
+            mean = self._sum / self.samples
+            self.offset = np.where(np.abs(mean) > _OFFSET, mean, 0).astype(np.float32)
 
-    # While it goes on.
+    def read(self, start: int, stop: int) -> Floats:
+        """Samples [start, stop) without their offset, [C, n]."""
+        frame = 4 * len(self.offset)
+        self._spool.seek(start * frame)
+        block = np.frombuffer(self._spool.read((stop - start) * frame), np.float32).reshape(-1, len(self.offset)).T
+        return block - self.offset if self.offset.any() else block
 
-    def commit(self, task: _Task, outcome: Prepared | Exception) -> None:
-        """Write down what became of one source."""
-        self._forget(task)
-        if isinstance(outcome, OutputError):
-            raise outcome  # a full disk is no fault of this file, and the next would meet it too
-        record: dict[str, Any] = {
-            "source": task.name,
-            "source_size": task.size,
-            "source_mtime_ns": task.mtime_ns,
-            "settings": asdict(self.settings),
-            "status": "failed",
-            "reason": "",
-            "path": task.target.relative_to(self.out).as_posix(),
-            "split": None,
-            "content": None,
-        }
-        if isinstance(outcome, Exception):
-            expected = isinstance(outcome, MusicLDMError)
-            record["reason"] = str(outcome) if expected else f"{type(outcome).__name__}: {outcome}"
-            task.target.unlink(missing_ok=True)  # of an earlier version that was good
-            self.journal.append(record)
-            return
-
-        artist, title, provenance = self._describe(task, outcome)
-        record |= {
-            "status": "done",
-            "samples": outcome.samples,
-            "seconds": round(outcome.samples / self.settings.sample_rate, 3),
-            "sample_rate": self.settings.sample_rate,
-            "channels": self.settings.channels,
-            "peak": round(outcome.peak, 6),
-            "content": outcome.content,
-            "split": self._split(outcome.content),
-            "artist": artist,
-            "title": title,
-            "provenance": provenance,
-        }
-        rival = self.kept.get(outcome.content)
-        if rival is None:
-            self._keep(record)
-        elif rival < task.name:
-            self._drop(record, rival)
-        else:
-            self._keep(record)
-            self._drop(self.journal.records[rival], task.name)
-
-    def _forget(self, task: _Task) -> None:
-        """Its former version counts no more."""
-        before = self.journal.records.get(task.name)
-        if before and self.kept.get(before["content"]) == task.name:
-            del self.kept[before["content"]]
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        self.journal.append(record)
-        self.kept[record["content"]] = record["source"]
-
-    def _drop(self, record: dict[str, Any], keeper: str) -> None:
-        (self.out / record["path"]).unlink(missing_ok=True)
-        self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
-
-    def _describe(self, task: _Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
-        """Artist, title and provenance: the crawl knows best, then the file's tags, then its place."""
-        crawled = self.catalog.get(task.name, {})
-        place = PurePosixPath(task.name)
-        folder = place.parent.name or self.source.resolve().name
-        artist = crawled.get("artist") or prepared.artist or folder
-        title = crawled.get("title") or prepared.title or place.stem
-        return artist, title, crawled.get("provenance") or {}
-
-    # The split.
-
-    def _split(self, content: str) -> Split:
-        return "heldout" if content in self.heldout or int(content, 16) % _HELDOUT_ONE_IN == 0 else "train"
-
-    def hold_out(self) -> None:
-        """See to it that, of two tracks or more, at least one is held out."""
-        tracks = self._tracks()
-        if len(tracks) > 1 and all(record["split"] == "train" for record in tracks):
-            chosen = min(tracks, key=lambda record: str(record["content"]))
-            self.journal.append(chosen | {"split": "heldout"})
-
-    # At the end.
-
-    def _tracks(self) -> list[dict[str, Any]]:
-        return [self.journal.records[name] for name in self.kept.values()]
-
-    def summary(self, found: int, skipped: int, tasks: list[_Task]) -> Summary:
-        tracks = self._tracks()
-        records = [self.journal.records[task.name] for task in tasks]
-        prepared = [record for record in records if record["status"] == "done"]
-        return Summary(
-            files=found,
-            prepared=len(prepared),
-            skipped=skipped,
-            tracks=len(tracks),
-            heldout=sum(record["split"] == "heldout" for record in tracks),
-            hours=sum(record["seconds"] for record in tracks) / 3600,
-            prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
-            duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
-            failed={record["source"]: record["reason"] for record in records if record["status"] == "failed"},
-        )
-
-
-def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
-    """The crawl's records of what it fetched, by their path below the input folder."""
-    records = durable.Journal(source / CATALOG, key="recording").records.values()
-    return {PurePosixPath(record["path"]).as_posix(): record for record in records if record.get("status") == "fetched"}
-
-
-def _utf8(path: Path) -> str:
-    """The path as text that any file can hold; bytes of a name that are not UTF-8 are spelled \\xNN."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    def blocks(self, start: int, stop: int) -> Iterator[Floats]:
+        """The samples [start, stop) in pieces."""
+        for piece in range(start, stop, BLOCK):
+            yield self.read(piece, min(piece + BLOCK, stop))

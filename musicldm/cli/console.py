@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -14,6 +14,9 @@ from rich.markup import escape
 from musicldm.errors import MusicLDMError
 from musicldm.progress import Progress as ProgressCallback
 from musicldm.progress import silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Console:
@@ -40,6 +43,11 @@ class Console:
         """A remark on stderr that --quiet silences."""
         if not self.quiet:
             self.err.print(escape(text), soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        """A table on stderr that --quiet silences."""
+        if not self.quiet:
+            self.err.print(table)
 
     def command(self, text: str) -> None:
         """A command line, as one would type it."""

@@ -5,56 +5,98 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Jobs, Json, Quiet, Strict
+from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
 
-
-def _bit_depth(value: int) -> int:
-    if value not in (8, 16, 24):
-        raise typer.BadParameter("choose 8, 16 or 24.")
-    return value
+if TYPE_CHECKING:
+    from musicldm.audio.preprocess import Summary
 
 
 def preprocess(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The folder with the audio files, nested or not.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the waveforms and their manifest.")],
     sample_rate: Annotated[int, typer.Option(min=1000, max=384000, help="Samples per second.")] = 16000,
-    bit_depth: Annotated[
-        int, typer.Option(metavar="8|16|24", callback=_bit_depth, help="Bits per sample; 8 and 16 are dithered.")
-    ] = 16,
+    bit_depth: Annotated[int, typer.Option(metavar="8|16|24", help="Bits per sample; 8 and 16 are dithered.")] = 16,
     channels: Annotated[int, typer.Option(min=1, max=2, help="1 takes the mean of all channels.")] = 1,
+    format: Annotated[str, typer.Option(metavar="wav|flac", help="How the waveforms are kept.")] = "wav",
+    loudness: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LUFS", help="Bring every track to this loudness (EBU R128), -23 say.", show_default="as it is"
+        ),
+    ] = None,
+    trim_silence: Annotated[
+        bool, typer.Option("--trim-silence", help="Take off silence (below -60 dBFS) at both ends.")
+    ] = False,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Leave out what is shorter.")] = 0.1,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Leave out what is longer.", callback=positive, show_default="any length")
+    ] = None,
+    keep_silent: Annotated[
+        bool, typer.Option("--keep-silent", help="Keep what is silent from end to end, which is left out otherwise.")
+    ] = False,
     jobs: Jobs = None,
+    cluster: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work, tcp://host:8786 say.")
+    ] = "",
+    time_limit: Annotated[float, typer.Option(help="Seconds after which a file is given up.", callback=positive)] = 600,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn audio files of any kind into waveforms: WAV files in a mirrored tree, with a manifest.
+    """Turn audio files of any kind into waveforms: WAV or FLAC in a mirrored tree, with a manifest.
 
     What is done already is skipped. A file that cannot be used is named with its reason, and the rest goes on.
     """
-    from musicldm.audio import prepare
+    from musicldm.audio.prepare import PrepareSettings
+    from musicldm.audio.preprocess import preprocess as run
     from musicldm.jobs import CORES
 
     console = Console(quiet, json)
-    settings = prepare.PrepareSettings(sample_rate, bit_depth, channels)
+    settings = PrepareSettings(
+        sample_rate=sample_rate,
+        bit_depth=bit_depth,
+        channels=channels,
+        format=format,
+        loudness=loudness,
+        trim_silence=trim_silence,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        keep_silent=keep_silent,
+    )
     start = time.monotonic()
     with console.progress("Preprocessing") as progress:
-        summary = prepare.preprocess(source, out, settings, jobs or CORES, progress)
+        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster)
     minutes = (time.monotonic() - start) / 60
 
     for name, reason in summary.failed.items():
         console.warn(f"Left out {name}: {reason}")
     for name, kept in summary.duplicates.items():
         console.note(f"Left out {name}: the same audio as {kept}.")
-    console.note(
-        f"{summary.files} files: {summary.prepared} prepared ({summary.prepared_hours:.2f} h in {minutes:.1f} min), "
-        f"{summary.skipped} done before, {len(summary.duplicates)} duplicates, {len(summary.failed)} failed. "
-        f"In all {summary.tracks} tracks, {summary.hours:.2f} h; {summary.heldout} held out from training."
-    )
+    _show(console, summary, minutes)
     console.result({"out": str(out), "minutes": round(minutes, 3)} | asdict(summary), [str(out)])
     if strict and summary.failed:
         raise typer.Exit(1)
+
+
+def _show(console: Console, summary: Summary, minutes: float) -> None:
+    from rich.table import Table
+
+    table = Table("", box=None)
+    table.add_column("files", justify="right")
+    table.add_column("hours", justify="right")
+    table.add_column("")
+    speed = f"{summary.prepared_hours / minutes:.1f} hours a minute"
+    if summary.quieter:
+        speed += f"; {summary.quieter} not as loud as asked, so as not to clip"
+    table.add_row("prepared", str(summary.prepared), f"{summary.prepared_hours:.2f}", speed if summary.prepared else "")
+    table.add_row("done before", str(summary.skipped))
+    table.add_row("duplicates", str(len(summary.duplicates)))
+    table.add_row("failed", str(len(summary.failed)))
+    held_out = f"{summary.heldout} held out from training"
+    table.add_row("usable in all", str(summary.tracks), f"{summary.hours:.2f}", held_out)
+    console.show(table)

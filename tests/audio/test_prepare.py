@@ -1,328 +1,197 @@
-from __future__ import annotations
+"""One file in, one waveform out: what happens to the sound on its way."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import time
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import soundfile
+from scipy import signal
 
-from musicldm.audio.manifest import MANIFEST, read_tracks
-from musicldm.audio.prepare import PrepareSettings, preprocess
-from musicldm.errors import ConfigError, DataError, OutputError, UsageError
+from musicldm.audio.loudness import LoudnessMeter
+from musicldm.audio.prepare import PrepareSettings, prepare
+from musicldm.errors import ConfigError, DataError
 
-
-def snapshot(folder):
-    """Every WAV's bytes, by its path below the folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
-
-
-def last_lines(folder):
-    lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-    return {record["source"]: record for record in map(json.loads, lines)}
+RATE = 16000
 
 
 @pytest.fixture
-def source(tmp_path, tone, encode):
-    """Three good files in nested folders with odd names."""
-    root = tmp_path / "in"
-    encode(root / "Élan Vital" / "first, & best\n.mp3", tone(300, 1.0), artist="Tagged", title="By its tag")
-    encode(root / "B-side" / "deep" / "-rf.m4a", tone(400, 1.2))
-    encode(root / "'quoted' \U0001f3b5.flac", np.concatenate([tone(500), tone(600)]))
-    return root
+def prepared(tmp_path, encode):
+    def make(sound, rate=RATE, subtype=None, **settings):
+        """float32 [C, T] through `prepare`: what it says, and the samples [C, T] of the output."""
+        source = encode(tmp_path / "in.wav", sound, rate=rate, subtype=subtype)
+        settings = PrepareSettings(**settings)
+        target = tmp_path / f"out.{settings.format}"
+        told = prepare(source, target, settings)
+        samples, out_rate = soundfile.read(target, always_2d=True)
+        assert (out_rate, len(samples)) == (settings.sample_rate, told.samples)
+        return told, samples.T
+
+    return make
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
+def noise(seconds=2.0, volume=0.1, channels=1):
+    chance = np.random.default_rng(7)
+    return (volume * chance.standard_normal((channels, round(seconds * RATE)))).astype(np.float32)
 
 
-# ---- What comes out
+def bs1770(sound, rate):
+    """Integrated loudness of [C, T] written down from ITU-R BS.1770-4 with SciPy."""
+    f, gain, q = 1681.974450955533, 3.999843853973347, 0.7071752369554196
+    k, high = np.tan(np.pi * f / rate), 10 ** (gain / 20)
+    band, norm = high**0.4996667741545416, 1 + k / q + k * k
+    shelf = [(high + band * k / q + k * k), 2 * (k * k - high), (high - band * k / q + k * k)]
+    shelf = [value / norm for value in shelf] + [1, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
+    f, q = 38.13547087602444, 0.5003270373238773
+    k = np.tan(np.pi * f / rate)
+    norm = 1 + k / q + k * k
+    low_cut = [1, -2, 1, 1, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
+    weighted = signal.sosfilt([shelf, low_cut], sound.astype(np.float64), axis=1)
+    step = rate // 10
+    tenths = (weighted[:, : weighted.shape[1] // step * step].reshape(len(sound), -1, step) ** 2).mean(-1).sum(0)
+    blocks = np.convolve(tenths, np.full(4, 0.25), "valid")
+    blocks = blocks[-0.691 + 10 * np.log10(blocks + 1e-20) > -70]
+    gate = -0.691 + 10 * np.log10(blocks.mean()) - 10
+    return -0.691 + 10 * np.log10(blocks[-0.691 + 10 * np.log10(blocks) > gate].mean())
 
 
-def test_a_mirrored_tree_of_waveforms_of_one_kind(source, out):
-    summary = preprocess(source, out, PrepareSettings())
-    assert (summary.files, summary.prepared, summary.skipped, summary.failed) == (3, 3, 0, {})
-    assert list(snapshot(out)) == ["'quoted' \U0001f3b5.wav", "B-side/deep/-rf.wav", "Élan Vital/first, & best\n.wav"]
-    for path in out.rglob("*.wav"):
-        info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
-    assert summary.hours == pytest.approx(3.2 / 3600, rel=0.05)
+# ---- Loudness
 
 
-def test_tracks_read_back_as_the_manifest_tells(source, out):
-    preprocess(source, out, PrepareSettings(sample_rate=22050, bit_depth=24, channels=2))
-    tracks = read_tracks(out)
-    assert [track.path for track in tracks] == sorted(out.resolve().rglob("*.wav"))
-    for track in tracks:
-        info = soundfile.info(track.path)
-        assert (track.sample_rate, track.channels, track.samples) == (22050, 2, info.frames)
-        assert track.seconds == pytest.approx(info.duration)
-        assert info.subtype == "PCM_24"
+def loudness_of(sound, rate, pieces=1):
+    meter = LoudnessMeter(rate, len(sound))
+    for piece in np.array_split(sound, pieces, axis=1):
+        meter.add(piece)
+    return meter.integrated()
 
 
-def test_artist_and_title_from_the_tags_or_from_the_place(source, out):
-    preprocess(source, out, PrepareSettings())
-    names = {(track.artist, track.title) for track in read_tracks(out)}
-    assert names == {("Tagged", "By its tag"), ("deep", "-rf"), ("in", "'quoted' \U0001f3b5")}
+def test_loudness_of_the_standards_own_sine():
+    sine = np.sin(2 * np.pi * 997 * np.arange(48000 * 5) / 48000).astype(np.float32)[None]
+    assert loudness_of(sine, 48000) == pytest.approx(-3.01, abs=0.01)
+    assert loudness_of(np.repeat(sine, 2, axis=0), 48000) == pytest.approx(0.0, abs=0.01)
 
 
-def test_the_crawl_knows_best(source, out):
-    record = {"recording": "id", "status": "fetched", "path": "B-side/deep/-rf.m4a", "artist": "Ann", "title": "Song"}
-    catalog = source / "catalog.jsonl"
-    catalog.write_text(
-        json.dumps(record | {"provenance": {"licence": "CC BY"}}) + '\n{"recording": "other", "status": "failed"}\n'
-    )
-    preprocess(source, out, PrepareSettings())
-    [track] = [track for track in read_tracks(out) if track.artist == "Ann"]
-    assert (track.title, track.provenance) == ("Song", {"licence": "CC BY"})
-
-
-def test_sources_that_differ_in_suffix_only_do_not_collide(tmp_path, out, tone, encode):
-    for hertz, suffix in ((300, "wav"), (400, "flac"), (500, "mp3")):
-        encode(tmp_path / "in" / f"a.{suffix}", tone(hertz))
-    preprocess(tmp_path / "in", out, PrepareSettings())
-    assert list(snapshot(out)) == ["a.mp3.wav", "a.wav", "a.wav.wav"]
-    before = snapshot(out)
-    encode(tmp_path / "in" / "a.aiff", tone(600))  # sorts first, and yet takes no other's place
-    assert preprocess(tmp_path / "in", out, PrepareSettings()).prepared == 1
-    assert before.items() < snapshot(out).items()
-
-
-def test_names_that_are_not_utf8(tmp_path, out, tone, encode):
-    encode(tmp_path / "in" / "a.wav", tone())
-    os.rename(tmp_path / "in" / "a.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
-    preprocess(tmp_path / "in", out, PrepareSettings())
-    assert list(last_lines(out)) == ["caf\\xe9.wav"]
-
-
-def test_links_in_a_circle_and_the_output_inside_the_input(source):
-    (source / "B-side" / "loop").symlink_to(source)
-    (source / "again").symlink_to(source / "B-side")
-    out = source / "out"
-    for _ in range(2):
-        assert preprocess(source, out, PrepareSettings()).files == 3
-
-
-# ---- Dither
-
-
-def test_dither_keeps_what_is_smaller_than_a_step(tmp_path, out, encode):
-    quiet = np.full((1, 160000), 0.3 / 128, np.float32)  # 0.3 of an 8-bit step, which rounding alone would lose
-    encode(tmp_path / "in" / "a.wav", quiet, rate=16000)
-    preprocess(tmp_path / "in", out, PrepareSettings(bit_depth=8))
-    samples, _ = soundfile.read(out / "a.wav")
-    assert soundfile.info(out / "a.wav").subtype == "PCM_U8"
-    assert np.mean(samples) * 128 == pytest.approx(0.3, abs=0.01)
-    assert np.std(samples) * 128 == pytest.approx(np.sqrt(1 / 4), abs=0.02)  # triangular 1/6 and rounding 1/12
-
-
-def test_the_same_sound_gives_the_same_bytes_in_whatever_order(source, tmp_path):
-    preprocess(source, tmp_path / "one", PrepareSettings(), jobs=1)
-    preprocess(source, tmp_path / "two", PrepareSettings(), jobs=3)
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
-    assert len({track.content for track in read_tracks(tmp_path / "one")}) == 3
-
-
-# ---- Again
-
-
-def test_what_is_done_is_skipped(source, out):
-    preprocess(source, out, PrepareSettings())
-    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
-    summary = preprocess(source, out, PrepareSettings())
-    assert (summary.prepared, summary.skipped, summary.tracks) == (0, 3, 3)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")} == times
-
-
-def test_what_changed_is_done_again(source, out, tone, encode):
-    preprocess(source, out, PrepareSettings())
-    encode(source / "B-side" / "deep" / "-rf.m4a", tone(700, 1.4))
-    (out / "'quoted' \U0001f3b5.wav").unlink()
-    assert preprocess(source, out, PrepareSettings()).prepared == 2
-    assert preprocess(source, out, PrepareSettings(sample_rate=8000)).prepared == 3
-    assert {track.sample_rate for track in read_tracks(out)} == {8000}
-
-
-def test_a_file_that_turned_bad_leaves_no_old_waveform(source, out):
-    preprocess(source, out, PrepareSettings())
-    (source / "B-side" / "deep" / "-rf.m4a").write_text("gone to the bad")
-    assert preprocess(source, out, PrepareSettings()).tracks == 2
-    assert len(read_tracks(out)) == len(snapshot(out)) == 2
-
-
-def test_killed_and_begun_again_the_outputs_are_the_same(tmp_path, tone, encode):
-    source = tmp_path / "in"
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_loudness_agrees_with_the_standard_written_down(rate, channels):
     chance = np.random.default_rng(0)
-    for number in range(12):
-        encode(source / f"{number:02}.flac", (0.1 * chance.standard_normal((2, 8 * 44100))).astype(np.float32))
-    preprocess(source, tmp_path / "calm", PrepareSettings())
+    swell = np.repeat([1e-5, 0.003, 0.3, 0.02, 1.0, 0.1], rate)  # some below either gate
+    sound = (0.2 * swell * chance.standard_normal((channels, 6 * rate))).astype(np.float32)
+    assert loudness_of(sound, rate, pieces=7) == pytest.approx(bs1770(sound, rate), abs=0.02)
 
-    out = tmp_path / "stormy"
-    code = (
-        "import sys; from pathlib import Path; from musicldm.audio.prepare import *\n"
-        "preprocess(Path(sys.argv[1]), Path(sys.argv[2]), PrepareSettings(), jobs=2)"
+
+def test_what_is_too_short_or_too_soft_has_no_loudness():
+    assert loudness_of(np.full((1, 3000), 0.5, np.float32), RATE) is None
+    assert loudness_of(np.zeros((1, 32000), np.float32), RATE) is None
+
+
+@pytest.mark.parametrize("volume", [0.005, 0.1])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_track_is_brought_to_the_loudness_asked_for(prepared, volume, channels):
+    told, samples = prepared(noise(volume=volume, channels=channels), loudness=-23.0, channels=channels)
+    assert told.loudness == pytest.approx(-23, abs=0.1)
+    assert bs1770(samples, RATE) == pytest.approx(-23, abs=0.1)
+    assert told.peak == pytest.approx(np.abs(samples).max(), abs=1e-3)
+
+
+def test_a_peak_keeps_a_track_from_being_made_loud(prepared):
+    sound = noise(volume=0.001)
+    sound[0, 5000] = 0.5
+    told, samples = prepared(sound, loudness=-14.0)
+    assert np.abs(samples).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3) and told.clipped == 0
+    assert told.loudness == pytest.approx(bs1770(samples, RATE), abs=0.1) and told.loudness < -30
+    assert told.gain == pytest.approx(20 * np.log10(10 ** (-1 / 20) / 0.5), abs=0.01)
+
+
+def test_without_asking_the_level_stays(prepared):
+    sound = noise()
+    told, samples = prepared(sound, bit_depth=24)
+    np.testing.assert_allclose(samples, sound, atol=1e-6)
+    assert told.gain == 0 and told.loudness == pytest.approx(bs1770(sound, RATE), abs=0.02)
+
+
+# ---- Offset, silence, length
+
+
+def test_an_offset_is_taken_off_each_channel(prepared):
+    sound = noise(channels=2)
+    sound -= sound.mean(axis=1, keepdims=True)
+    told, samples = prepared(sound + np.float32([[0.3], [-0.1]]), channels=2, bit_depth=24)
+    np.testing.assert_allclose(samples, sound, atol=1e-5)
+    assert told.offset == pytest.approx(0.3, abs=1e-4)
+
+
+def test_silence_at_both_ends_is_trimmed_and_none_in_between(prepared):
+    quiet = np.zeros((1, RATE), np.float32)
+    sound = np.concatenate([quiet, noise(1.0), quiet, noise(0.5), quiet, quiet], axis=1)
+    _, samples = prepared(sound, trim_silence=True, bit_depth=24)
+    np.testing.assert_allclose(samples, sound[:, RATE : round(3.5 * RATE)], atol=1e-6)
+    assert prepared(sound)[0].samples == 6 * RATE - RATE // 2
+
+
+def test_trimming_sees_through_an_offset_and_to_the_last_sample(prepared):
+    sound = np.full((1, 3 * RATE + 7), 0.2, np.float32)
+    sound[:, 2 * RATE :] += noise(2)[:, : RATE + 7]
+    told, _ = prepared(sound, trim_silence=True, bit_depth=24)
+    assert told.samples == RATE + 7
+
+
+def test_what_is_soft_throughout_is_not_trimmed_away(prepared):
+    assert prepared(noise(volume=1e-4), trim_silence=True)[0].samples == 2 * RATE
+
+
+def test_short_long_and_silent_files_are_refused_unless_asked_for(prepared):
+    with pytest.raises(DataError, match=r"too short: 0\.050 s"):
+        prepared(noise(0.05))
+    assert prepared(noise(0.05), min_seconds=0.05)[0].samples == 800
+    assert prepared(np.full((1, 1), 0.5, np.float32), min_seconds=0)[0].samples == 1
+    with pytest.raises(DataError, match="too long: 2 s"):
+        prepared(noise(2), max_seconds=1.5)
+    with pytest.raises(DataError, match="silent from end to end"):
+        prepared(0 * noise())
+    told, samples = prepared(0 * noise(), keep_silent=True, trim_silence=True, loudness=-23.0)
+    assert told.silent and told.loudness is None and np.abs(samples).max() < 1e-4
+
+
+def test_clipped_samples_are_counted(prepared):
+    sound = noise(volume=0.1)
+    sound[0, :320] = 1.5
+    told, samples = prepared(sound, subtype="FLOAT")
+    assert told.clipped == pytest.approx(320 / sound.size) and told.peak == 1.0
+    assert samples.max() == pytest.approx(1, abs=1e-4)
+
+
+# ---- Formats
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16, 24])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_flac_holds_the_same_samples_as_wav(prepared, bit_depth, channels):
+    sound = noise(channels=2)
+    (wav, ours), (flac, theirs) = (
+        prepared(sound, bit_depth=bit_depth, channels=channels, format=format) for format in ("wav", "flac")
     )
-    for wanted in (1, 5):  # tracks done when the blow falls
-        process = subprocess.Popen([sys.executable, "-c", code, source, out])
-        while process.poll() is None and len(list(out.glob("[!.]*.wav"))) < wanted:  # whole ones, not temporary
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
-    done = len(snapshot(out))
-    time.sleep(0.5)  # orphaned workers finish what they hold, and go
-    summary = preprocess(source, out, PrepareSettings())
-    assert done >= 5
-    assert summary.tracks == 12
-    assert snapshot(out) == snapshot(tmp_path / "calm")
-    assert not list(out.rglob(".tmp-*"))
-    assert [t.split for t in read_tracks(out)] == [t.split for t in read_tracks(tmp_path / "calm")]
+    np.testing.assert_array_equal(ours, theirs)
+    assert wav == flac
 
 
-# ---- Bad files
+def test_a_wav_that_would_pass_four_gigabytes_is_refused_in_time(prepared, monkeypatch):
+    monkeypatch.setattr("musicldm.audio.files._LARGEST_WAV", 1000)
+    with pytest.raises(DataError, match="--format flac"):
+        prepared(noise())
+    assert prepared(noise(), format="flac")[0].samples == 2 * RATE
 
 
-def test_each_bad_file_is_named_with_its_reason_and_the_rest_goes_on(source, out, tone, encode, cut):
-    (source / "text.mp3").write_text("This is no music. " * 500)
-    (source / "empty.mp3").touch()
-    (source / "nowhere.mp3").symlink_to(source / "missing")
-    encode(source / "silent.wav", 0 * tone())
-    encode(source / "short.wav", tone(seconds=0.05))
-    cut(encode(source / "half.mp3", tone(seconds=3)), 0.5)
-    nan = tone()
-    nan[0, 7] = np.inf
-    encode(source / "infinite.wav", nan, subtype="FLOAT")
-    (source / "cover.jpg").write_bytes(b"\xff\xd8")  # certainly no music: not even tried
-    (source / ".hidden.mp3").write_text("nor this")
-    os.mkfifo(source / "pipe.mp3")
-
-    summary = preprocess(source, out, PrepareSettings(), jobs=2)
-
-    assert summary.prepared == 3
-    assert summary.failed == {
-        "empty.mp3": "It is empty.",
-        "half.mp3": "It is truncated: 1.5 of 3.0 s are there.",
-        "infinite.wav": "It holds samples that are not finite numbers.",
-        "nowhere.mp3": "It cannot be opened: No such file or directory.",
-        "short.wav": "It is too short: 0.050 s.",
-        "silent.wav": "It is silent from end to end.",
-        "text.mp3": "It cannot be read as audio (invalid data found when processing input).",
-    }
-    assert len(snapshot(out)) == 3
-    assert {name for name, record in last_lines(out).items() if record["status"] == "failed"} == set(summary.failed)
-
-
-def test_exact_duplicates_are_kept_once(tmp_path, out, tone, encode):
-    source = tmp_path / "in"
-    sound = (tone() * 2**31).astype(np.int32)
-    encode(source / "b.flac", sound)
-    encode(source / "c.wav", sound)
-    encode(source / "other.wav", tone(550))
-    assert preprocess(source, out, PrepareSettings()).duplicates == {"c.wav": "b.flac"}
-    shutil.copy(source / "b.flac", source / "a.flac")  # the first in the alphabet stays, whenever it came
-    preprocess(source, out, PrepareSettings())
-    assert list(snapshot(out)) == ["a.wav", "other.wav"]
-    assert [track.path.name for track in read_tracks(out)] == ["a.wav", "other.wav"]
-    assert preprocess(source, out, PrepareSettings()).skipped == 4
-
-
-# ---- The split
-
-
-def by_rule(track):
-    return int(track.content, 16) % 20 == 0
-
-
-@pytest.fixture
-def many(tmp_path, tone, encode):
-    for number in range(50):
-        encode(tmp_path / "in" / f"{number:02}.wav", tone(200 + 10 * number, 0.15, rate=16000), rate=16000)
-    return tmp_path / "in"
-
-
-def test_the_split_follows_from_content(many, out):
-    preprocess(many, out, PrepareSettings())
-    tracks = read_tracks(out)
-    assert {t.content for t in tracks if t.split == "heldout"} == {t.content for t in tracks if by_rule(t)} != set()
-
-
-def test_without_a_chance_hit_the_smallest_hash_is_held_out_and_stays_so(many, tmp_path, out):
-    preprocess(many, tmp_path / "all", PrepareSettings())
-    tracks = read_tracks(tmp_path / "all")
-    few = tmp_path / "few"
-    few.mkdir()
-    others = [track for track in tracks if not by_rule(track)]
-    for track in others[:2]:
-        shutil.copy(many / track.path.name, few)
-    for _ in range(2):
-        assert preprocess(few, out, PrepareSettings()).heldout == 1
-    [first] = [track for track in read_tracks(out) if track.split == "heldout"]
-    assert first.content == min(track.content for track in others[:2])
-
-    for path in many.iterdir():
-        shutil.copy(path, few)
-    (few / first.path.name).touch()  # looked at again, it stays where it was
-    preprocess(few, out, PrepareSettings())
-    heldout = {track.content for track in read_tracks(out) if track.split == "heldout"}
-    assert heldout == {first.content} | {track.content for track in tracks if by_rule(track)}
-
-
-def test_a_single_track_is_for_training(tmp_path, out, tone, encode):
-    encode(tmp_path / "in" / "a.wav", tone())
-    assert preprocess(tmp_path / "in", out, PrepareSettings()).heldout == 0
-
-
-# ---- Places
-
-
-def test_a_missing_or_empty_input(tmp_path, out):
-    with pytest.raises(DataError, match="no folder"):
-        preprocess(tmp_path / "in", out, PrepareSettings())
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match="no audio files"):
-        preprocess(tmp_path / "in", out, PrepareSettings())
-
-
-def test_nothing_usable(tmp_path, out):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.mp3").write_text("hello")
-    with pytest.raises(DataError, match="No file in") as caught:
-        preprocess(tmp_path / "in", out, PrepareSettings())
-    assert "a.mp3: It cannot be read as audio" in caught.value.hint
-
-
-def test_an_output_that_cannot_be_written(source, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file"):
-        preprocess(source, tmp_path / "file", PrepareSettings())
-    with pytest.raises(UsageError, match="would hold the input"):
-        preprocess(source, tmp_path, PrepareSettings())
-
-
-def test_impossible_settings():
-    for wrong in ({"bit_depth": 12}, {"channels": 3}, {"sample_rate": 0}):
-        with pytest.raises(ConfigError):
-            PrepareSettings(**wrong)
-
-
-def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path, source, out):
-    with pytest.raises(DataError, match="no prepared waveforms") as caught:
-        read_tracks(tmp_path)
-    assert "musicldm preprocess" in caught.value.hint
-
-
-def test_a_waveform_that_is_gone_or_changed_is_named_when_it_is_read(source, out):
-    preprocess(source, out, PrepareSettings())
-    tracks = read_tracks(out)
-    assert tracks[0].read(0, tracks[0].samples).shape == (1, tracks[0].samples)
-    tracks[0].path.write_bytes(tracks[0].path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="was changed since"):
-        tracks[0].read(0, tracks[0].samples)
-    tracks[1].path.unlink()
-    with pytest.raises(DataError, match=str(tracks[1].path.name)):
-        tracks[1].read(0, 10)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bit_depth": 12},
+        {"channels": 3},
+        {"sample_rate": 0},
+        {"format": "mp3"},
+        {"loudness": 3.0},
+        {"min_seconds": 2.0, "max_seconds": 1.0},
+    ],
+)
+def test_impossible_settings(wrong):
+    with pytest.raises(ConfigError):
+        PrepareSettings(**wrong)
