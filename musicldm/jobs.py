@@ -15,6 +15,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -324,6 +325,8 @@ def _connected(address: str) -> Iterator[Client]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # what does not fit will fail with its reason
+                if url.scheme == "tcp":
+                    _hear_it_speak(url.hostname, url.port)
                 client = distributed.Client(address, set_as_default=False)
         except OSError as error:
             raise NetworkError(
@@ -339,6 +342,13 @@ def _connected(address: str) -> Iterator[Client]:
             ) from error
         finally:
             client.close()
+
+
+def _hear_it_speak(host: str | None, port: int | None) -> None:
+    # A scheduler speaks first. With what does not, as the port of its own dashboard, a client would wait for ever.
+    with socket.create_connection((host, port), timeout=_ANSWERING) as connection:
+        if not connection.recv(1):
+            raise ConnectionError("It hung up.")
 
 
 @contextmanager

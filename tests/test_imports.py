@@ -34,6 +34,7 @@ OWNERS = {
     "yt_dlp": {"crawl/youtube.py"},
     "zarr": {"latents/store.py"},
     "numcodecs": {"latents/store.py"},
+    "distributed": {"jobs.py"},
     "av": {"audio/decode.py", "audio/loudness.py"},
     "soxr": {"audio/decode.py"},
     "pydub": {"audio/files.py"},

@@ -203,7 +203,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             f"file:{path.absolute()}", container_options=_CONTAINER_OPTIONS, metadata_errors="replace"
         ) as container:
             stream: Any = container.streams.best("audio")
-            if stream is None or not stream.codec_context.sample_rate:
+            codec = stream and stream.codec_context  # None where ffmpeg has no decoder for it
+            if not codec or not codec.sample_rate:
                 raise DataError("There is no audio in it that can be read.")
             yield container, stream
     except av.FFmpegError as error:

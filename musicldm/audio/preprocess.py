@@ -336,11 +336,17 @@ class _Ledger:
             (self.out / record["path"]).unlink(missing_ok=True)
 
     def _commit_output(self, task: _Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
+        size = _size(file)
+        if size is None:
+            raise OutputError(
+                f"What a worker has written to {file.parent} is not to be seen here.",
+                "All machines of a cluster must see the input and the output under the same paths.",
+            )
         artist, title, provenance = self._describe(task, prepared)
         record |= {
             "source_sha256": sha256,
             "status": "done",
-            "bytes": file.stat().st_size,
+            "bytes": size,
             "samples": prepared.samples,
             "seconds": round(prepared.samples / self.settings.sample_rate, 3),
             "sample_rate": self.settings.sample_rate,

@@ -77,6 +77,8 @@ def preprocess(
         console.warn(f"Left out {name}: {reason}")
     for name, kept in summary.duplicates.items():
         console.note(f"Left out {name}: the same audio as {kept}.")
+    if summary.quieter:
+        console.note(f"{summary.quieter} tracks are not as loud as asked for: their peaks would have clipped.")
     _show(console, summary, minutes)
     console.result({"out": str(out), "minutes": round(minutes, 3)} | asdict(summary), [str(out)])
     if strict and summary.failed:
@@ -90,10 +92,8 @@ def _show(console: Console, summary: Summary, minutes: float) -> None:
     table.add_column("files", justify="right")
     table.add_column("hours", justify="right")
     table.add_column("")
-    speed = f"{summary.prepared_hours / minutes:.1f} hours a minute"
-    if summary.quieter:
-        speed += f"; {summary.quieter} not as loud as asked, so as not to clip"
-    table.add_row("prepared", str(summary.prepared), f"{summary.prepared_hours:.2f}", speed if summary.prepared else "")
+    speed = f"{summary.prepared_hours / minutes:.1f} hours a minute" if summary.prepared else ""
+    table.add_row("prepared", str(summary.prepared), f"{summary.prepared_hours:.2f}", speed)
     table.add_row("done before", str(summary.skipped))
     table.add_row("duplicates", str(len(summary.duplicates)))
     table.add_row("failed", str(len(summary.failed)))

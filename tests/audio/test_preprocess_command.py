@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
 
 def run(*arguments):
@@ -71,3 +72,28 @@ def test_ctrl_c_ends_it_quietly_and_nothing_is_lost(tmp_path, encode):
     assert "Traceback" not in errors
     again = json.loads(run(tmp_path / "in", out, "--json").stdout)
     assert again["tracks"] == 8
+
+
+def test_a_file_that_takes_too_long_is_given_up_and_the_rest_goes_on(tmp_path, source, encode):
+    chance = np.random.default_rng(0)
+    for half in (1, 2):  # minutes of noise, which takes flac long
+        encode(tmp_path / "in" / f"long {half}.flac", chance.standard_normal((2, 300 * 44100)).astype(np.float32) / 9)
+    done = run(source, tmp_path / "out", "--json", "--time-limit", 0.3)
+    summary = json.loads(done.stdout)
+    late = [name for name, reason in summary["failed"].items() if reason == "It took longer than 0.3 s."]
+    assert late == ["long 1.flac", "long 2.flac"] and summary["prepared"] == 2
+    assert json.loads(run(source, tmp_path / "out", "--json").stdout)["prepared"] == 2
+
+
+def test_the_form_of_the_waveforms_is_a_matter_of_options(source, tmp_path):
+    options = "--format flac --sample-rate 22050 --channels 2 --bit-depth 24 --loudness -30 --trim-silence".split()
+    summary = json.loads(run(source, tmp_path / "out", "--json", *options).stdout)
+    assert summary["prepared"] == 2 and summary["quieter"] == 0
+    for path in (tmp_path / "out").rglob("*.flac"):
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.subtype) == (22050, 2, "PCM_24")
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    loudness = {record["loudness"] for record in map(json.loads, lines) if record["status"] == "done"}
+    assert all(-30.1 < value < -29.9 for value in loudness)
+    assert run(source, tmp_path / "other", "--format", "mp3").returncode == 2
+    assert "2 tracks are not as loud as asked for" in run(source, tmp_path / "loud", "--loudness", -2).stderr
