@@ -8,7 +8,10 @@ MusicLDMError                 one sentence for a person, and a hint
 ├── TrainingError (RuntimeError)     a loss that is no longer a number
 ├── MismatchError (ValueError)      two parts that were not made for each other
 ├── NotFoundError (LookupError)     an artist or recording that nobody knows
-├── NetworkError (ConnectionError)  a service that does not answer, or refuses
+│   └── AmbiguousError                  a name that fits several equally well
+├── NetworkError (ConnectionError)  a service that does not answer
+│   └── BlockedError                    a service that has shut us out
+├── RefusedError (PermissionError)  one thing that a service does not give
 ├── MissingProgramError (OSError)   a program that must be installed first
 └── OutputError (OSError)           a place that cannot be written
 
@@ -59,7 +62,19 @@ class NotFoundError(MusicLDMError, LookupError):
     pass
 
 
+class AmbiguousError(NotFoundError):
+    pass
+
+
 class NetworkError(MusicLDMError, ConnectionError):
+    pass
+
+
+class BlockedError(NetworkError):
+    pass
+
+
+class RefusedError(MusicLDMError, PermissionError):
     pass
 
 

@@ -4,30 +4,87 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import DryRun, Json, Quiet, Strict
+from musicldm.cli.options import DryRun, Json, Quiet, Strict, positive
 from musicldm.errors import UsageError
 
 if TYPE_CHECKING:
+    from musicldm.crawl.catalog import Track
     from musicldm.crawl.run import Outcome, Plan
+
+
+class Retry(StrEnum):
+    """What an earlier crawl gave up and this one is to try again."""
+
+    failed = "failed"
+    no_match = "no-match"
+    refused = "refused"
+
+
+class Licence(StrEnum):
+    """Which songs to keep, by what the source says of their licence."""
+
+    any = "any"
+    cc = "cc"
 
 
 def crawl(
     artists: Annotated[
-        list[str], typer.Argument(help="Artists' names: several, or one list with commas; - reads them from stdin.")
+        list[str],
+        typer.Argument(
+            help="Names or MusicBrainz ids: several, or one list with commas. @FILE reads a file, - reads stdin."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the songs and their catalog.")] = Path(
         "data/raw"
     ),
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many songs of each artist.", show_default="all")
+    ] = None,
+    include: Annotated[
+        str, typer.Option(help="Take these as well: live, remix, compilation, with commas.", show_default="none")
+    ] = "",
+    min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Leave out longer songs.", callback=positive, show_default="no limit")
+    ] = None,
+    licence: Annotated[
+        Licence, typer.Option("--license", help="cc: only what the source marks as Creative Commons.")
+    ] = Licence.any,
+    retry: Annotated[
+        Retry | None,
+        typer.Option(
+            help="Try songs again that an earlier crawl gave up; failed means all of them.", show_default="none"
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RECORDING=URL", help="Take this video for that recording. Can be repeated."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Songs at a time; the pauses between requests stay the same.")] = 1,
+    rate_limit: Annotated[
+        str | None,
+        typer.Option(help="Bytes a second of each download, as in 500K or 2M; 0 for no limit.", show_default="1M"),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds until a silent server is given up.", callback=positive, show_default="20"),
+    ] = None,
+    tries: Annotated[
+        int | None, typer.Option(min=1, help="How often a request is made before it has failed.", show_default="3")
+    ] = None,
+    cookies: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Cookies of a browser for YouTube, in Netscape format."),
     ] = None,
     contact: Annotated[
         str,
@@ -47,21 +104,46 @@ def crawl(
     Each song is kept as the source sends it, under ARTIST/TITLE in the output folder; catalog.jsonl there says where
     it comes from, or why it could not be had. Run again, it fetches only what is missing.
     """
-    from musicldm.crawl import run
-    from musicldm.crawl.settings import CrawlSettings
-    from musicldm.durable import make_folder
-
-    console = Console(quiet, as_json)
-    settings = CrawlSettings.from_environment(os.environ, contact)
     names = artist_names(artists)
-    if not (contact or settings.musicbrainz):
+    included, overrides, rate = _included(include), _overrides(override or []), _rate(rate_limit)
+
+    from musicldm.crawl import run
+    from musicldm.crawl.catalog import NO_MATCH, REFUSED, UNLICENSED, Wishes
+    from musicldm.crawl.settings import CrawlSettings
+    from musicldm.durable import locked, make_folder
+
+    given_up = {
+        None: frozenset[str](),
+        Retry.failed: frozenset({NO_MATCH, REFUSED, UNLICENSED}),
+        Retry.no_match: frozenset({NO_MATCH}),
+        Retry.refused: frozenset({REFUSED, UNLICENSED}),
+    }
+    wishes = Wishes(
+        included, limit, min_seconds, max_seconds or float("inf"), given_up[retry], overrides, licence == Licence.cc
+    )
+    console = Console(quiet, as_json)
+    settings = CrawlSettings.from_environment(
+        os.environ,
+        contact,
+        jobs=jobs,
+        rate_limit=rate,
+        timeout=timeout,
+        tries=tries,
+        cookies=str(cookies) if cookies else None,
+    )
+    if not (settings.contact or settings.musicbrainz):
         console.warn("MusicBrainz asks for a way to reach who asks: give --contact, or set MUSICLDM_CONTACT once.")
     if not dry_run:
-        make_folder(output)  # a folder that cannot be written is known before minutes of questions
+        with locked(make_folder(output)):  # a folder that cannot be written is known before minutes of questions
+            pass
     with console.progress("Asking MusicBrainz") as progress:
-        plan = run.plan(names, output, settings, limit, progress)
+        plan = run.plan(names, output, settings, wishes, progress)
     for error in plan.unknown:
         console.warn(f"{error.message} {error.hint}")
+    if plan.unlicensed:
+        console.warn(
+            f"Not marked as Creative Commons, but fetched before and kept in {output}: {plan.unlicensed} songs."
+        )
     if dry_run:
         _show_plan(console, plan)
         left_out = len(plan.unknown)
@@ -69,26 +151,90 @@ def crawl(
         with console.progress("Fetching") as progress:
             outcome = run.fetch(plan, settings, progress)
         _show_outcome(console, plan, outcome)
-        left_out = len(plan.unknown) + len(outcome.left_out)
-        if outcome.left_out and not outcome.fetched and not plan.present:
+        if outcome.stopped:
+            raise outcome.stopped
+        left_out = len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
+        if plan.tracks and not outcome.fetched and not outcome.plan.present:
             raise typer.Exit(1)
     if strict and left_out:
         raise typer.Exit(1)
 
 
 def artist_names(arguments: Iterable[str]) -> list[str]:
-    """The names in the arguments, split at commas outside quotes; "-" stands for the lines of stdin.
+    """The names in the arguments, split at commas outside quotes.
+
+    "-" stands for the lines of stdin and "@FILE" for those of a file.
 
     Raises:
-        UsageError: there is no name among them.
+        UsageError: there is no name among them, or a file of names cannot be read.
     """
     lines: list[str] = []
     for argument in arguments:
-        lines += sys.stdin if argument == "-" else [argument]
-    names = [name.strip() for row in csv.reader(lines, skipinitialspace=True) for name in row]
+        if argument == "-":
+            lines += sys.stdin
+        elif argument.startswith("@"):
+            lines += _lines(Path(argument[1:]))
+        else:
+            lines.append(argument)
+    names = [name.strip() for line in lines for row in csv.reader([line], skipinitialspace=True) for name in row]
     if not any(names):
         raise UsageError("No artist is named.", 'Write for example: musicldm crawl "Artist A, Artist B".')
     return [name for name in names if name]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UsageError(
+            f"The names in {file} cannot be read: {reason}.", "A name that begins with @ goes in quotes of its own."
+        ) from error
+
+
+def _included(text: str) -> frozenset[str]:
+    from musicldm.crawl.catalog import INCLUDABLE
+
+    kinds = frozenset(kind.strip().lower() for kind in text.split(",") if kind.strip())
+    if not kinds <= INCLUDABLE:
+        known = ", ".join(sorted(INCLUDABLE))
+        raise UsageError(f"--include does not know {', '.join(sorted(kinds - INCLUDABLE))}.", f"It knows {known}.")
+    return kinds
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    from musicldm.crawl.youtube import video_id
+
+    videos = {}
+    for pair in pairs:
+        recording, _, url = pair.partition("=")
+        video = video_id(url)
+        if not recording.strip() or video is None:
+            raise UsageError(
+                f"--override {pair!r} is not RECORDING=URL.",
+                "RECORDING is an id from catalog.jsonl, and URL the address of a video on YouTube.",
+            )
+        videos[recording.strip()] = video
+    return videos
+
+
+def _rate(text: str | None) -> float | None:
+    """Bytes a second from 500K or 2M."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
+    if not found:
+        raise UsageError(f"--rate-limit {text!r} is no number of bytes.", "Write for example 500K or 2M, or 0.")
+    return float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
+
+
+_STATES = {
+    "missing": "to fetch",
+    "fetched": "fetched",
+    "no-match": "no match before",
+    "refused": "refused before",
+    "unlicensed": "not CC before",
+}
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
@@ -98,48 +244,98 @@ def _show_plan(console: Console, plan: Plan) -> None:
     table = Table("Artist", "Title", "Length", "First release", "State")
     for track in plan.tracks:
         release = f"{track.release} ({track.year or '?'})"
-        state = "fetched" if track.recording in plan.present else "missing"
+        state = _STATES[plan.states[track.recording]]
         table.add_row(*map(escape, (track.artist.name, track.title, _clock(track.seconds), release, state)))
     if not console.as_json:
         console.err.print(table)
-        console.note(f"Songs: {len(plan.tracks)}, of them to fetch into {plan.out}: {len(plan.missing)}.")
-    tracks = [
-        {
-            "recording": track.recording,
-            "artist": track.artist.name,
-            "title": track.title,
-            "seconds": track.seconds,
-            "release": track.release,
-            "year": track.year,
-            "fetched": track.recording in plan.present,
-        }
-        for track in plan.tracks
-    ]
-    console.result(_head(plan) | {"dry_run": True, "tracks": tracks}, [])
+        console.note(
+            f"Songs: {len(plan.tracks)}, of them fetched: {len(plan.present)}, "
+            f"to fetch into {plan.out}: {len(plan.missing)}."
+        )
+        _note_others(console, plan)
+    console.result(_head(plan) | {"dry_run": True, "tracks": [_row(plan, track) for track in plan.tracks]}, [])
+
+
+def _row(plan: Plan, track: Track) -> dict[str, object]:
+    state = plan.states[track.recording]
+    return {
+        "recording": track.recording,
+        "artist": track.artist.name,
+        "title": track.title,
+        "seconds": track.seconds,
+        "release": track.release,
+        "year": track.year,
+        "state": state,
+        "fetched": state == "fetched",
+    }
 
 
 def _show_outcome(console: Console, plan: Plan, outcome: Outcome) -> None:
     for record in outcome.left_out:
-        console.note(f"Left out: {record['artist']} – {record['title']}: {record['reason']}")
+        song = f"{record['artist']} – {record['title']} [{record['recording']}]"  # the id, for --override
+        console.note(f"Left out: {song}: {record['reason']}")
+    counts = outcome.counts()
+    if not console.as_json and not console.quiet:
+        _print_counts(console, counts)
+    _note_others(console, plan)
+    if outcome.kept:
+        console.note(f"Given up by an earlier crawl and not tried again: {len(outcome.kept)}; see --retry failed.")
+    present = len(outcome.plan.present)
     console.note(
-        f"Songs in {plan.out}: {len(outcome.fetched)} fetched, {len(plan.present)} there already, "
-        f"{len(outcome.left_out)} left out."
+        f"Songs in {plan.out}: {len(outcome.fetched)} fetched, {present} there already, "
+        f"{len(outcome.left_out) + len(outcome.kept)} left out."
     )
     fetched = [str(plan.out / record["path"]) for record in outcome.fetched]
-    left_out = [
-        {key: record[key] for key in ("recording", "artist", "title", "status", "reason")}
-        for record in outcome.left_out
-    ]
-    console.result(_head(plan) | {"dry_run": False, "fetched": fetched, "left_out": left_out}, fetched)
+    keys = ("recording", "artist", "title", "status", "reason")
+    result = {
+        "dry_run": False,
+        "fetched": fetched,
+        "left_out": [{key: record[key] for key in keys} for record in outcome.left_out],
+        "kept": [{key: record[key] for key in keys} for record in outcome.kept],
+        "counts": counts,
+        "stopped": outcome.stopped.message if outcome.stopped else None,
+    }
+    console.result(_head(plan) | {"present": present} | result, fetched)
+
+
+_COLUMNS = {
+    "songs": "Songs",
+    "fetched": "Fetched",
+    "present": "There already",
+    "no-match": "No match",
+    "refused": "Refused",
+    "unlicensed": "Not CC",
+    "failed": "Network failed",
+    "missing": "Not tried",
+}
+
+
+def _print_counts(console: Console, counts: list[dict[str, int | str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = [key for key in _COLUMNS if key in ("songs", "fetched", "present") or any(row[key] for row in counts)]
+    table = Table("Artist")
+    for key in shown:
+        table.add_column(_COLUMNS[key], justify="right")
+    for row in counts:
+        table.add_row(escape(str(row["artist"])), *(str(row[key]) for key in shown))
+    console.err.print(table)
+
+
+def _note_others(console: Console, plan: Plan) -> None:
+    if plan.others:
+        console.note("Not asked for: " + ", ".join(f"{count} {kind}" for kind, count in plan.others.items()) + ".")
 
 
 def _head(plan: Plan) -> dict[str, object]:
     return {
         "output": str(plan.out),
         "artists": [{"id": artist.id, "name": artist.name, "note": artist.note} for artist in plan.artists],
-        "unknown": [error.message for error in plan.unknown],
+        "unknown": [{"message": error.message, "hint": error.hint} for error in plan.unknown],
         "songs": len(plan.tracks),
         "present": len(plan.present),
+        "not_asked_for": dict(plan.others),
     }
 
 

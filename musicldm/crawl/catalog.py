@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musicldm.crawl.titles import song_title, words
 from musicldm.durable import Journal
 
 CATALOG = "catalog.jsonl"
 
+# What became of a song.
 FETCHED = "fetched"  # the file is there, under `path`
 NO_MATCH = "no-match"  # the source has nothing that fits
-FAILED = "failed"  # it was found but could not be had; `reason` says why
+REFUSED = "refused"  # it has, and does not give it; `reason` says why
+UNLICENSED = "unlicensed"  # it has, but not under the licence that was asked for
+FAILED = "failed"  # the network failed; the next crawl tries again
+MISSING = "missing"  # not tried yet: never in the catalog
+
+INCLUDABLE = frozenset({"live", "remix", "compilation"})  # left out unless asked for
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,12 @@ class Artist:
     id: str
     name: str
     note: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Track:
-    """One recording of an artist, with the first official release that it is known from."""
+    """One recording of an artist, as it stands on one official release."""
 
     recording: str
     """The MusicBrainz id of the recording."""
@@ -46,15 +55,38 @@ class Track:
     release_id: str = ""
     year: int | None = None
     """When that release came out."""
+    marks: frozenset[str] = frozenset()
+    """What it is beside a plain song: live, remix, acoustic …, or on a compilation."""
 
     @property
     def name(self) -> str:
         return f"{self.artist.name} – {self.title}"
 
     def stem(self) -> Path:
-        """`<Artist>/<Title> [<first 8 of the recording's id>]`: where its file belongs, without the extension."""
+        """`<Artist>/<Title> [<the recording's id>]`: where its file belongs, without the extension.
+
+        With the whole id, no two recordings have one name, on whatever file system.
+        """
         # Not with_suffix later on: titles have dots of their own.
-        return Path(safe_name(self.artist.name), f"{safe_name(self.title)} [{safe_name(self.recording[:8])}]")
+        return Path(safe_name(self.artist.name), f"{safe_name(self.title)} [{safe_name(self.recording)}]")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Which songs a crawl is asked for."""
+
+    include: frozenset[str] = frozenset()
+    """Of INCLUDABLE, what to take as well."""
+    limit: int | None = None
+    """At most so many songs of each artist, the earliest first."""
+    min_seconds: float = 0.0
+    max_seconds: float = float("inf")
+    retry: frozenset[str] = frozenset()
+    """What an earlier crawl gave up and this one tries again, of NO_MATCH, REFUSED and UNLICENSED."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Recording -> the id of the video to take for it, whatever its score."""
+    only_cc: bool = False
+    """Take only what the source marks as Creative Commons."""
 
 
 def open_catalog(out: Path) -> Journal:
@@ -67,19 +99,81 @@ def is_fetched(record: dict[str, Any] | None, out: Path) -> bool:
     return record is not None and record["status"] == FETCHED and (out / record["path"]).is_file()
 
 
+def is_cc(licence: str | None) -> bool:
+    """Whether a licence, in the source's words, is one of Creative Commons."""
+    return "creative commons" in (licence or "").casefold()
+
+
+def state(track: Track, record: dict[str, Any] | None, out: Path, wishes: Wishes) -> str:
+    """What stands in the catalog about a track; MISSING where this crawl should go for it.
+
+    A network that failed is worth another try at once. What the source lacks or refuses today, it will lack tomorrow:
+    that stays as it is until the wishes ask again.
+    """
+    if record is None:
+        return MISSING
+    there = is_fetched(record, out)
+    video = wishes.overrides.get(track.recording)
+    if video is not None:
+        return FETCHED if there and record["provenance"].get("source_id") == video else MISSING
+    if there:
+        return FETCHED
+    kept = {NO_MATCH, REFUSED} | ({UNLICENSED} if wishes.only_cc else set())
+    status = str(record["status"])
+    return status if status in kept - wishes.retry else MISSING
+
+
+def songs(tracks: Iterable[Track], wishes: Wishes, fetched: Collection[str] = ()) -> tuple[list[Track], Counter[str]]:
+    """The songs that the wishes ask for, each once, in the order of the tracks; and how many others there are, by kind.
+
+    A recording that stands on several releases is live, a remix or from a compilation only where all of them are.
+    Recordings in `fetched` stand for their song before others do, so that none is fetched twice.
+    """
+
+    def unwanted(track: Track) -> frozenset[str]:
+        return (track.marks & INCLUDABLE) - wishes.include
+
+    def rank(track: Track) -> tuple[bool, bool, bool, int]:
+        named = track.recording in wishes.overrides
+        return not named, track.recording not in fetched, bool(unwanted(track)), len(track.marks & INCLUDABLE)
+
+    entries = list(tracks)
+    order: dict[str, int] = {}
+    for track in entries:
+        order.setdefault(track.recording, len(order))
+    wanted: list[Track] = []
+    others: Counter[str] = Counter()
+    for track in sorted(distinct(sorted(entries, key=rank)), key=lambda track: order[track.recording]):
+        asked = track.recording in wishes.overrides or track.recording in fetched
+        if unwanted(track) and not asked:
+            others[min(unwanted(track))] += 1
+        elif track.seconds is not None and track.seconds < wishes.min_seconds and not asked:
+            others["too short"] += 1
+        elif track.seconds is not None and track.seconds > wishes.max_seconds and not asked:
+            others["too long"] += 1
+        elif wishes.limit is not None and len(wanted) >= wishes.limit and track.recording not in wishes.overrides:
+            others["beyond the limit"] += 1
+        else:
+            wanted.append(track)
+    return wanted, others
+
+
 def distinct(tracks: Iterable[Track], within: float = 3.0) -> list[Track]:
     """Each song once, the first of its kind.
 
-    The same recording, or the same title with a length that differs by at most `within` seconds (or is unknown),
-    counts as the same song.
+    The same recording, the same ISRC, or the same title with a length that differs by at most `within` seconds (or is
+    unknown), counts as the same song. Title and length alone do not make a live take the same as the song.
     """
     chosen: dict[str, Track] = {}
-    lengths: dict[tuple[str, ...], list[float | None]] = {}
+    isrcs: set[str] = set()
+    lengths: dict[object, list[float | None]] = {}
     for track in tracks:
-        known = lengths.setdefault(words(track.title), [])
-        if track.recording in chosen or any(_near(track.seconds, seconds, within) for seconds in known):
+        known = lengths.setdefault((words(song_title(track.title)), track.marks - {"compilation"}), [])
+        twin = any(_near(track.seconds, seconds, within) for seconds in known)
+        if track.recording in chosen or twin or isrcs & set(track.isrcs):
             continue
         known.append(track.seconds)
+        isrcs |= set(track.isrcs)
         chosen[track.recording] = track
     return list(chosen.values())
 
@@ -88,24 +182,14 @@ def _near(a: float | None, b: float | None, within: float) -> bool:
     return a is None or b is None or abs(a - b) <= within
 
 
-def words(text: str) -> tuple[str, ...]:
-    """The words of a name or title for comparing: no case, accents, apostrophes or punctuation.
-
-    A text of signs alone, as some bands have for a name, is one word.
-    """
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(c for c in plain if not "\u0300" <= c <= "\u036f" and c not in "'’‘`´")
-    return tuple(re.findall(r"[^\W_]+", plain)) or (text.casefold().strip(),)
-
-
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
-_LONGEST = 180  # bytes; file systems take 255, and the recording's id, an extension and ".part" come on top
+_LONGEST = 180  # bytes; file systems take 255, and the recording's id and an extension come on top
 
 
 def safe_name(text: str) -> str:
     """`text` as the name of one file or folder on any system: it names neither another folder nor a hidden file."""
     name = unicodedata.normalize("NFC", text)
-    name = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
+    name = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
     name = name.encode()[:_LONGEST].decode(errors="ignore")
     name = name.lstrip(". ").rstrip(". ")
     return f"_{name}" if not name or _RESERVED.fullmatch(name) else name

@@ -1,4 +1,4 @@
-"""Artists' names -> every distinct recording on their official releases. The only file that knows musicbrainzngs.
+"""Artists' names -> every recording on their official releases. The only file that knows musicbrainzngs.
 
 That library keeps one server, one rate and one User-Agent for the whole process, so the newest `MusicBrainz` has them.
 Its queries, paging and parser are used as they are; its way of reading an answer is not: it knows no time-out, holds a
@@ -22,13 +22,19 @@ from typing import Any
 import musicbrainzngs
 
 from musicldm import __version__
-from musicldm.crawl.catalog import Artist, Track, distinct, words
+from musicldm.crawl.catalog import Artist, Track
+from musicldm.crawl.pace import within
 from musicldm.crawl.settings import CrawlSettings
-from musicldm.errors import NetworkError, NotFoundError
+from musicldm.crawl.titles import marks, title_marks, words
+from musicldm.errors import AmbiguousError, NetworkError, NotFoundError
 from musicldm.progress import Progress, silent
 
 _HINT = "Check the network connection and run the same command again; what was fetched is kept."
 _PAGE = 100  # the most that MusicBrainz sends at once
+_MBID = re.compile(
+    r"(?:https?://musicbrainz\.org/artist/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/?", re.IGNORECASE
+)
+_ALIKE = 5  # points of the search's score, of 100, that do not tell two artists apart
 _NO_WAY = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)  # waiting a moment will not mend these
 
 
@@ -54,32 +60,48 @@ class MusicBrainz:
 
     @_answers_that_make_sense()
     def find_artist(self, name: str) -> Artist:
-        """The artist called `name`: by exact name, else by alias, else but for accents and punctuation.
+        """The artist called `name`: by exact name, else by alias, else but for accents and punctuation; or by its id.
 
         Among equals the service's own score decides. The score alone never does: the best of a search has a high one
         even where nothing fits.
 
         Raises:
             NotFoundError: nobody is called so; the hint names who comes near.
+            AmbiguousError: several are, and are as well known; the hint tells them apart.
         """
+        if mbid := _MBID.fullmatch(name):
+            return _artist(musicbrainzngs.get_artist_by_id(mbid[1].lower(), includes=["aliases"])["artist"])
         found = musicbrainzngs.search_artists(artist=name, alias=name, limit=25)["artist-list"]
-        ranked = sorted(found, key=lambda artist: (_kinship(name, artist), -int(artist.get("ext:score", 0))))
+        ranked = sorted(found, key=lambda artist: (_kinship(name, artist), -_score(artist)))
         if not ranked or _kinship(name, ranked[0]) == _STRANGER:
             near = "; ".join(artist["name"] for artist in ranked[:3])
             hint = f"Nearest there: {near}." if near else "Check the spelling on musicbrainz.org."
             raise NotFoundError(f"MusicBrainz knows no artist {name!r}.", hint)
         best = ranked[0]
-        note = ", ".join(filter(None, (best.get("disambiguation"), best.get("country"))))
-        return Artist(best["id"], best["name"], note)
+        alike = [
+            _artist(artist)
+            for artist in ranked
+            if _kinship(name, artist) == _kinship(name, best) and _score(artist) >= _score(best) - _ALIKE
+        ]
+        if len(alike) > 1:
+            choices = "".join(
+                f"\n  {artist.id}  {artist.name} ({artist.note or 'no more is known'})" for artist in alike
+            )
+            raise AmbiguousError(
+                f"MusicBrainz knows {len(alike)} artists {name!r}, each as likely; none is taken.",
+                f"Give the id of the one you mean instead of the name:{choices}",
+            )
+        return alike[0]
 
     @_answers_that_make_sense()
     def tracks(self, artist: Artist, progress: Progress = silent) -> list[Track]:
-        """Each distinct song on the artist's official releases, all media of each, in order of first appearance.
+        """Every recording on the artist's official releases, all media of each, the earliest release first.
 
-        Videos are left out, and so are other artists' songs on shared releases. `progress` counts releases.
+        One that stands on several releases comes several times. Videos are left out, and so are other artists' songs
+        on shared releases. `progress` counts releases.
         """
         releases = sorted(self._releases(artist, progress), key=lambda release: release.get("date") or "9999")
-        return distinct(track for release in releases for track in _on_release(release, artist))
+        return [track for release in releases for track in _on_release(release, artist)]
 
     def _releases(self, artist: Artist, progress: Progress) -> Iterator[dict[str, Any]]:
         offset, total = 0, 1
@@ -87,7 +109,7 @@ class MusicBrainz:
             page = musicbrainzngs.browse_releases(
                 artist=artist.id,
                 release_status=["official"],
-                includes=["recordings", "artist-credits", "isrcs"],
+                includes=["recordings", "artist-credits", "isrcs", "release-groups"],
                 limit=_PAGE,
                 offset=offset,
             )
@@ -97,6 +119,20 @@ class MusicBrainz:
             progress(offset, total, artist.name)
             if not page["release-list"]:
                 return
+
+
+def _artist(found: dict[str, Any]) -> Artist:
+    years = found.get("life-span", {})
+    begin, end = years.get("begin", "")[:4], years.get("end", "")[:4]
+    span = f"{begin or '?'}–{end}" if begin or end else ""
+    country = found.get("country") or found.get("area", {}).get("name")
+    note = ", ".join(filter(None, (found.get("disambiguation"), country, span)))
+    aliases = tuple(alias["alias"] for alias in found.get("alias-list", []) if alias["alias"])
+    return Artist(found["id"], found["name"], note, aliases)
+
+
+def _score(found: dict[str, Any]) -> int:
+    return int(found.get("ext:score", 0))
 
 
 _STRANGER = 3
@@ -114,7 +150,13 @@ def _kinship(name: str, artist: dict[str, Any]) -> int:
     return _STRANGER
 
 
+# MusicBrainz's secondary types of release groups -> our marks.
+_TYPES = {"Live": "live", "Remix": "remix", "DJ-mix": "remix", "Compilation": "compilation"}
+
+
 def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
+    types = release.get("release-group", {}).get("secondary-type-list", [])
+    on_all = frozenset(_TYPES[kind] for kind in types if kind in _TYPES)
     year = re.match(r"\d{4}", release.get("date", ""))
     for medium in release.get("medium-list", []):
         hidden = [medium["pregap"]] if "pregap" in medium else []  # a song before the first
@@ -132,6 +174,7 @@ def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
                 release=release["title"],
                 release_id=release["id"],
                 year=int(year[0]) if year else None,
+                marks=on_all | title_marks(recording["title"]) | marks(recording.get("disambiguation", "")),
             )
 
 
@@ -144,13 +187,19 @@ def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, reques
     """One request, a few times if it must be: what stands in for musicbrainzngs' own reader."""
     where = f"MusicBrainz ({settings.musicbrainz or 'musicbrainz.org'})"
     problem = ""
+
+    def ask() -> bytes:
+        with opener.open(request, body, settings.timeout) as answer:
+            return bytes(answer.read())
+
     for attempt in range(settings.tries):
         pause = max(settings.musicbrainz_interval, settings.retry_pause * (attempt + 1))
         try:
-            with opener.open(request, body, settings.timeout) as answer:
-                return bytes(answer.read())
+            return within(settings.deadline, ask)
         except urllib.error.HTTPError as error:
             error.close()
+            if error.code == 404:
+                raise NotFoundError(f"{where} has nothing under {request.full_url.partition('?')[0]}.") from error
             problem = f"{where} answered {error.code} {error.reason}."
             if error.code not in (429, 500, 502, 503, 504):
                 break
@@ -161,7 +210,10 @@ def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, reques
                 problem = f"{where} cannot be reached."
                 break
             if isinstance(cause, TimeoutError):
-                problem = f"{where} did not answer within {settings.timeout:g} s."
+                problem = (
+                    f"{where} did not answer within {settings.timeout:g} s, "
+                    f"or not wholly within {settings.deadline:g} s."
+                )
             else:
                 problem = f"The connection to {where} broke: {cause}."
         if attempt + 1 < settings.tries:

@@ -7,23 +7,44 @@ goes on with what is missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from musicldm import __version__
-from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, Artist, Track, is_fetched, open_catalog
+from musicldm.crawl.catalog import (
+    FAILED,
+    FETCHED,
+    MISSING,
+    NO_MATCH,
+    REFUSED,
+    UNLICENSED,
+    Artist,
+    Track,
+    Wishes,
+    is_cc,
+    is_fetched,
+    open_catalog,
+    songs,
+    state,
+)
 from musicldm.crawl.musicbrainz import MusicBrainz
+from musicldm.crawl.pace import Pace, Stopped
 from musicldm.crawl.settings import CrawlSettings
-from musicldm.crawl.youtube import THRESHOLD, TOOL, Candidate, Download, YouTube
-from musicldm.durable import TEMPORARY, cannot_write, flush, make_folder
-from musicldm.errors import NetworkError, NotFoundError
+from musicldm.crawl.youtube import THRESHOLD, TOOL, Candidate, Video, YouTube, candidate
+from musicldm.durable import TEMPORARY, Journal, cannot_write, flush, locked, make_folder
+from musicldm.errors import BlockedError, MusicLDMError, NetworkError, NotFoundError, RefusedError, UsageError
 from musicldm.progress import Progress, silent
 
 _PATIENCE = 3  # so many songs in a row lost to the network, and it is down
+_ATTEMPTS = 3  # so many videos that fit are asked for, where the first are refused
 
 
 @dataclass(frozen=True)
@@ -31,44 +52,71 @@ class Plan:
     """What a crawl is about to do in the folder `out`."""
 
     out: Path
+    wishes: Wishes
     artists: tuple[Artist, ...]
     unknown: tuple[NotFoundError, ...]
-    """One sentence and hint for each name that nobody has."""
+    """One sentence and hint for each name that nobody has, or several."""
     tracks: tuple[Track, ...]
     """Every song asked for, each once."""
-    present: frozenset[str]
-    """The recordings among them that an earlier crawl has fetched."""
+    others: Mapping[str, int]
+    """How many songs of these artists are not asked for, by kind: live, too short …"""
+    states: Mapping[str, str]
+    """For each recording among the tracks, what an earlier crawl has left in the catalog, as `catalog.state` says."""
+    unlicensed: int
+    """How many songs are there that the wishes would not take now, for their licence."""
 
     @property
     def missing(self) -> list[Track]:
-        return [track for track in self.tracks if track.recording not in self.present]
+        return [track for track in self.tracks if self.states[track.recording] == MISSING]
+
+    @property
+    def present(self) -> list[Track]:
+        return [track for track in self.tracks if self.states[track.recording] == FETCHED]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The catalog records that a crawl has written."""
+    """What a crawl has come to."""
 
+    plan: Plan
+    """As it was when the crawl began."""
     fetched: tuple[dict[str, Any], ...]
+    """The catalog records of the songs that it fetched."""
     left_out: tuple[dict[str, Any], ...]
-    """Each with its `reason`."""
+    """The records of the songs that it tried and could not have, each with its `reason`."""
+    kept: tuple[dict[str, Any], ...]
+    """The records of songs that an earlier crawl gave up and this one did not try."""
+    stopped: NetworkError | None
+    """Why it ended before all songs were tried."""
+
+    def counts(self) -> list[dict[str, Any]]:
+        """For each artist, how many songs came to what: "present", "fetched" or another status of the catalog."""
+        now = {record["recording"]: record["status"] for record in (*self.fetched, *self.left_out, *self.kept)}
+        now |= {track.recording: "present" for track in self.plan.present}
+        rows = []
+        for artist in self.plan.artists:
+            own = [track for track in self.plan.tracks if track.artist.id == artist.id]
+            states = Counter(now.get(track.recording, MISSING) for track in own)
+            names = (FETCHED, "present", NO_MATCH, REFUSED, UNLICENSED, FAILED, MISSING)
+            rows.append({"artist": artist.name, "songs": len(own), **{name: states[name] for name in names}})
+        return rows
 
 
 def plan(
     names: Iterable[str],
     out: Path,
     settings: CrawlSettings,
-    limit: int | None = None,
+    wishes: Wishes | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """Find the artists and their songs, and see what `out` has already. Writes nothing.
 
-    Args:
-        limit: at most so many songs of each artist, the earliest first.
-
     Raises:
-        NotFoundError: MusicBrainz knows none of the names.
+        NotFoundError: none of the names leads to an artist.
         NetworkError: MusicBrainz does not answer.
+        UsageError: a recording to override is none of these artists'.
     """
+    wishes = wishes or Wishes()
     service = MusicBrainz(settings)
     artists: dict[str, Artist] = {}
     unknown: list[NotFoundError] = []
@@ -81,53 +129,146 @@ def plan(
             artists[artist.id] = artist
     if not artists:
         raise _nobody(unknown)
-    tracks: dict[str, Track] = {}  # by recording: a song that two of the artists share is fetched once
-    for artist in artists.values():
-        for track in service.tracks(artist, progress)[:limit]:
-            tracks.setdefault(track.recording, track)
     records = open_catalog(out).records
-    present = frozenset(recording for recording in tracks if is_fetched(records.get(recording), out))
-    return Plan(out, tuple(artists.values()), tuple(unknown), tuple(tracks.values()), present)
+    fetched = {recording for recording, record in records.items() if is_fetched(record, out)}
+    tracks: dict[str, Track] = {}  # by recording: a song that two of the artists share is fetched once
+    others: Counter[str] = Counter()
+    for artist in artists.values():
+        own, rest = songs(service.tracks(artist, progress), wishes, fetched)
+        others += rest
+        for track in own:
+            tracks.setdefault(track.recording, track)
+    for recording in wishes.overrides.keys() - tracks.keys():
+        raise UsageError(
+            f"{recording} is no recording of {', '.join(artist.name for artist in artists.values())}.",
+            "--override takes a recording's id, as catalog.jsonl and --dry-run --json have it.",
+        )
+    states = _states(tracks.values(), records, out, wishes)
+    there = [records[track.recording] for track in tracks.values() if states[track.recording] == FETCHED]
+    unlicensed = sum(wishes.only_cc and not is_cc(record["provenance"].get("licence")) for record in there)
+    return Plan(
+        out, wishes, tuple(artists.values()), tuple(unknown), tuple(tracks.values()), others, states, unlicensed
+    )
 
 
 def _nobody(unknown: list[NotFoundError]) -> NotFoundError:
     if len(unknown) == 1:
         return unknown[0]
-    return NotFoundError(" ".join(error.message for error in unknown), " ".join(error.hint for error in unknown))
+    return NotFoundError(" ".join(error.message for error in unknown), "\n".join(error.hint for error in unknown))
+
+
+def _states(tracks: Iterable[Track], records: Mapping[str, Any], out: Path, wishes: Wishes) -> dict[str, str]:
+    return {track.recording: state(track, records.get(track.recording), out, wishes) for track in tracks}
 
 
 def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> Outcome:
-    """Fetch what is missing, song by song, each into its place and into the catalog. `progress` counts songs.
+    """Fetch what is missing, `settings.jobs` songs at a time, each into its place and into the catalog.
 
-    A song that cannot be had is recorded with the reason, and tried again by the next crawl.
+    A song that cannot be had is recorded with the reason. One that the network lost is tried again by the next crawl;
+    one that has no match, or is refused, only where the wishes say so. `progress` counts songs.
 
     Raises:
-        NetworkError: YouTube has stopped answering.
-        OutputError: the folder cannot be written, or the disk is full.
+        OutputError: the folder cannot be written, another crawl writes there, or the disk is full.
+        ConfigError: the file of cookies is none.
     """
     make_folder(plan.out)
-    folder = make_folder(plan.out / f"{TEMPORARY}youtube")
-    catalog = open_catalog(plan.out)
-    fetched: list[dict[str, Any]] = []
-    left_out: list[dict[str, Any]] = []
-    missing, lost = plan.missing, 0
-    with YouTube(folder, settings) as youtube:
-        for number, track in enumerate(missing):
-            progress(number, len(missing), track.name)
-            record, error = _attempt(youtube, track, plan.out)
-            catalog.append(record)
-            (fetched if record["status"] == FETCHED else left_out).append(record)
-            lost = lost + 1 if isinstance(error, NetworkError) else 0
-            if lost == _PATIENCE:
-                hint = "Check the network connection and run the same command again; what was fetched is kept."
-                raise NetworkError(f"{lost} songs in a row were lost to the network. {record['reason']}", hint)
-    with suppress(OSError):  # parts of broken downloads stay, to be taken up again
-        folder.rmdir()
-    return Outcome(tuple(fetched), tuple(left_out))
+    with locked(plan.out):
+        catalog = open_catalog(plan.out)
+        # Another crawl may have come between the plan and the lock.
+        plan = replace(plan, states=_states(plan.tracks, catalog.records, plan.out, plan.wishes))
+        folder = make_folder(plan.out / f"{TEMPORARY}youtube")
+        fetched: list[dict[str, Any]] = []
+        left_out: list[dict[str, Any]] = []
+        stopped: NetworkError | None = None
+        lost, total = 0, len(plan.missing)
+        progress(0, total, "")
+        with _crew(plan, _videos_of(catalog.records, plan), folder, settings) as done:
+            for number in range(1, total + 1):
+                result = done.get()
+                if isinstance(result, BlockedError):
+                    stopped = result
+                    break
+                if isinstance(result, BaseException):
+                    raise result
+                _keep(result, catalog, plan.out)
+                record = result.record
+                (left_out if result.file is None else fetched).append(record)
+                progress(number, total, f"{record['artist']} – {record['title']}")
+                lost = lost + 1 if record["status"] == FAILED else 0
+                if lost == _PATIENCE:
+                    hint = "Check the network connection and run the same command again; what was fetched is kept."
+                    stopped = NetworkError(f"{lost} songs in a row were lost to the network. {record['reason']}", hint)
+                    break
+        with suppress(OSError):  # parts of broken downloads stay, to be taken up again
+            folder.rmdir()
+    kept = tuple(catalog.records[recording] for recording, was in plan.states.items() if was not in (MISSING, FETCHED))
+    return Outcome(plan, tuple(fetched), tuple(left_out), kept, stopped)
 
 
-def _attempt(youtube: YouTube, track: Track, out: Path) -> tuple[dict[str, Any], Exception | None]:
-    """Try to get one song. The catalog record says how far that came; the error is what stopped it, if one did."""
+@dataclass(frozen=True)
+class _Result:
+    record: dict[str, Any]
+    file: Path | None = None
+    """The finished download, not yet in its place."""
+
+
+@contextmanager
+def _crew(
+    plan: Plan, videos: dict[str, str], folder: Path, settings: CrawlSettings
+) -> Iterator[queue.SimpleQueue[_Result | BaseException]]:
+    """Threads at work on the missing songs; what becomes of each song arrives in the queue.
+
+    Daemons, since those of concurrent.futures would hold up Ctrl-C until each server has answered.
+    """
+    todo: queue.SimpleQueue[Track] = queue.SimpleQueue()
+    for track in plan.missing:
+        todo.put(track)
+    done: queue.SimpleQueue[_Result | BaseException] = queue.SimpleQueue()
+    pace = Pace()
+
+    def work(youtube: YouTube) -> None:
+        # Closed by its own thread: to close what another one reads from would wait for that server.
+        with youtube, suppress(queue.Empty, Stopped):
+            while not pace.stop.is_set():
+                track = todo.get_nowait()
+                try:
+                    done.put(_attempt(youtube, track, plan.wishes, videos))
+                except Stopped:
+                    raise
+                except BaseException as error:
+                    pace.stop.set()
+                    done.put(error)
+
+    clients = [YouTube(folder, settings, pace) for _ in range(min(settings.jobs, len(plan.missing)))]
+    threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients]
+    try:
+        for thread in threads:
+            thread.start()
+        yield done
+    finally:  # at once for those that wait for a turn; who waits for a server is left to end with the process
+        pace.stop.set()
+        deadline = time.monotonic() + 1
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _videos_of(records: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, str]:
+    """Video -> the recording that has it, or is to have it: no two songs are the same video."""
+    videos = {
+        record["provenance"]["source_id"]: recording
+        for recording, record in records.items()
+        if is_fetched(record, plan.out) and "source_id" in record["provenance"]
+    }
+    return videos | {video: recording for recording, video in plan.wishes.overrides.items()}
+
+
+def _attempt(youtube: YouTube, track: Track, wishes: Wishes, videos: dict[str, str]) -> _Result:
+    """Try to get one song. The record says how far that came.
+
+    Raises:
+        BlockedError: YouTube has shut us out; the song counts as not tried.
+        OutputError: the folder cannot be written, or the disk is full.
+    """
     record: dict[str, Any] = {
         "recording": track.recording,
         "status": NO_MATCH,
@@ -135,39 +276,91 @@ def _attempt(youtube: YouTube, track: Track, out: Path) -> tuple[dict[str, Any],
         "artist": track.artist.name,
         "title": track.title,
         "seconds": track.seconds,
+        "marks": sorted(track.marks),
         "score": None,
         "chosen": None,
         "runner_up": None,
+        "override": track.recording in wishes.overrides,
         "provenance": _provenance(track),
         "reason": "",
     }
     try:
-        best, runner_up, *_ = [*youtube.search(track), None, None]
-        record["score"] = best.score if best else None
-        if best is None or best.score < THRESHOLD:
-            record["runner_up"] = _summary(best)
-            record["reason"] = _why_none(best)
-            return record, None
-        record |= {"chosen": _summary(best), "runner_up": _summary(runner_up)}
-        download = youtube.fetch(best)
-        path = track.stem().with_name(track.stem().name + download.file.suffix)
-        _move(download.file, out / path)
-    except (NotFoundError, NetworkError) as error:
-        return record | {"status": FAILED, "reason": error.message}, error
-    record |= {"status": FETCHED, "path": path.as_posix(), "seconds": download.seconds or track.seconds}
-    record["provenance"] |= _source(best, download)
-    return record, None
+        if record["override"]:
+            found = fits = [Candidate(wishes.overrides[track.recording], track.title, "", None, 0.0)]
+        else:
+            found = youtube.search(track)
+            fits = [one for one in found if one.score >= THRESHOLD and _asked_length(one, track, wishes)][:_ATTEMPTS]
+        if not fits:
+            best = found[0] if found else None
+            record |= {"score": best.score if best else None, "runner_up": _summary(best), "reason": _why_none(best)}
+            return _Result(record)
+        refusals: list[tuple[str, str]] = []  # status and reason
+        for chosen in fits:
+            record |= {
+                "score": chosen.score,
+                "chosen": _summary(chosen),
+                "runner_up": _summary(next((one for one in found if one is not chosen), None)),
+            }
+            owner = videos.setdefault(chosen.id, track.recording)  # in one step, for other threads ask too
+            if owner != track.recording:
+                refusals.append((NO_MATCH, f"{chosen.title!r} is already the recording {owner}"))
+                continue
+            try:
+                return _take(youtube, track, chosen, wishes, record)
+            except _UnlicensedError as error:
+                refusals.append((UNLICENSED, error.message))
+            except RefusedError as error:
+                refusals.append((REFUSED, error.message))
+            except MusicLDMError:
+                videos.pop(chosen.id)
+                raise
+            videos.pop(chosen.id)
+        status = max((status for status, _ in refusals), key=(NO_MATCH, REFUSED, UNLICENSED).index)
+        return _Result(record | {"status": status, "reason": "; ".join(reason for _, reason in refusals)})
+    except RefusedError as error:
+        return _Result(record | {"status": REFUSED, "reason": error.message})
+    except BlockedError:
+        raise
+    except NetworkError as error:
+        return _Result(record | {"status": FAILED, "reason": error.message})
+
+
+class _UnlicensedError(RefusedError):
+    pass
+
+
+def _take(youtube: YouTube, track: Track, chosen: Candidate, wishes: Wishes, record: dict[str, Any]) -> _Result:
+    """Download the chosen video and complete the record of its track."""
+    video = youtube.look(chosen)
+    if record["override"]:
+        weighed = candidate(track, video.id, video.title, video.channel, video.seconds)
+        record |= {"score": weighed.score, "chosen": _summary(weighed)}
+    if wishes.only_cc and not is_cc(video.licence):
+        said = f"the source says {video.licence!r}" if video.licence else "the source names no licence"
+        raise _UnlicensedError(f"{video.title!r} is not marked as Creative Commons: {said}")
+    file = youtube.download(video)
+    flush(file)
+    path = track.stem().with_name(track.stem().name + file.suffix)
+    record |= {"status": FETCHED, "path": path.as_posix(), "seconds": video.seconds or track.seconds}
+    record["provenance"] |= _source(chosen, video)
+    return _Result(record, file)
+
+
+def _asked_length(one: Candidate, track: Track, wishes: Wishes) -> bool:
+    """A recording of unknown length is measured by its video."""
+    return track.seconds is not None or wishes.min_seconds <= (one.seconds or 0.0) <= wishes.max_seconds
 
 
 def _why_none(best: Candidate | None) -> str:
     if best is None:
         return "YouTube finds nothing."
-    length = "of unknown length" if best.seconds is None else f"{best.seconds:g} s"
-    return f"Nothing fits: the best, {best.title!r} ({length}), scores {best.score:g}, and {THRESHOLD:g} is needed."
+    about = "of unknown length" if best.seconds is None else f"{best.seconds:g} s"
+    about = ", ".join([about, *best.marks])
+    return f"Nothing fits: the best, {best.title!r} ({about}), scores {best.score:g}, and {THRESHOLD:g} is needed."
 
 
 def _summary(candidate: Candidate | None) -> dict[str, Any] | None:
-    return asdict(candidate) if candidate else None
+    return asdict(candidate) | {"marks": list(candidate.marks)} if candidate else None
 
 
 def _provenance(track: Track) -> dict[str, Any]:
@@ -181,25 +374,43 @@ def _provenance(track: Track) -> dict[str, Any]:
     }
 
 
-def _source(candidate: Candidate, download: Download) -> dict[str, Any]:
+def _source(chosen: Candidate, video: Video) -> dict[str, Any]:
     """What the source says of the file."""
     return {
         "source": "youtube",
-        "source_id": candidate.id,
-        "source_url": candidate.url,
-        "source_title": download.title,
-        "channel": download.channel,
-        "licence": download.licence,
+        "source_id": video.id,
+        "source_url": chosen.url,
+        "source_title": video.title,
+        "channel": video.channel,
+        "licence": video.licence,
         "fetched_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool": f"musicldm {__version__}, {TOOL}",
     }
+
+
+def _keep(result: _Result, catalog: Journal, out: Path) -> None:
+    """Put what became of a song into the catalog, and its file into its place.
+
+    In this order a kill leaves no file beside the one that the next crawl fetches, and none under another's record: it
+    leaves a record without a file, which counts as missing, and the download, which is taken up again.
+    """
+    record = result.record
+    old = catalog.records.get(record["recording"])
+    there = out / old["path"] if old is not None and is_fetched(old, out) else None  # to be overridden
+    if result.file is None:
+        if there is None:  # else the song stays, and so does its record
+            catalog.append(record)
+        return
+    if there is not None:
+        there.unlink()
+    catalog.append(record)
+    _move(result.file, out / record["path"])
 
 
 def _move(file: Path, target: Path) -> None:
     """Put a finished download into its place, durably; the name appears only when the file is whole."""
     make_folder(target.parent)
     try:
-        flush(file)
         os.replace(file, target)
         flush(target.parent)
     except OSError as error:

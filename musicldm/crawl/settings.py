@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from typing import Any
 from urllib.parse import urlsplit
 
 from musicldm.errors import ConfigError
@@ -15,7 +16,8 @@ class CrawlSettings:
     """Hosts, time-outs and pauses. A pause may be made longer; it may be shorter only towards this very machine.
 
     Raises:
-        ConfigError: an address that is not host:port, or a pause shorter than the service asks for.
+        ConfigError: an address that is not host:port, a pause shorter than the service asks for, a number that makes
+            no sense.
     """
 
     musicbrainz: str = ""
@@ -28,7 +30,8 @@ class CrawlSettings:
     """An e-mail address or web page for the User-Agent, as MusicBrainz asks of everyone."""
 
     timeout: float = 20.0
-    """Seconds that a server may be silent before the request counts as failed."""
+    """Seconds that a server may be silent before the request counts as failed. A whole answer may take six times as
+    long, and each 64 KiB of a song this long."""
 
     tries: int = 3
     """How often one request is made before it counts as failed."""
@@ -45,47 +48,75 @@ class CrawlSettings:
     """Seconds between the small requests to YouTube."""
 
     youtube_pause: float = 10.0
-    """Seconds before each download, at random up to twice as long."""
+    """Seconds from one download to the next, at random up to twice as long."""
 
-    candidates: int = 5
+    rate_limit: float = float(1 << 20)
+    """Bytes a second of each download; 0 for no limit."""
+
+    jobs: int = 1
+    """How many songs are sought and fetched at a time. The pauses count over all of them."""
+
+    candidates: int = 10
     """How many of YouTube's search results are weighed for each song."""
+
+    cookies: str = ""
+    """A file of cookies, as browsers export them (Netscape format), for YouTube."""
 
     def __post_init__(self) -> None:
         for name in ("musicbrainz", "youtube"):
             address = getattr(self, name)
             if address and not _is_address(address):
                 raise ConfigError(f"{address!r} is no address for {name}.", "Write host:port, as in 127.0.0.1:8080.")
-        if self.timeout <= 0 or self.tries < 1 or self.candidates < 1:
-            raise ConfigError("timeout, tries and candidates must be more than 0.")
+        for name in ("timeout", "tries", "jobs", "candidates"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be more than 0 and finite, not {getattr(self, name):g}.")
+        if not (self.rate_limit >= 0 and self.retry_pause >= 0):
+            raise ConfigError("rate_limit and retry_pause must not be less than 0.")
         floors = [
             ("musicbrainz_interval", CrawlSettings.musicbrainz_interval, self.musicbrainz),
             ("youtube_request_pause", CrawlSettings.youtube_request_pause, self.youtube),
             ("youtube_pause", CrawlSettings.youtube_pause, self.youtube),
         ]
         for name, floor, address in floors:
-            if getattr(self, name) < floor and not is_loopback(address):
+            if not getattr(self, name) >= (0 if is_loopback(address) else floor):
                 raise ConfigError(
                     f"{name} must be at least {floor:g} s, not {getattr(self, name):g}.",
                     "Crawl politely, or you and others behind your address will be shut out.",
                 )
 
+    @property
+    def deadline(self) -> float:
+        """Seconds that one small answer may take, however it trickles in."""
+        return 6 * self.timeout
+
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], contact: str = "") -> CrawlSettings:
+    def from_environment(cls, environment: Mapping[str, str], contact: str = "", **options: Any) -> CrawlSettings:
         """The settings of the installed command.
 
-        MUSICLDM_MUSICBRAINZ and MUSICLDM_YOUTUBE put stand-ins (host:port) in the services' places; towards loopback
-        there are no pauses.
+        Every setting can be had from the variable MUSICLDM_<ITS NAME>. MUSICLDM_MUSICBRAINZ and MUSICLDM_YOUTUBE put
+        stand-ins (host:port) in the services' places; towards loopback there are no pauses and limits unless set.
+
+        Args:
+            options: settings that go before the environment's; None counts as not given.
 
         Raises:
-            ConfigError: an address that is not host:port.
+            ConfigError: as in the class, or a variable that is no number.
         """
-        musicbrainz, youtube = environment.get("MUSICLDM_MUSICBRAINZ", ""), environment.get("MUSICLDM_YOUTUBE", "")
-        settings = cls(musicbrainz, youtube, contact)
-        if is_loopback(musicbrainz):
-            settings = replace(settings, musicbrainz_interval=0.0, retry_pause=0.0)
-        if is_loopback(youtube):
-            settings = replace(settings, youtube_request_pause=0.0, youtube_pause=0.0, retry_pause=0.0)
-        return settings
+        given: dict[str, Any] = {"contact": contact}
+        for field in fields(cls):
+            text = environment.get(f"MUSICLDM_{field.name.upper()}", "")
+            if text and not given.get(field.name):
+                try:
+                    given[field.name] = type(getattr(cls, field.name))(text)
+                except ValueError as error:
+                    raise ConfigError(f"MUSICLDM_{field.name.upper()} is no number: {text!r}.") from error
+        given |= {name: value for name, value in options.items() if value is not None}
+        unhurried: dict[str, Any] = {}
+        if is_loopback(given.get("musicbrainz", "")):
+            unhurried |= {"musicbrainz_interval": 0.0, "retry_pause": 0.0}
+        if is_loopback(given.get("youtube", "")):
+            unhurried |= {"youtube_request_pause": 0.0, "youtube_pause": 0.0, "retry_pause": 0.0, "rate_limit": 0.0}
+        return cls(**unhurried | given)
 
 
 def is_loopback(address: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 from xml.sax.saxutils import escape, quoteattr
 
 import trustme
@@ -27,6 +30,7 @@ class Song:
     isrcs: tuple[str, ...] = ()
     video: bool = False
     by: str = ""  # another artist's id
+    note: str = ""  # MusicBrainz's disambiguation
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Release:
     title: str
     date: str
     media: list[list[Song]]
+    kinds: tuple[str, ...] = ()  # secondary types of its release group
 
 
 @dataclass
@@ -44,6 +49,9 @@ class Person:
     aliases: tuple[str, ...] = ()
     releases: list[Release] = field(default_factory=list)
     score: int = 100
+    country: str = ""
+    years: tuple[str, str] = ("", "")
+    note: str = ""
 
 
 @dataclass
@@ -56,6 +64,33 @@ class Video:
     licence: str = ""
     refusal: str = ""
     cut_at: int = 0  # the connection stays silent after so many bytes, once
+    status: int = 0  # of the answer to its download, where it is no success
+    locked: bool = False  # its addresses need YouTube's JavaScript
+
+
+class Faults:
+    """What befalls a share of the requests: an error, a connection that is reset, or silence. One seed, one series."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share = share
+        self.failed = 0
+        self.hung = 0
+        self.script: list[str] = []  # these come first
+        self._chance = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def next(self) -> str:
+        with self._lock:
+            if self.script:
+                return self.script.pop(0)
+            if self._chance.random() >= self.share:
+                return ""
+            fault = self._chance.choice(["500", "503", "reset", "hang"])
+            if fault == "hang":
+                self.hung += 1
+            else:
+                self.failed += 1
+            return fault
 
 
 class Server(ThreadingHTTPServer):
@@ -68,6 +103,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.requests: list[str] = []
         self.agents: set[str] = set()
+        self.faults = Faults(0, 0)
+        self.answers: list[tuple[int, bytes]] = []  # sent first, instead of the truth
+        self.trickle = self.trickle_media = 0.0  # seconds between the bytes of an answer
         self.closing = threading.Event()
 
     @property
@@ -90,11 +128,46 @@ class Server(ThreadingHTTPServer):
             self.server_close()
 
 
+_ODD = {"half": b"{}", "nonsense": b'{"playabilityStatus": {"status": "OK"}, "videoDetails": {"videoId": [1]}}'}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+    server: Server
+
+    def misfortune(self) -> bool:
+        """Let this request come to grief, if it is its turn."""
+        fault = self.server.faults.next()
+        if self.server.answers:
+            status, body = self.server.answers.pop(0)
+            self.send(status, "text/plain", body)
+        elif fault == "hang":
+            self.server.closing.wait(60)
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            socket.socket.close(self.connection)
+        elif fault in _ODD:
+            self.send(200, "application/json", _ODD[fault])
+        elif fault:
+            self.send(int(fault), "text/plain", b"out of order")
+        else:
+            return False
+        return True
+
+    def write(self, body: bytes) -> None:
+        pause = self.server.trickle_media if self.path.startswith("/media/") else self.server.trickle
+        if not pause:
+            self.wfile.write(body)
+            return
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            if self.server.closing.wait(pause):
+                return
 
     def send(self, status: int, kind: str, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -104,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        self.write(body)
 
 
 class MusicBrainzServer(Server):
@@ -115,7 +188,6 @@ class MusicBrainzServer(Server):
         self.people = people
         self.page = page
         self.stalled = False
-        self.answers: list[tuple[int, bytes]] = []  # sent first, instead of the truth
 
 
 class _MusicBrainzHandler(Handler):
@@ -127,14 +199,18 @@ class _MusicBrainzHandler(Handler):
         if self.server.stalled:
             self.server.closing.wait(30)
             return
-        if self.server.answers:
-            status, body = self.server.answers.pop(0)
-            self.send(status, "text/plain", body)
+        if self.misfortune():
             return
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         if url.path == "/ws/2/artist/":
             body = self._artists(query["query"])
+        elif url.path.startswith("/ws/2/artist/"):
+            known = [person for person in self.server.people if url.path == f"/ws/2/artist/{person.id}"]
+            if not known:
+                self.send(404, "text/plain", b"")
+                return
+            body = self._artist(known[0])
         elif url.path == "/ws/2/release/":
             body = self._releases(query)
         else:
@@ -154,13 +230,22 @@ class _MusicBrainzHandler(Handler):
             if asked & set(re.findall(r"\w+", " ".join((person.name, *person.aliases)).lower()))
         ]
         found.sort(key=lambda person: -person.score)
-        items = "".join(
-            f'<artist id="{person.id}" ns2:score="{person.score}"><name>{escape(person.name)}</name><alias-list>'
-            + "".join(f"<alias>{escape(alias)}</alias>" for alias in person.aliases)
-            + "</alias-list></artist>"
-            for person in found
-        )
+        items = "".join(map(self._artist, found))
         return f'<artist-list count="{len(found)}" offset="0">{items}</artist-list>'
+
+    def _artist(self, person: Person) -> str:
+        aliases = "".join(f"<alias>{escape(alias)}</alias>" for alias in person.aliases)
+        begin, end = person.years
+        return (
+            f'<artist id="{person.id}" ns2:score="{person.score}"><name>{escape(person.name)}</name>'
+            + (f"<country>{person.country}</country>" if person.country else "")
+            + (f"<disambiguation>{escape(person.note)}</disambiguation>" if person.note else "")
+            + "<life-span>"
+            + (f"<begin>{begin}</begin>" if begin else "")
+            + (f"<end>{end}</end>" if end else "")
+            + "<ended>false</ended></life-span>"
+            + f"<alias-list>{aliases}</alias-list></artist>"
+        )
 
     def _releases(self, query: dict[str, str]) -> str:
         (person,) = [person for person in self.server.people if person.id == query["artist"]]
@@ -178,8 +263,10 @@ class _MusicBrainzHandler(Handler):
             + "</track-list></medium>"
             for i, songs in enumerate(release.media, 1)
         )
+        kinds = "".join(f"<secondary-type>{kind}</secondary-type>" for kind in release.kinds)
         return (
             f'<release id="{release.id}"><title>{escape(release.title)}</title><date>{release.date}</date>'
+            f"<release-group id='g'><secondary-type-list>{kinds}</secondary-type-list></release-group>"
             f'<medium-list count="{len(release.media)}">{media}</medium-list></release>'
         )
 
@@ -188,6 +275,7 @@ class _MusicBrainzHandler(Handler):
         isrcs = "".join(f"<isrc id={quoteattr(isrc)}/>" for isrc in song.isrcs)
         return (
             f'<recording id="{song.id}"><title>{escape(song.title)}</title>{length}'
+            + (f"<disambiguation>{escape(song.note)}</disambiguation>" if song.note else "")
             + ("<video>true</video>" if song.video else "")
             + f'<artist-credit><name-credit><artist id="{song.by or person.id}"><name>x</name></artist></name-credit>'
             f'</artist-credit><isrc-list count="{len(song.isrcs)}">{isrcs}</isrc-list></recording>'
@@ -205,6 +293,7 @@ class YouTubeServer(Server):
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.videos = {video.id: video for video in videos}
         self.ranges: list[str] = []
+        self.seen: list[Any] = []  # the headers of each small request
         self.cut = threading.Event()
 
     @property
@@ -218,6 +307,9 @@ class _YouTubeHandler(Handler):
     def do_POST(self) -> None:
         path = urlsplit(self.path).path
         self.server.requests.append(path)
+        self.server.seen.append(self.headers)
+        if self.misfortune():
+            return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         answer = {
             "/youtubei/v1/search": self._search,
@@ -228,11 +320,19 @@ class _YouTubeHandler(Handler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        if self.misfortune():
+            return
         video = self.server.videos[self.path.removeprefix("/media/")]
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
         assert asked
         self.server.ranges.append(asked[0])
+        if video.status:
+            self.send(video.status, "text/plain", b"")
+            return
         start, end = int(asked[1]), min(int(asked[2] or len(video.audio)), len(video.audio) - 1)
+        if start >= len(video.audio):
+            self.send(416, "text/plain", b"", Content_Range=f"bytes */{len(video.audio)}")
+            return
         body, cut = video.audio[start : end + 1], video.cut_at
         if cut:
             video.cut_at = 0
@@ -248,7 +348,8 @@ class _YouTubeHandler(Handler):
 
     def _search(self, asked: dict[str, Any]) -> dict[str, Any]:
         words = set(asked["query"].lower().split())
-        found = [video for video in self.server.videos.values() if words & set(video.title.lower().split())]
+        hits = {video.id: len(words & set(video.title.lower().split())) for video in self.server.videos.values()}
+        found = sorted((v for v in self.server.videos.values() if hits[v.id]), key=lambda video: -hits[video.id])
         renderers = [
             {
                 "videoRenderer": {
@@ -268,9 +369,10 @@ class _YouTubeHandler(Handler):
         video = self.server.videos[asked["videoId"]]
         if video.refusal:
             return {"playabilityStatus": {"status": "ERROR", "reason": video.refusal}}
+        address = f"https://{self.server.address}/media/{video.id}"
         sound = {
             "itag": 140,
-            "url": f"https://{self.server.address}/media/{video.id}",
+            **({"signatureCipher": urlencode({"s": "0", "url": address})} if video.locked else {"url": address}),
             "mimeType": 'audio/mp4; codecs="mp4a.40.2"',
             "bitrate": 128_000,
             "contentLength": str(len(video.audio)),

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from musicldm.crawl.catalog import Artist, Track, distinct, safe_name, words
+from musicldm.crawl.catalog import Artist, Track, Wishes, distinct, safe_name, songs
 from musicldm.crawl.settings import CrawlSettings, is_loopback
-from musicldm.crawl.youtube import THRESHOLD, score
+from musicldm.crawl.titles import song_title, title_marks, words
 from musicldm.errors import ConfigError
 
 ARTIST = Artist("a", "Sigur Rós")
 
 
-def track(title: str, seconds: float | None = 200.0, recording: str = "0123456789") -> Track:
-    return Track(recording, title, ARTIST, seconds)
+def track(title: str, seconds: float | None = 200.0, recording: str = "0123456789", *marks: str) -> Track:
+    return Track(recording, title, ARTIST, seconds, marks=frozenset(marks))
 
 
 @pytest.mark.parametrize(
@@ -48,29 +50,70 @@ def test_distinct_keeps_the_first_of_each_song() -> None:
     assert [song.recording for song in distinct(songs)] == ["1", "3", "5"]
 
 
+def test_one_isrc_is_one_song_and_a_live_take_is_another() -> None:
+    tracks = [
+        replace(track("Hello", 200.0, "1"), isrcs=("A", "B")),
+        replace(track("Hullo", 300.0, "2"), isrcs=("B",)),
+        track("Hello", 200.0, "3", "live"),
+        track("Hello (2011 remaster)", 201.0, "4"),
+        track("Hello (feat. Somebody)", 201.0, "5"),
+    ]
+    assert [song.recording for song in distinct(tracks)] == ["1", "3"]
+
+
+def test_what_is_not_asked_for_is_counted() -> None:
+    tracks = [
+        track("Studio", 200.0, "1"),
+        track("Studio", 200.0, "1", "compilation"),  # on a best-of as well
+        track("Stage", 200.0, "2", "live"),
+        track("Stage", 200.0, "2", "live", "compilation"),
+        track("Club", 200.0, "3", "remix"),
+        track("Only on the best-of", 200.0, "4", "compilation"),
+        track("Jingle", 9.0, "5"),
+        track("Suite", 3000.0, "6"),
+        track("Last", None, "7"),
+        track("Quiet", 200.0, "8", "acoustic"),
+    ]
+
+    def taken(**wishes: Any) -> tuple[str, dict[str, int]]:
+        found, others = songs(tracks, Wishes(**wishes))
+        return "".join(song.recording for song in found), dict(others)
+
+    assert taken() == ("15678", {"live": 1, "remix": 1, "compilation": 1})
+    assert taken(include=frozenset({"live", "remix", "compilation"})) == ("12345678", {})
+    assert taken(include=frozenset({"live"})) == ("125678", {"remix": 1, "compilation": 1})
+    assert taken(min_seconds=60, max_seconds=600)[0] == "178"
+    assert taken(limit=2)[0] == "15"
+    assert taken(limit=1, overrides={"4": "x"})[0] == "14"
+
+
 @pytest.mark.parametrize(
-    ("title", "channel", "seconds", "fits"),
+    ("title", "song", "marks"),
     [
-        ("Hoppípolla", "Sigur Ros - Topic", 201, True),
-        ("Sigur Rós - Hoppípolla [Official Video]", "somebody", 205, True),
-        ("Hoppípolla", "somebody", 200, False),  # nobody says who plays
-        ("Sigur Rós - Hoppípolla", "sigurros", 207, False),  # 3 % of 200 s are 6
-        ("Sigur Rós - Hoppípolla (1 hour)", "sigurros", 3600, False),
-        ("Sigur Rós - Sæglópur", "Sigur Rós", 200, False),
-        ("Sigur Rós - Hoppípolla", "Sigur Rós", None, False),
+        ("Live Forever", "Live Forever", set()),
+        ("Hello (live at the Forum)", "Hello (live at the Forum)", {"live"}),
+        ("Hello - Live", "Hello - Live", {"live"}),
+        ("Hello (Somebody remix)", "Hello (Somebody remix)", {"remix"}),
+        ("Hello (2011 Remaster)", "Hello", set()),
+        ("Hello - 2009 Remaster", "Hello", set()),
+        ("Hello feat. A & B", "Hello", set()),
+        ("Hello (feat. A) (live)", "Hello   (live)", {"live"}),
+        ("(Remastered)", "(Remastered)", set()),
+        ("Cover Me", "Cover Me", set()),
     ],
 )
-def test_score(title: str, channel: str, seconds: float | None, fits: bool) -> None:
-    assert (score(track("Hoppípolla"), title, channel, seconds) >= THRESHOLD) is fits
+def test_titles_and_their_remarks(title: str, song: str, marks: set[str]) -> None:
+    assert song_title(title) == song and title_marks(title) == marks
 
 
-def test_a_nearer_length_scores_higher() -> None:
-    far, near = (score(track("Heima", 100.0), "Heima", "Sigur Rós", seconds) for seconds in (103, 101))
-    assert THRESHOLD <= far < near < 1
-
-
-def test_an_unknown_length_is_made_up_for_by_words() -> None:
-    assert score(track("Heima", None), "Heima", "Sigur Rós - Topic", 321) >= THRESHOLD
+def test_settings_come_from_the_environment_and_options_go_before() -> None:
+    environment = {"MUSICLDM_TIMEOUT": "5", "MUSICLDM_TRIES": "7", "MUSICLDM_YOUTUBE_PAUSE": "30"}
+    settings = CrawlSettings.from_environment(environment, tries=2, jobs=None)
+    assert (settings.timeout, settings.tries, settings.youtube_pause, settings.jobs) == (5.0, 2, 30.0, 1)
+    assert settings.rate_limit == 1 << 20
+    for variable, value in [("TIMEOUT", "soon"), ("TIMEOUT", "0"), ("TIMEOUT", "nan"), ("YOUTUBE_PAUSE", "1")]:
+        with pytest.raises(ConfigError):
+            CrawlSettings.from_environment({f"MUSICLDM_{variable}": value})
 
 
 def test_only_loopback_may_be_asked_without_pauses() -> None:

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import typer
 from conftest import World
+from crawl_services import Person, Release, Song
 
-from musicldm.cli.crawl import artist_names, crawl
+from musicldm.cli.crawl import Retry, artist_names, crawl
+from musicldm.durable import locked
 from musicldm.errors import UsageError
 
 COMMAND = [sys.executable, "-m", "musicldm", "crawl"]
@@ -49,23 +52,37 @@ def test_from_names_to_files(world: World, environment: dict[str, str], tmp_path
     assert second.returncode == 1  # one name was left out
     answer = json.loads(second.stdout)
     assert (answer["songs"], answer["present"], answer["fetched"], answer["left_out"]) == (3, 3, [], [])
+    assert [name["message"] for name in answer["unknown"]] == ["MusicBrainz knows no artist 'Nobody'."]
     assert len(world.youtube.downloads) == 4
 
 
-def test_ctrl_c_loses_nothing(world: World, environment: dict[str, str], tmp_path: Path) -> None:
-    world.youtube.videos["vidmonday01"].cut_at = 4096
-    arguments = ["Glass Bells", "-o", str(tmp_path / "raw")]
+@pytest.mark.parametrize("jobs", ["1", "4"])
+def test_ctrl_c_loses_nothing(world: World, environment: dict[str, str], tmp_path: Path, jobs: str) -> None:
+    for video in world.youtube.videos.values():
+        if video.id != "vidgruen001":
+            video.audio += bytes(200_000)
+            video.cut_at = 100_000
+    out = tmp_path / "raw"
+    arguments = ["Glass Bells, Los Ríos", "-o", str(out), "--jobs", jobs]
     with subprocess.Popen(
         [*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:
         assert world.youtube.cut.wait(30)
+        while not list(out.rglob("Gr*.m4a")):
+            assert run.poll() is None
+            time.sleep(0.01)
+        start = time.monotonic()
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=10)
-    assert run.returncode == 130
+        _, told = run.communicate(timeout=10)
+    assert run.returncode == 130 and time.monotonic() - start < 5 and b"Traceback" not in told
+    for video in world.youtube.videos.values():
+        video.cut_at = 0
     again = command(environment, *arguments)
-    assert again.returncode == 0 and len(again.stdout.splitlines()) == 2
+    assert again.returncode == 0 and len(again.stdout.splitlines()) == 3
     assert "1 there already" in again.stderr
     assert world.youtube.downloads.count("/media/vidgruen001") == 1
+    for line in again.stdout.splitlines():
+        assert Path(line).read_bytes() in [video.audio for video in world.youtube.videos.values()]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +90,11 @@ def test_ctrl_c_loses_nothing(world: World, environment: dict[str, str], tmp_pat
     [
         (["Nobody"], 1, "knows no artist 'Nobody'"),
         ([" , "], 2, "No artist is named"),
+        (["@/no/such/file"], 2, "cannot be read"),
+        (["Los Ríos", "--include", "live,bootleg"], 2, "does not know bootleg"),
+        (["Los Ríos", "--rate-limit", "fast"], 2, "no number of bytes"),
+        (["Los Ríos", "--override", "x=https://example.org"], 2, "not RECORDING=URL"),
+        (["Los Ríos", "--override", "x=dQw4w9WgXcQ"], 2, "no recording of Los Ríos"),
         (["Los Ríos", "-o", "/proc/here"], 1, "Cannot write"),
     ],
 )
@@ -85,6 +107,38 @@ def test_one_sentence_for_each_mistake(
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert sentence in done.stderr and "Hint:" in done.stderr
+
+
+def test_a_crawl_that_is_shut_out_says_so_and_what_it_has(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    world.youtube.videos["vidseven001"].refusal = "Sign in to confirm you’re not a bot"
+    done = command(environment, "Glass Bells, Los Ríos", "-o", tmp_path, "--json")
+    assert (
+        done.returncode == 1 and "Error: YouTube has shut us out: Sign in" in done.stderr and "--cookies" in done.stderr
+    )
+    answer = json.loads(done.stdout)
+    assert len(answer["fetched"]) == 2 and "shut us out" in answer["stopped"]
+    assert [(row["songs"], row["fetched"], row["missing"]) for row in answer["counts"]] == [(3, 2, 1), (1, 0, 1)]
+
+
+def test_a_crawl_at_work_keeps_another_out(environment: dict[str, str], tmp_path: Path) -> None:
+    with locked(tmp_path):
+        done = command(environment, "Los Ríos", "-o", tmp_path)
+    assert done.returncode == 1 and "Another run is writing" in done.stderr
+
+
+def test_the_same_line_with_two_of_a_name(world: World, environment: dict[str, str], tmp_path: Path) -> None:
+    twin = Person("c0000000-0000-0000-0000-000000000003", "Los Ríos", country="MX", note="a trio")
+    world.musicbrainz.people.append(twin)
+    done = command(environment, "Glass Bells, Los Ríos", "-o", tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
+    assert "2 artists 'Los Ríos', each as likely; none is taken" in done.stderr
+    assert f"{twin.id}  Los Ríos (a trio, MX)" in done.stderr
+    assert command(environment, "Glass Bells, Los Ríos", "-o", tmp_path, "--strict").returncode == 1
+    assert command(environment, "Los Ríos", "-o", tmp_path).returncode == 1
+    chosen = command(environment, "b0000000-0000-0000-0000-000000000002", "-o", tmp_path)
+    assert chosen.returncode == 0 and "Agua Clara" in chosen.stdout
 
 
 def test_no_network_is_one_sentence(environment: dict[str, str], tmp_path: Path) -> None:
@@ -117,14 +171,42 @@ def test_partly_done_is_done_unless_strict(world: World, tmp_path: Path, capsys:
     world.youtube.videos["vidgruen001"].refusal = "This video is private"
     with pytest.raises(typer.Exit):  # nothing at all was had
         crawl(["Glass Bells"], tmp_path, limit=1)
-    crawl(["Glass Bells"], tmp_path, limit=2)
+    crawl(["Glass Bells"], tmp_path, limit=2, retry=Retry.refused)
     told = capsys.readouterr()
     assert told.out.count("\n") == 1 and "This video is private" in told.err and "1 left out" in told.err
     with pytest.raises(typer.Exit):
         crawl(["Glass Bells"], tmp_path, limit=2, strict=True)
+    assert "Given up by an earlier crawl and not tried again: 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_the_summary_counts_by_artist_and_reason(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    world.musicbrainz.people[0].releases.append(Release("r9", "Stage", "2001", [[Song("9", "Loud", 100.0)]], ("Live",)))
+    world.youtube.videos["vidmonday01"].refusal = "This video is private"
+    world.youtube.videos["vidseven001"].seconds = 90
+    crawl(["Glass Bells, Los Ríos"], tmp_path)
+    told = capsys.readouterr().err
+    cells = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in told.splitlines() if "│" in line]
+    assert cells == [["The Glass Bells", "3", "1", "0", "1", "1"], ["Los Ríos", "1", "1", "0", "0", "0"]]
+    assert "No match" in told and "Refused" in told and "Network failed" not in told
+    assert "Not asked for: 1 live." in told
 
 
 def test_names_may_hold_commas_in_quotes() -> None:
     assert artist_names(['"Tyler, the Creator", Björk', " AC/DC ,, "]) == ["Tyler, the Creator", "Björk", "AC/DC"]
     with pytest.raises(UsageError):
         artist_names(["", " , "])
+
+
+def test_names_come_from_files_too(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text('\ufeffBjörk\r\n\n"Tyler, the Creator", AC/DC\n', encoding="utf-8")
+    assert artist_names([f"@{file}", "Los Ríos", '"@onefive"']) == [
+        "Björk", "Tyler, the Creator", "AC/DC", "Los Ríos", "@onefive"
+    ]  # fmt: skip
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="no UTF-8"):
+        artist_names([f"@{file}"])

@@ -11,7 +11,7 @@ from crawl_services import MusicBrainzServer, Person, Release, Song
 
 from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.settings import CrawlSettings
-from musicldm.errors import NetworkError, NotFoundError
+from musicldm.errors import AmbiguousError, NetworkError, NotFoundError
 
 
 def album(number: int) -> Release:
@@ -25,6 +25,11 @@ PEOPLE = [
     Person("3", "Nirvana", score=60),
     Person("4", "Nirvana", score=80),
     Person("5", "AC/DC", score=50),
+    Person(
+        "11111111-aaaa-4000-8000-000000000001", "Doves", country="GB", years=("1998", ""), note="the band", score=98
+    ),
+    Person("11111111-aaaa-4000-8000-000000000002", "Doves", country="US", years=("1965-02", "1971"), score=100),
+    Person("11111111-aaaa-4000-8000-000000000003", "Doves", score=60),
     Person("6", "Prolific", releases=[album(number) for number in range(23)]),
 ]
 
@@ -53,6 +58,37 @@ def test_a_stranger_is_not_found_and_the_hint_names_the_nearest(settings: CrawlS
     assert "Nirvana UK" in caught.value.hint
     with pytest.raises(NotFoundError, match="no artist"):
         MusicBrainz(settings).find_artist('Zzz +-&|!(){}[]^"~*?:\\/ AND')
+
+
+def test_where_two_are_as_likely_none_is_taken(settings: CrawlSettings) -> None:
+    with pytest.raises(AmbiguousError, match=r"2 artists 'Doves'.*none is taken") as caught:
+        MusicBrainz(settings).find_artist("Doves")
+    assert caught.value.hint.splitlines()[1:] == [
+        "  11111111-aaaa-4000-8000-000000000002  Doves (US, 1965–1971)",
+        "  11111111-aaaa-4000-8000-000000000001  Doves (the band, GB, 1998–)",
+    ]
+
+
+@pytest.mark.parametrize("form", ["{}", "https://musicbrainz.org/artist/{}"])
+def test_an_id_instead_of_a_name(settings: CrawlSettings, form: str) -> None:
+    artist = MusicBrainz(settings).find_artist(form.format("11111111-AAAA-4000-8000-000000000002"))
+    assert (artist.id, artist.note) == ("11111111-aaaa-4000-8000-000000000002", "US, 1965–1971")
+    with pytest.raises(NotFoundError, match="has nothing under"):
+        MusicBrainz(settings).find_artist(form.format("11111111-aaaa-4000-8000-000000000009"))
+
+
+def test_marks_come_from_release_groups_titles_and_notes(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    server.people = [
+        Person("9", "Marked", releases=[
+            Release("r1", "On stage", "2001", [[Song("1", "A", 100.0)]], kinds=("Live", "Compilation")),
+            Release("r2", "In the club", "2002", [[Song("2", "B", 100.0)]], kinds=("DJ-mix",)),
+            Release("r3", "Plain", "2003", [[Song("3", "C (live)", 100.0), Song("4", "D", 100.0, note="live, 1999")]]),
+            Release("r4", "Plain", "2004", [[Song("5", "Live Wire", 100.0)]], kinds=("Soundtrack",)),
+        ])
+    ]  # fmt: skip
+    service = MusicBrainz(settings)
+    marks = [set(track.marks) for track in service.tracks(service.find_artist("Marked"))]
+    assert marks == [{"live", "compilation"}, {"remix"}, {"live"}, {"live"}, set()]
 
 
 def test_all_pages_and_all_media(server: MusicBrainzServer, settings: CrawlSettings) -> None:
@@ -106,6 +142,16 @@ def test_a_stalled_service_is_given_up(server: MusicBrainzServer, settings: Craw
     assert time.monotonic() - start < 3
     server.stalled = False
     assert MusicBrainz(settings).find_artist("Prolific").id == "6"  # the lock inside the library is free again
+
+
+def test_a_service_that_drips_is_given_up(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    server.trickle = 0.05
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match=r"not wholly within 0\.6 s"):
+        MusicBrainz(replace(settings, timeout=0.1, tries=1)).find_artist("Prolific")
+    assert time.monotonic() - start < 5
+    server.trickle = 0.0
+    assert MusicBrainz(settings).find_artist("Prolific").id == "6"
 
 
 def test_no_network(settings: CrawlSettings, fence: list[str]) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import World
+from crawl_services import Release, Song, Video
 
 from musicldm.crawl import run
-from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH
-from musicldm.errors import NetworkError, NotFoundError, OutputError
+from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Wishes
+from musicldm.crawl.settings import CrawlSettings
+from musicldm.durable import locked
+from musicldm.errors import BlockedError, ConfigError, NotFoundError, OutputError, UsageError
 
 GLASS = "The Glass Bells"
 
 
-def crawl(world: World, out: Path, *names: str, limit: int | None = None) -> run.Outcome:
-    return run.fetch(run.plan(names or (GLASS,), out, world.settings, limit), world.settings)
+def crawl(world: World, out: Path, *names: str, settings: CrawlSettings | None = None, **wishes: Any) -> run.Outcome:
+    settings = settings or world.settings
+    return run.fetch(run.plan(names or (GLASS,), out, settings, Wishes(**wishes)), settings)
 
 
 def catalog(out: Path) -> dict[str, dict[str, Any]]:
@@ -29,7 +34,8 @@ def catalog(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def files(out: Path) -> set[str]:
-    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    return found - {".lock"}
 
 
 def test_songs_are_fetched_as_they_are_with_their_provenance(world: World, tmp_path: Path, song: bytes) -> None:
@@ -38,18 +44,18 @@ def test_songs_are_fetched_as_they_are_with_their_provenance(world: World, tmp_p
     folder = tmp_path / GLASS
     assert files(tmp_path) == {
         "catalog.jsonl",
-        f"{GLASS}/Grün [10000000].m4a",
-        f"{GLASS}/Blue Monday Morning [20000000].m4a",
-        f"{GLASS}/Seven_Eleven_ [30000000].m4a",
+        f"{GLASS}/Grün [10000000-1].m4a",
+        f"{GLASS}/Blue Monday Morning [20000000-1].m4a",
+        f"{GLASS}/Seven_Eleven_ [30000000-1].m4a",
     }
-    assert (folder / "Grün [10000000].m4a").read_bytes() == song
-    assert (folder / "Seven_Eleven_ [30000000].m4a").read_bytes() == song + b"\0" * 9
+    assert (folder / "Grün [10000000-1].m4a").read_bytes() == song
+    assert (folder / "Seven_Eleven_ [30000000-1].m4a").read_bytes() == song + b"\0" * 9
     record = catalog(tmp_path)["Grün"]
     assert record["status"] == FETCHED and record["reason"] == ""
-    assert record["path"] == f"{GLASS}/Grün [10000000].m4a"
+    assert record["path"] == f"{GLASS}/Grün [10000000-1].m4a"
     assert (record["recording"], record["artist"], record["seconds"]) == ("10000000-1", GLASS, 201)
     assert record["score"] > 0.9 and record["chosen"]["id"] == "vidgruen001"
-    assert record["runner_up"]["id"] == "vidgruenliv" and record["runner_up"]["score"] == 0
+    assert record["runner_up"]["id"] != "vidgruen001" and record["runner_up"]["score"] == 0
     provenance = record["provenance"]
     assert provenance["musicbrainz"] == {
         "recording": "10000000-1",
@@ -75,21 +81,25 @@ def test_the_second_run_fetches_what_is_missing(world: World, tmp_path: Path) ->
     asked = len(world.youtube.requests)
     assert not crawl(world, tmp_path, limit=2).fetched
     assert len(world.youtube.requests) == asked
-    (tmp_path / GLASS / "Grün [10000000].m4a").unlink()
+    (tmp_path / GLASS / "Grün [10000000-1].m4a").unlink()
     assert [record["title"] for record in crawl(world, tmp_path).fetched] == ["Grün", "Seven/Eleven: .."]
 
 
-def test_a_refused_song_is_recorded_and_tried_again(world: World, tmp_path: Path) -> None:
+def test_a_refused_song_is_kept_until_it_is_asked_for_again(world: World, tmp_path: Path) -> None:
     video = world.youtube.videos["vidmonday01"]
     video.refusal = "This video is not available"
     outcome = crawl(world, tmp_path)
     assert len(outcome.fetched) == 2
     record = catalog(tmp_path)["Blue Monday Morning"]
-    assert (record["status"], record["path"]) == (FAILED, None)
+    assert (record["status"], record["path"]) == (REFUSED, None)
     assert record["reason"] == "This video is not available" and record["chosen"]["id"] == "vidmonday01"
     video.refusal = ""
-    assert [record["title"] for record in crawl(world, tmp_path).fetched] == ["Blue Monday Morning"]
-    assert catalog(tmp_path)["Blue Monday Morning"]["status"] == FETCHED
+    asked = len(world.youtube.requests)
+    again = crawl(world, tmp_path)
+    assert [kept["title"] for kept in again.kept] == ["Blue Monday Morning"] and not again.left_out
+    assert len(world.youtube.requests) == asked
+    (retried,) = crawl(world, tmp_path, retry=frozenset({REFUSED})).fetched
+    assert retried["title"] == "Blue Monday Morning" and (tmp_path / retried["path"]).is_file()
 
 
 def test_what_does_not_fit_is_not_taken(world: World, tmp_path: Path) -> None:
@@ -110,22 +120,31 @@ def test_an_unknown_artist_stops_nobody_else(world: World, tmp_path: Path) -> No
         run.plan(["Nobody", "No one"], tmp_path, world.settings)
 
 
-def test_a_cut_download_is_taken_up_where_it_stopped(world: World, tmp_path: Path, song: bytes) -> None:
-    world.youtube.videos["vidgruen001"].cut_at = 4096
-    patience = replace(world.settings, timeout=0.5)
-    plan = run.plan([GLASS], tmp_path, patience, limit=1)
-    (record,) = run.fetch(plan, patience).fetched
-    assert (tmp_path / record["path"]).read_bytes() == song
+def test_a_cut_download_is_taken_up_where_it_stopped(world: World, tmp_path: Path) -> None:
+    video = world.youtube.videos["vidgruen001"]
+    video.audio += bytes(200_000)
+    video.cut_at = 100_000
+    (record,) = crawl(world, tmp_path, limit=1, settings=replace(world.settings, timeout=0.5)).fetched
+    assert (tmp_path / record["path"]).read_bytes() == video.audio
     starts = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in world.youtube.ranges]
-    assert starts[0] == 0 and 0 < starts[1] <= 4096
+    assert starts[0] == 0 and 0 < starts[1] <= 100_000
+
+
+@pytest.mark.parametrize("name", ["vidgruen001.140.m4a", "vidgruen001.140.m4a.part"])
+def test_a_kill_after_the_last_byte_loses_nothing(world: World, tmp_path: Path, song: bytes, name: str) -> None:
+    folder = tmp_path / ".tmp-youtube"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(song)
+    (record,) = crawl(world, tmp_path, limit=1).fetched
+    assert (tmp_path / record["path"]).read_bytes() == song and not folder.exists()
 
 
 def test_a_network_that_went_away_ends_the_crawl(world: World, tmp_path: Path) -> None:
     gone = replace(world.settings, youtube="127.0.0.1:9")
-    with pytest.raises(NetworkError, match="3 songs in a row"):
-        run.fetch(run.plan([GLASS, "Los Ríos"], tmp_path, gone), gone)
+    outcome = crawl(world, tmp_path, GLASS, "Los Ríos", settings=gone)
+    assert outcome.stopped is not None and "3 songs in a row" in outcome.stopped.message
     assert {record["status"] for record in catalog(tmp_path).values()} == {FAILED}
-    assert len(crawl(world, tmp_path, GLASS, "Los Ríos").fetched) == 4
+    assert len(crawl(world, tmp_path, GLASS, "Los Ríos").fetched) == 4  # at once: the network may be back
 
 
 def test_a_folder_that_cannot_be_written(world: World, tmp_path: Path) -> None:
@@ -139,3 +158,230 @@ def test_nothing_is_printed(world: World, tmp_path: Path, capfd: pytest.CaptureF
     crawl(world, tmp_path)
     assert capfd.readouterr() == ("", "")
     assert os.listdir(tmp_path / GLASS)
+
+
+def test_an_override_is_fetched_whatever_its_score(world: World, tmp_path: Path) -> None:
+    crawl(world, tmp_path)
+    old = tmp_path / catalog(tmp_path)["Grün"]["path"]
+    wish = {"10000000-1": "vidagua0001"}
+    (record,) = crawl(world, tmp_path, overrides=wish).fetched
+    assert record["override"] and record["score"] == 0 and record["provenance"]["source_id"] == "vidagua0001"
+    assert (tmp_path / record["path"]) == old
+    assert old.read_bytes() == world.youtube.videos["vidagua0001"].audio
+    asked = len(world.youtube.requests)
+    assert not crawl(world, tmp_path, overrides=wish).fetched  # it is there
+    assert len(world.youtube.requests) == asked
+    world.youtube.videos["vidmonday01"].refusal = "This video is private"
+    (refused,) = crawl(world, tmp_path, overrides={"10000000-1": "vidmonday01"}).left_out
+    assert refused["status"] == REFUSED and catalog(tmp_path)["Grün"] == record  # what was there stays
+    with pytest.raises(UsageError, match="no recording of The Glass Bells"):
+        crawl(world, tmp_path, overrides={"40000000-1": "vidagua0001"})
+
+
+def test_an_override_reaches_what_was_not_asked_for_and_has_no_match(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidseven001"].title = "Something else"
+    outcome = crawl(world, tmp_path, limit=1, overrides={"30000000-1": "vidseven001"})
+    assert {record["title"] for record in outcome.fetched} == {"Grün", "Seven/Eleven: .."}
+
+
+def test_only_creative_commons(world: World, tmp_path: Path) -> None:
+    outcome = crawl(world, tmp_path, only_cc=True)
+    assert [record["title"] for record in outcome.fetched] == ["Grün"]
+    record = catalog(tmp_path)["Blue Monday Morning"]
+    assert record["status"] == UNLICENSED and "not marked as Creative Commons" in record["reason"]
+    assert world.youtube.downloads == ["/media/vidgruen001"]  # the others were not so much as begun
+    assert len(crawl(world, tmp_path, only_cc=True).kept) == 2
+    assert len(crawl(world, tmp_path).fetched) == 2  # a crawl that does not mind takes them
+    assert crawl(world, tmp_path, only_cc=True).plan.unlicensed == 2
+
+
+def test_another_video_is_tried_where_the_first_is_refused(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidgruen001"].refusal = "This video is private"
+    second = Video("vidgruen002", "Grün", "The Glass Bells", 202, b"sound")
+    world.youtube.videos[second.id] = second
+    (record,) = crawl(world, tmp_path, limit=1).fetched
+    assert record["chosen"]["id"] == "vidgruen002" and record["runner_up"]["id"] == "vidgruen001"
+    assert (tmp_path / record["path"]).read_bytes() == b"sound"
+
+
+def test_no_two_songs_are_the_same_video(world: World, tmp_path: Path) -> None:
+    person = world.musicbrainz.people[0]
+    person.releases = [
+        Release("r9", "Twins", "1990", [[Song("70000000-1", "Grün", 198.5), Song("70000000-2", "Grün", 202.5)]])
+    ]
+    outcome = crawl(world, tmp_path, settings=replace(world.settings, jobs=2))
+    (one,), (other,) = outcome.fetched, outcome.left_out
+    assert one["chosen"]["id"] == "vidgruen001" and other["status"] == NO_MATCH
+    assert f"already the recording {one['recording']}" in other["reason"]
+
+
+def test_a_recording_that_was_fetched_stands_for_its_song(world: World, tmp_path: Path) -> None:
+    crawl(world, tmp_path)
+    world.musicbrainz.people[0].releases.append(
+        Release("r0", "Demo tape", "1980", [[Song("00000000-9", "Grün", 200.5)]])  # an earlier twin turns up
+    )
+    outcome = crawl(world, tmp_path)
+    assert not outcome.fetched and len(outcome.plan.present) == 3
+
+
+@pytest.mark.parametrize("sign", ["the sentence", "429", "403"])
+def test_the_crawl_stops_at_the_first_sign_of_being_shut_out(world: World, tmp_path: Path, sign: str) -> None:
+    crawl(world, tmp_path, limit=1)
+    asked = len(world.youtube.requests)
+    if sign == "the sentence":
+        for video in world.youtube.videos.values():
+            video.refusal = "Sign in to confirm you’re not a bot. This helps protect our community."
+    else:
+        world.youtube.answers = [(int(sign), b"")] * 10
+    outcome = crawl(world, tmp_path, GLASS, "Los Ríos")
+    assert isinstance(outcome.stopped, BlockedError) and "shut us out" in outcome.stopped.message
+    assert not outcome.fetched and not outcome.left_out
+    assert len(world.youtube.requests) <= asked + 3
+    assert list(catalog(tmp_path)) == ["Grün"]  # the others count as not tried
+    assert [row["missing"] for row in outcome.counts()] == [2, 1]
+    world.youtube.answers = []
+    for video in world.youtube.videos.values():
+        video.refusal = ""
+    assert len(crawl(world, tmp_path, GLASS, "Los Ríos").fetched) == 3
+
+
+def test_a_question_of_age_is_no_sign(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidgruen001"].refusal = "Sign in to confirm your age"
+    outcome = crawl(world, tmp_path)
+    assert outcome.stopped is None and catalog(tmp_path)["Grün"]["status"] == REFUSED
+
+
+def test_one_download_that_is_forbidden_is_no_sign(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidgruen001"].status = 403
+    outcome = crawl(world, tmp_path)
+    assert outcome.stopped is None and len(outcome.fetched) == 2
+    assert catalog(tmp_path)["Grün"]["status"] == FAILED and "403" in catalog(tmp_path)["Grün"]["reason"]
+
+
+@pytest.mark.parametrize("what", ["search", "player", "next"])
+def test_a_server_error_is_no_refusal(world: World, tmp_path: Path, what: str) -> None:
+    before = {"search": 0, "next": 1, "player": 2}[what]
+    world.youtube.faults.script = [""] * before + ["503"] * world.settings.tries
+    (record,) = crawl(world, tmp_path, limit=1).left_out
+    assert record["status"] == FAILED and "503" in record["reason"]
+    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
+
+
+def test_a_server_that_drips_is_given_up(world: World, tmp_path: Path) -> None:
+    impatient = replace(world.settings, timeout=0.3, tries=1)
+    plan = run.plan([GLASS], tmp_path, impatient, Wishes(limit=1))
+    world.youtube.trickle = 0.1
+    start = time.monotonic()
+    (record,) = run.fetch(plan, impatient).left_out
+    assert record["status"] == FAILED and "within" in record["reason"]
+    world.youtube.trickle, world.youtube.trickle_media = 0.0, 0.1
+    (record,) = run.fetch(plan, impatient).left_out
+    assert record["status"] == FAILED and "within" in record["reason"]
+    assert time.monotonic() - start < 10
+    world.youtube.trickle_media = 0.0
+    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
+
+
+def test_what_youtube_locks_behind_javascript_is_refused_with_a_hint(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidgruen001"].locked = True
+    (record,) = crawl(world, tmp_path, limit=1).left_out
+    assert record["status"] == REFUSED and "JavaScript runtime" in record["reason"]
+
+
+@pytest.mark.parametrize("before", [0, 1])  # the search, and what names the licence
+def test_half_an_answer_is_not_nothing(world: World, tmp_path: Path, before: int) -> None:
+    world.youtube.faults.script = [""] * before + ["half"] * world.settings.tries
+    (record,) = crawl(world, tmp_path, limit=1).left_out
+    assert record["status"] == FAILED and "half an answer" in record["reason"]
+    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
+
+
+def test_an_answer_that_makes_no_sense_costs_one_song(world: World, tmp_path: Path) -> None:
+    world.youtube.faults.script = ["", "", "nonsense"]
+    outcome = crawl(world, tmp_path)
+    assert len(outcome.fetched) == 2 and outcome.stopped is None
+    (record,) = outcome.left_out
+    assert record["status"] == REFUSED and "stumbles" in record["reason"]
+
+
+def test_entries_that_are_no_videos_are_passed_over(world: World, tmp_path: Path) -> None:
+    world.youtube.videos = {"": Video("", "Grün", GLASS, 200, b""), **world.youtube.videos}
+    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
+
+
+def test_several_at_a_time_lose_and_mix_up_nothing(world: World, tmp_path: Path) -> None:
+    outcome = crawl(world, tmp_path, GLASS, "Los Ríos", settings=replace(world.settings, jobs=4))
+    assert len(outcome.fetched) == 4
+    for record in outcome.fetched:
+        video = world.youtube.videos[record["chosen"]["id"]]
+        assert (tmp_path / record["path"]).read_bytes() == video.audio and record["seconds"] == video.seconds
+
+
+def test_pauses_count_over_all_threads(world: World, tmp_path: Path) -> None:
+    unhurried = replace(world.settings, jobs=4, youtube_pause=0.3)
+    start = time.monotonic()
+    assert len(crawl(world, tmp_path, GLASS, "Los Ríos", settings=unhurried).fetched) == 4
+    assert time.monotonic() - start >= 3 * 0.3
+
+
+def test_a_download_keeps_to_its_rate(world: World, tmp_path: Path) -> None:
+    world.youtube.videos["vidgruen001"].audio += bytes(300_000)
+    start = time.monotonic()
+    crawl(world, tmp_path, limit=1, settings=replace(world.settings, rate_limit=200_000.0))
+    assert time.monotonic() - start >= 1
+
+
+def test_one_crawl_at_a_time(world: World, tmp_path: Path) -> None:
+    plan = run.plan([GLASS], tmp_path, world.settings)
+    with locked(tmp_path), pytest.raises(OutputError, match="Another run"):
+        run.fetch(plan, world.settings)
+    assert not world.youtube.requests
+
+
+def test_cookies_are_sent_and_their_file_stays_as_it_is(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "cookies.txt"
+    text = "# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tTRUE\t0\tSID\tsesame\n"
+    file.write_text(text)
+    crawl(world, tmp_path / "out", limit=1, settings=replace(world.settings, cookies=str(file), jobs=2))
+    assert any("SID=sesame" in (headers["Cookie"] or "") for headers in world.youtube.seen)
+    assert file.read_text() == text
+    file.write_text("no cookies at all\n")
+    with pytest.raises(ConfigError, match="no file of cookies"):
+        crawl(world, tmp_path / "out", settings=replace(world.settings, cookies=str(file)))
+
+
+def test_two_recordings_never_share_a_file(world: World, tmp_path: Path) -> None:
+    person = world.musicbrainz.people[0]
+    one, two = "12345678-0000-4000-8000-000000000001", "12345678-0000-4000-8000-000000000002"
+    person.releases = [Release("r9", "Twins", "1990", [[Song(one, "GRÜN", 200.0), Song(two, "Grün", 300.0)]])]
+    world.youtube.videos["vidgruen002"] = Video("vidgruen002", "Grün", GLASS, 300, b"another")
+    outcome = crawl(world, tmp_path)
+    assert (
+        len({record["path"].casefold() for record in outcome.fetched}) == 2 == len(files(tmp_path) - {"catalog.jsonl"})
+    )
+
+
+def test_titles_from_hell_stay_in_their_folder(world: World, tmp_path: Path) -> None:
+    titles = [
+        "../../../escape",
+        "/etc/passwd",
+        "x" * 300,
+        "two\nlines",
+        "🎵🎶 " * 60,
+        "CON",
+        "..",
+        ".hidden",
+        "a\\b:c*?",
+    ]
+    world.musicbrainz.people[0].name = "../Bells"
+    songs = [Song(f"5000000{k}-1", title, 100.0 + 10 * k) for k, title in enumerate(titles)]
+    world.musicbrainz.people[0].releases = [Release("r9", "Hell", "1990", [songs])]
+    videos = [Video(f"vidhell000{k}", song.title, "Bells", 100 + 10 * k, b"%d" % k) for k, song in enumerate(songs)]
+    world.youtube.videos = {video.id: video for video in videos}
+    overrides = {song.id: video.id for song, video in zip(songs, videos, strict=True)}
+    outcome = crawl(world, tmp_path / "a" / "out", "../Bells", overrides=overrides)
+    assert len(outcome.fetched) == len(titles)
+    out = (tmp_path / "a" / "out").resolve()
+    paths = [(out / record["path"]).resolve() for record in outcome.fetched]
+    assert all(path.is_file() and path.parent.parent == out for path in paths) and len(set(paths)) == len(titles)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

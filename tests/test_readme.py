@@ -1,0 +1,54 @@
+"""README cannot promise what is not there: its options exist, and its tables are those that the commands print."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from musicldm.cli.app import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
+COMMANDS = typer.main.get_command(app).commands
+
+
+def options(verb: str) -> set[str]:
+    return {name for parameter in COMMANDS[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize("title", [title for title in SECTIONS if title.split()[0] in COMMANDS])
+def test_every_option_that_a_section_names_exists(title: str) -> None:
+    verbs = [word for word in title.split() if word in COMMANDS]
+    code = " ".join(re.findall(r"```.*?```|`[^`]+`", SECTIONS[title], re.DOTALL))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
+    assert named and named <= set().union(*map(options, verbs))
+
+
+def test_every_verb_has_a_section() -> None:
+    assert {word for title in SECTIONS for word in title.split()} >= set(COMMANDS) - {"demo"}
+
+
+def test_preprocess_prints_the_table_that_stands_here(songs: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "raw"
+    shutil.copytree(songs, raw)
+    first, second = sorted(raw.rglob("*.wav"))[:2]
+    shutil.copy(first, raw / "copy.wav")
+    second.write_bytes(second.read_bytes()[:99999])
+    (shown,) = re.findall(r"^\$ (musicldm preprocess .*?)\n(.*?)```", SECTIONS["preprocess"], re.MULTILINE | re.DOTALL)
+    command = [sys.executable, "-m", *shown[0].split()]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0
+
+    def shape(text: str) -> list[str]:
+        """Without numbers, names of files and alignment, each kind of line once."""
+        text = re.sub(r"Left out .*?: (It is truncated|the same audio as).*", r"Left out: \1", text)
+        lines = [" ".join(re.sub(r"[\d.]+", "0", line).split()) for line in text.splitlines()]
+        return list(dict.fromkeys(lines))
+
+    assert shape(done.stdout) == shape(shown[1])
