@@ -1,8 +1,8 @@
 """How fast and how clean is preprocess beside ffmpeg and pydub? `python benchmarks/preprocess.py FOLDER`
 
-Three tables. Speed: hours of music a minute over the files in FOLDER, ours and ffmpeg's in turn with as many
-processes, as ratios of one run. Where our time goes: processor seconds on the longest file. Quality: tones above the new
-Nyquist frequency that are left, tones below it that are changed, and the level of a stereo file's mono.
+Three tables. Speed: hours of music a minute over the files in FOLDER, ours and ffmpeg's in turn with as many processes,
+as ratios of one run. Where our time goes: processor seconds on the longest file. Quality: tones above the new Nyquist
+frequency that are left, tones below it that are changed, and the level of a stereo file's mono.
 """
 
 from __future__ import annotations

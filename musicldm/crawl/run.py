@@ -6,7 +6,6 @@ goes on with what is missing.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -39,7 +38,7 @@ from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.pace import Pace, Stopped
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.youtube import THRESHOLD, TOOL, Candidate, Video, YouTube, candidate
-from musicldm.durable import TEMPORARY, Journal, cannot_write, flush, locked, make_folder
+from musicldm.durable import TEMPORARY, Journal, flush, locked, make_folder, move
 from musicldm.errors import BlockedError, MusicLDMError, NetworkError, NotFoundError, RefusedError, UsageError
 from musicldm.progress import Progress, silent
 
@@ -404,14 +403,6 @@ def _keep(result: _Result, catalog: Journal, out: Path) -> None:
     if there is not None:
         there.unlink()
     catalog.append(record)
-    _move(result.file, out / record["path"])
-
-
-def _move(file: Path, target: Path) -> None:
-    """Put a finished download into its place, durably; the name appears only when the file is whole."""
+    target = out / record["path"]
     make_folder(target.parent)
-    try:
-        os.replace(file, target)
-        flush(target.parent)
-    except OSError as error:
-        raise cannot_write(target, error) from error
+    move(result.file, target)

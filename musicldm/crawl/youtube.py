@@ -293,7 +293,7 @@ class YouTube:
         if re.search(_SHUT_OUT, text, re.IGNORECASE):
             raise _blocked(text) from error
         for cause in _causes(error):
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if isinstance(cause, OSError) and cause.errno in _OUR_DISK:
                 raise cannot_write(self.folder, cause) from error
         if "Incomplete data received" in text:
             raise NetworkError(f"YouTube sent half an answer: {text}") from error
@@ -317,6 +317,9 @@ def candidate(track: Track, id: str, title: str, channel: str, seconds: float | 
 
 # How yt-dlp says that a video has formats, none of which it can take.
 _NO_SOUND = r"requested format is not available|only images are available|no video formats found"
+
+# Errors of the place where downloads go, not of the network.
+_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 
 # How yt-dlp says that it is not this video but us whom YouTube does not want.
 _SHUT_OUT = r"not a bot|rate-limited|captcha|IP is likely being blocked"

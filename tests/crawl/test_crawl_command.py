@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -126,6 +127,20 @@ def test_a_crawl_at_work_keeps_another_out(environment: dict[str, str], tmp_path
     with locked(tmp_path):
         done = command(environment, "Los Ríos", "-o", tmp_path)
     assert done.returncode == 1 and "Another run is writing" in done.stderr
+
+
+def small_files_only() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+def test_a_full_disk_ends_the_crawl_with_one_sentence_and_blames_no_song(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    line = [*COMMAND, "Glass Bells", "-o", str(tmp_path / "raw")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, preexec_fn=small_files_only)
+    assert done.returncode == 1 and "Error: Cannot write" in done.stderr and "Hint:" in done.stderr
+    assert not list((tmp_path / "raw").glob("catalog.jsonl"))
+    assert len(command(environment, "Glass Bells", "-o", tmp_path / "raw").stdout.splitlines()) == len(world.songs)
 
 
 def test_the_same_line_with_two_of_a_name(world: World, environment: dict[str, str], tmp_path: Path) -> None:
