@@ -25,8 +25,8 @@ def options(verb: str) -> set[str]:
 @pytest.mark.parametrize("title", [title for title in SECTIONS if title.split()[0] in COMMANDS])
 def test_every_option_that_a_section_names_exists(title: str) -> None:
     verbs = [word for word in title.split() if word in COMMANDS]
-    code = " ".join(re.findall(r"```.*?```|`[^`]+`", SECTIONS[title], re.DOTALL))
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
+    code = re.findall(r"^(?:\$ )?(musicldm .*)|`(--[^`]+|musicldm [^`]+)`", SECTIONS[title], re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", " ".join(map(" ".join, code))))
     assert named and named <= set().union(*map(options, verbs))
 
 

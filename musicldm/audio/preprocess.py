@@ -111,7 +111,7 @@ def preprocess(
             _sweep(out)
         ledger.hold_out()
 
-    summary = ledger.summary(found, tasks)
+    summary = ledger.summary(found)
     if not summary.tracks:
         reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
         raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
@@ -225,6 +225,7 @@ class _Ledger:
         self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
         self.catalog = _read_catalog(source)
         self.skipped = 0
+        self.tried: list[str] = []
         self.failed: dict[str, str] = {}
 
     # Before the work.
@@ -303,6 +304,7 @@ class _Ledger:
             self.journal.append(before | {"source_file": _as_dict(task.source)})
             self.skipped += 1
             return
+        self.tried.append(task.name)
         if before:
             self._retire(before)
         record: dict[str, Any] = {
@@ -407,9 +409,9 @@ class _Ledger:
     def _tracks(self) -> list[dict[str, Any]]:
         return [self.journal.records[name] for name in self.kept.values()]
 
-    def summary(self, found: int, tasks: list[_Task]) -> Summary:
+    def summary(self, found: int) -> Summary:
         tracks = self._tracks()
-        records = [self.journal.records[task.name] for task in tasks]
+        records = [self.journal.records[name] for name in self.tried]
         prepared = [record for record in records if record["status"] == "done"]
         wanted = self.settings.loudness
         return Summary(

@@ -140,6 +140,48 @@ def test_what_is_done_is_skipped(source, out):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")} == times
 
 
+def test_sources_are_known_by_their_content_not_by_their_dates(source, out, encode, tone, tmp_path):
+    preprocess(source, out, PrepareSettings())
+    before = snapshot(out)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(source, moved)  # with other dates
+    for _ in range(2):
+        summary = preprocess(moved, out, PrepareSettings())
+        assert (summary.prepared, summary.prepared_hours, summary.skipped, summary.tracks) == (0, 0, 3, 3)
+    path = moved / "'quoted' \U0001f3b5.flac"
+    dates = path.stat()
+    path.write_bytes(encode(tmp_path / "other.flac", np.concatenate([tone(501), tone(601)])).read_bytes())
+    os.utime(path, ns=(dates.st_atime_ns, dates.st_mtime_ns))  # another sound under the same date
+    assert preprocess(moved, out, PrepareSettings()).prepared == 1
+    assert {name for name, data in snapshot(out).items() if data != before[name]} == {"'quoted' \U0001f3b5.wav"}
+
+
+def test_of_two_of_a_kind_the_other_takes_its_place_when_one_changes(tmp_path, out, tone, encode):
+    source = tmp_path / "in"
+    for name in ("a.wav", "b.wav"):
+        encode(source / name, tone(500))
+    assert preprocess(source, out, PrepareSettings()).duplicates == {"b.wav": "a.wav"}
+    encode(source / "a.wav", tone(600))
+    summary = preprocess(source, out, PrepareSettings())
+    assert (summary.tracks, summary.prepared, summary.duplicates) == (2, 2, {})
+
+
+def test_a_track_without_source_stays_unless_it_is_of_another_kind(source, out):
+    preprocess(source, out, PrepareSettings())
+    (source / "B-side" / "deep" / "-rf.m4a").unlink()
+    assert preprocess(source, out, PrepareSettings()).tracks == 3
+    summary = preprocess(source, out, PrepareSettings(sample_rate=8000))
+    assert {track.sample_rate for track in read_tracks(out)} == {8000} and summary.tracks == 2
+    assert summary.failed == {"B-side/deep/-rf.m4a": "Its source is gone, and it was prepared with other settings."}
+
+
+def test_another_format_takes_the_place_of_the_first(source, out):
+    preprocess(source, out, PrepareSettings())
+    assert preprocess(source, out, PrepareSettings(format="flac")).prepared == 3
+    assert not snapshot(out) and len(list(out.rglob("*.flac"))) == 3
+    assert all(track.read(0, 100).shape == (1, 100) for track in read_tracks(out))
+
+
 def test_what_changed_is_done_again(source, out, tone, encode):
     preprocess(source, out, PrepareSettings())
     encode(source / "B-side" / "deep" / "-rf.m4a", tone(700, 1.4))
