@@ -282,7 +282,7 @@ def test_the_demo_goes_the_whole_way(musicldm: Command, monkeypatch: pytest.Monk
     assert (tmp_path / "demo/out.png").read_bytes().startswith(b"\x89PNG")
 
     again = musicldm("demo")
-    assert again.code == 0 and "0 prepared" in again.err and "2 steps are done" in again.err, again.err
+    assert again.code == 0 and "done before       12" in again.err and "2 steps are done" in again.err, again.err
     assert np.array_equal(files.read(tmp_path / "demo/out.wav"), audio)
 
 
