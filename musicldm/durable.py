@@ -40,7 +40,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only writer of `folder`; the lock goes with the process, however it ends.
+    """Be the only writer of `folder`, where its file system has locks; they go with the process, however it ends.
 
     Raises:
         OutputError: another process is writing there, or the folder cannot be written.

@@ -36,8 +36,11 @@ _CONTAINERS = (
 )
 _CONTAINER_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
-# These state no length: ffmpeg guesses one from the bit rate or from time stamps, which may be far off.
-_LENGTH_IS_A_GUESS = {"aac", "ac3", "amr", "dts", "dtshd", "eac3", "gsm", "loas", "mpeg", "mpegts", "truehd"}
+# These state no length: ffmpeg guesses one from the bit rate or from time stamps, which may be far off. An AVI counts
+# what comes before a sound that begins late.
+_LENGTH_IS_A_GUESS = {"aac", "ac3", "amr", "avi", "dts", "dtshd", "eac3", "gsm", "loas", "mpeg", "mpegts", "truehd"}
+
+_RATES = (1000, 6_000_000)  # samples a second that a sound may have; a header gone bad may state any number
 
 _WAV_SIZE_IS_OPEN = 0x7FFF0000  # what writes to a pipe puts this or more for a size that it cannot know
 
@@ -103,8 +106,9 @@ def _joined(path: Path) -> Iterator[av.AudioFrame]:
         _check_end(path, container.format.name)
         packets = damaged = 0
         seconds = 0.0
-        held = av.AudioFifo()
-        for packet in _packets(container, stream):
+        form, held = None, av.AudioFifo()
+        demuxer = _Demuxer(container, stream)
+        for packet in demuxer:
             packets += 1
             try:
                 frames = packet.decode()
@@ -113,21 +117,23 @@ def _joined(path: Path) -> Iterator[av.AudioFrame]:
                 continue
             for frame in frames:
                 seconds += frame.samples / frame.sample_rate
-                frame.pts = None  # one follows the other, whatever the time stamps say
-                try:
-                    held.write(frame)
-                except ValueError:  # its form is another than that of those before
+                if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     yield from _taken(held)
                     held = av.AudioFifo()
-                    held.write(frame)
+                frame.pts = None  # one follows the other, whatever the time stamps say
+                held.write(frame)
             if held.samples >= BLOCK:
                 yield from _taken(held)
         yield from _taken(held)
         if damaged > max(1, _DAMAGED_PACKETS * packets):
             raise DataError(f"It is damaged: {damaged} of {packets} packets cannot be decoded.")
         declared = _declared_seconds(path, container, stream)
+        if declared is not None and "matroska" in container.format.name:
+            declared -= demuxer.start  # what it calls the length is the time of the end
         if declared is not None and declared - seconds > max(_MISSING_SECONDS, _MISSING_LENGTH * declared):
             raise DataError(f"It is truncated: {seconds:.1f} of {declared:.1f} s are there.")
+        if demuxer.broke_off and (declared is None or container.format.name == "ogg"):
+            raise DataError(f"It is damaged: it cannot be read beyond {seconds:.1f} s.")
 
 
 def _taken(held: av.AudioFifo) -> Iterator[av.AudioFrame]:
@@ -150,13 +156,20 @@ def _resampled(blocks: Iterator[tuple[int, Floats]], sample_rate: int) -> Iterat
     """[C, n] at any rates to [C, n] at `sample_rate`; a stream whose rate changes midway is resampled piecewise."""
     rate, resampler = 0, None
     for source_rate, block in blocks:
+        if not _RATES[0] <= source_rate <= _RATES[1]:
+            raise DataError(f"It is damaged: no sound has {source_rate} samples a second.")
         if source_rate != rate:
             if resampler:
                 yield resampler.resample_chunk(np.zeros((0, len(block)), np.float32), last=True).T
             rate, resampler = source_rate, None
             if rate != sample_rate:  # HQ: flat to 0.91 of Nyquist, aliases below -139 dB
                 resampler = soxr.ResampleStream(rate, sample_rate, len(block), dtype="float32", quality="HQ")
-        yield resampler.resample_chunk(np.ascontiguousarray(block.T)).T if resampler else block
+        if not resampler:
+            yield block
+            continue
+        step = max(1, BLOCK * rate // max(rate, sample_rate))  # what comes out is of this size, too
+        for start in range(0, block.shape[1], step):
+            yield resampler.resample_chunk(np.ascontiguousarray(block[:, start : start + step].T)).T
     if resampler:
         yield resampler.resample_chunk(np.zeros((0, len(block)), np.float32), last=True).T
 
@@ -213,17 +226,26 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DataError(f"It cannot be opened: {error.strerror or error}.") from error
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets; one that the container cannot deliver ends it, and then the length will tell."""
-    packets = container.demux(stream)
-    while True:
+class _Demuxer:
+    """The stream's packets; one that the container cannot deliver ends them."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._packets = container.demux(stream)
+        self.broke_off = False
+        self.start = 0.0
+        """When the first begins, in seconds."""
+
+    def __iter__(self) -> Iterator[Any]:
         try:
-            packet = next(packets, None)
+            first = next(self._packets, None)
+            if first is None:
+                return
+            if first.pts is not None:
+                self.start = float(first.pts * first.time_base)
+            yield first
+            yield from self._packets
         except av.FFmpegError:
-            return
-        if packet is None:
-            return
-        yield packet
+            self.broke_off = True
 
 
 def _declared_seconds(path: Path, container: Any, stream: Any) -> float | None:
@@ -233,11 +255,11 @@ def _declared_seconds(path: Path, container: Any, stream: Any) -> float | None:
         return None
     if name == "mp3":
         return _declared_mp3_seconds(path, stream.codec_context.sample_rate)
-    if stream.duration is None:
-        # The container's may be the length of a video.
-        only = container.duration is not None and len(container.streams) == 1
-        return float(container.duration / av.time_base) if only else None
-    return float(stream.duration * stream.time_base)
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:  # else it may be the length of a video
+        return float(container.duration / av.time_base)
+    return None
 
 
 def _declared_mp3_seconds(path: Path, sample_rate: int) -> float | None:

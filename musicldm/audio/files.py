@@ -12,7 +12,7 @@ import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -110,16 +110,19 @@ class _Watched:
     """A file under soundfile, whose C code forgets the errors that happen in it."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
         self._error: OSError | None = None
-        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+        self.write, self.read = self._watched(file.write), self._watched(file.read)
+        self.seek, self.tell = self._watched(file.seek), self._watched(file.tell)
 
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self._error = error
-            return 0
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            try:
+                return call(*arguments)
+            except OSError as error:
+                self._error = self._error or error
+                return 0
+
+        return watched
 
     def check(self) -> None:
         if self._error:

@@ -77,12 +77,15 @@ def _k_weighting(sample_rate: int, frame: int) -> NDArray[np.complex64]:
 
     BS.1770-4 gives the two filters as coefficients at 48 kHz; these are the analogue filters behind them, made anew for
     any rate by the bilinear transform: a shelf that lifts the treble by 4 dB, as a head does, and a low cut at 38 Hz.
+    A sound sampled so slowly that the shelf lies above all that it holds has no treble to lift.
     """
     z = np.exp(-2j * np.pi * np.arange(frame // 2 + 1) / frame)  # to the power -1
     s = (1 - z) / (1 + z + 1e-12)
     high, middle = 10 ** (3.999843853973347 / 20), 10 ** (3.999843853973347 / 20 * 0.4996667741545416)
     shelf_at, shelf_q = s / math.tan(math.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
     shelf = (high * shelf_at**2 + middle / shelf_q * shelf_at + 1) / (shelf_at**2 + shelf_at / shelf_q + 1)
+    if sample_rate < 2 * 1681.974450955533:
+        shelf = np.ones_like(shelf)
     cut_at, cut_q = s / math.tan(math.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
     cut = cut_at**2 / (cut_at**2 + cut_at / cut_q + 1)
     # The standard's low cut is not normalised to 1 at high frequencies.

@@ -1,4 +1,4 @@
-"""What `musicldm preprocess` leaves behind, for all who read waveforms: a folder of WAV files and their manifest."""
+"""What `musicldm preprocess` leaves behind, for all who read waveforms: a folder of files and their manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Split = Literal["train", "heldout"]
 
 @dataclass(frozen=True)
 class PreparedTrack:
-    """One WAV file, ready for the models."""
+    """One waveform, ready for the models."""
 
     path: Path
     """Absolute."""
@@ -26,7 +26,7 @@ class PreparedTrack:
     samples: int
     """Per channel."""
     content: str
-    """SHA-256 of the audio, with its rate, channels and bit depth: same content, same samples in the WAV."""
+    """SHA-256 of the decoded sound and of the settings that shaped it: same content, same samples."""
     split: Split
     """Held-out tracks are seen by no training, in no stage."""
     artist: str

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,10 @@ class PrepareSettings:
             raise ConfigError(f"There cannot be {self.channels} channels.", "Choose 1 or 2.")
         if self.format not in files.WAVEFORMS:
             raise ConfigError(f"Waveforms cannot be kept as {self.format}.", f"Choose {' or '.join(files.WAVEFORMS)}.")
+        if self.format == "flac" and self.sample_rate > 65535 and self.sample_rate % 10:
+            raise ConfigError(
+                f"FLAC cannot have {self.sample_rate} Hz.", "Choose a multiple of 10, one below 65536, or wav."
+            )
         if self.loudness is not None and not -60 <= self.loudness <= 0:
             raise ConfigError(f"The loudness cannot be {self.loudness:g} LUFS.", "Choose one from -60 to 0.")
         if self.max_seconds is not None and self.max_seconds < self.min_seconds:
@@ -69,6 +74,26 @@ class PrepareSettings:
                 f"Nothing is at least {self.min_seconds:g} s long and at most {self.max_seconds:g} s.",
                 "Let --min-seconds be less than --max-seconds.",
             )
+
+    def shaping(self) -> dict[str, Any]:
+        """Those on which the samples of an output depend."""
+        keys = ("sample_rate", "bit_depth", "channels", "format", "loudness", "trim_silence")
+        return {key: getattr(self, key) for key in keys}
+
+    def refusal(self, samples: int, silent: bool) -> str:
+        """Why a sound of so many samples is not wanted; empty where it is."""
+        seconds = samples / self.sample_rate
+        if not samples:
+            return "There is no sound in it."
+        if seconds < self.min_seconds:
+            return f"It is too short: {seconds:.3f} s."
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return f"It is too long: {seconds:.0f} s."
+        if silent and not self.keep_silent:
+            return "It is silent from end to end."
+        if self.format == "wav" and not files.fits_wav(samples, self.channels, self.bit_depth):
+            return "It is longer than a WAV file can be; with --format flac there is no such limit."
+        return ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,8 @@ class Prepared:
     """The largest offset (mean) of a channel that was taken off."""
     gain: float
     """dB by which it was made louder."""
+    held_back: bool
+    """Whether its peak kept it from the loudness that was asked for."""
     content: str
     """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
     artist: str
@@ -108,13 +135,13 @@ def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
         with _Sound(settings, target.parent) as sound:
             for block in decode(source, settings.sample_rate, settings.channels):
                 sound.append(block)
-            sound.end()
             start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
-            _check_length(stop - start, settings)
+            sound.remove_offset(start, stop)
             peak, loudness = _measure(sound, start, stop)
-            if peak < _SILENT and not settings.keep_silent:
-                raise DataError("It is silent from end to end.")
-            gain = _gain(peak, loudness, settings.loudness)
+            if refusal := settings.refusal(stop - start, silent=peak < _SILENT):
+                raise DataError(refusal)
+            wanted = _gain(loudness, settings.loudness)
+            gain = min(wanted, _CEILING / peak) if wanted != 1 else wanted
             clipped = _write(sound, start, stop, gain, target)
             durable.flush(target)
     except BaseException as error:
@@ -132,6 +159,7 @@ def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
         silent=peak < _SILENT,
         offset=float(np.abs(sound.offset).max()),
         gain=decibels,
+        held_back=gain < wanted,
         content=sound.content,
         artist=info.artist,
         title=info.title,
@@ -144,27 +172,18 @@ def _sounding(sound: _Sound) -> tuple[int, int]:
     pieces = range(0, sound.samples, 100 * step)
 
     def loud_steps(piece: int) -> NDArray[np.int64]:
-        audio = sound.read(piece, min(piece + 100 * step, sound.samples))
-        energy = np.add.reduceat(np.square(audio).mean(axis=0), np.arange(0, audio.shape[1], step)) / step
-        return piece // step + np.flatnonzero(energy > _QUIET)
+        audio = sound.read(piece, min(piece + 100 * step, sound.samples)).astype(np.float64)
+        edges = np.arange(0, audio.shape[1], step)
+        counts = np.diff(np.append(edges, audio.shape[1]))
+        mean = np.add.reduceat(audio, edges, axis=1) / counts
+        energy = np.add.reduceat(np.square(audio), edges, axis=1) / counts - np.square(mean)  # without any offset
+        return piece // step + np.flatnonzero(energy.mean(axis=0) > _QUIET)
 
     first = next((steps[0] for piece in pieces if len(steps := loud_steps(piece))), None)
     if first is None:
         return 0, sound.samples
     last = next(steps[-1] for piece in reversed(pieces) if len(steps := loud_steps(piece)))
     return int(first) * step, min(int(last + 1) * step, sound.samples)
-
-
-def _check_length(samples: int, settings: PrepareSettings) -> None:
-    seconds = samples / settings.sample_rate
-    if not samples:
-        raise DataError("There is no sound in it.")
-    if seconds < settings.min_seconds:
-        raise DataError(f"It is too short: {seconds:.3f} s.")
-    if settings.max_seconds is not None and seconds > settings.max_seconds:
-        raise DataError(f"It is too long: {seconds:.0f} s.")
-    if settings.format == "wav" and not files.fits_wav(samples, settings.channels, settings.bit_depth):
-        raise DataError("It is longer than a WAV file can be; with --format flac there is no such limit.")
 
 
 def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]:
@@ -177,12 +196,12 @@ def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]
     return peak, meter.integrated()
 
 
-def _gain(peak: float, loudness: float | None, wanted: float | None) -> float:
-    """The factor that makes a sound as loud as it is wanted, or as loud as its peak allows."""
+def _gain(loudness: float | None, wanted: float | None) -> float:
+    """The factor that makes a sound as loud as it is wanted."""
     if wanted is None or loudness is None:
         return 1.0
     gain: float = 10 ** ((wanted - loudness) / 20)
-    return min(gain, _CEILING / peak)
+    return gain
 
 
 def _write(sound: _Sound, start: int, stop: int, gain: float, target: Path) -> int:
@@ -204,13 +223,11 @@ class _Sound:
     def __init__(self, settings: PrepareSettings, folder: Path) -> None:
         self.settings = settings
         self.samples = 0
-        self.content = ""
         self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
-        """To be taken off each channel: [C, 1]."""
+        """Taken off each channel: [C, 1]."""
         # Without a name in its folder, so that not even a kill leaves it behind.
         self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
-        keys = ("sample_rate", "channels", "bit_depth", "loudness", "trim_silence")
-        shaping = [getattr(settings, key) for key in keys]
+        shaping = {key: value for key, value in settings.shaping().items() if key != "format"}
         self._hash = hashlib.sha256(repr(shaping).encode())
         self._sum = np.zeros((settings.channels, 1))
 
@@ -227,12 +244,20 @@ class _Sound:
         self._sum += block.sum(axis=1, dtype=np.float64, keepdims=True)
         self.samples += block.shape[1]
 
-    def end(self) -> None:
-        """No more will be appended."""
-        self.content = self._hash.hexdigest()
-        if self.samples >= self.settings.sample_rate // 10:  # the mean of a few samples is no offset, but the sound
-            mean = self._sum / self.samples
-            self.offset = np.where(np.abs(mean) > _OFFSET, mean, 0).astype(np.float32)
+    @property
+    def content(self) -> str:
+        """SHA-256 of all that was appended, and of the settings that shape it."""
+        return self._hash.hexdigest()
+
+    def remove_offset(self, start: int, stop: int) -> None:
+        """Have the mean of the samples [start, stop) taken off, where it is large enough to be a fault."""
+        if stop - start < self.settings.sample_rate // 10:
+            return  # the mean of so few samples is no offset, but the sound
+        total = self._sum
+        if stop - start < self.samples:
+            total = sum(block.sum(axis=1, dtype=np.float64, keepdims=True) for block in self.blocks(start, stop))
+        mean = total / (stop - start)
+        self.offset = np.where(np.abs(mean) > _OFFSET, mean, 0).astype(np.float32)
 
     def read(self, start: int, stop: int) -> Floats:
         """Samples [start, stop) without their offset, [C, n]."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ from musicldm.progress import Progress, silent
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
 _HELDOUT_ONE_IN = 20
+_UNFINISHED = re.escape(durable.TEMPORARY) + r"[0-9a-f]{8}\.(wav|flac)"
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 # Companions of music that are certainly none. All else is tried, and what fails is named.
@@ -90,28 +92,33 @@ def preprocess(
         raise UsageError(f"The output {out} would hold the input {source}.", "Choose another folder for the output.")
     with durable.locked(durable.make_folder(out)):
         _sweep(out)
-        ledger = _Ledger(source, out, settings)
         status = out.stat()
-        tasks = ledger.plan(_walk(source, seen={(status.st_dev, status.st_ino)}))
-        if not tasks and not ledger.skipped:
+        files = list(_walk(source, seen={(status.st_dev, status.st_ino)}))
+        ledger = _Ledger(source, out, settings, files)
+        if not ledger.sources:
             raise DataError(f"There are no audio files in {source}.")
-        done = ledger.skipped
-        found = done + len(tasks)
-        progress(done, found)
-        outcomes = (
-            run_on_cluster(_work, tasks, cluster, time_limit) if cluster else run_all(_work, tasks, jobs, time_limit)
-        )
-        try:
-            with closing(outcomes):
-                for task, outcome in outcomes:
-                    ledger.commit(task, outcome)
-                    done += 1
-                    progress(done, found, task.name)
-        finally:
-            _sweep(out)
+        tasks = ledger.plan()
+        found = len(ledger.sources)
+        while tasks:
+            done = found - len(tasks)
+            progress(done, found)
+            outcomes = (
+                run_on_cluster(_work, tasks, cluster, time_limit)
+                if cluster
+                else run_all(_work, tasks, jobs, time_limit)
+            )
+            try:
+                with closing(outcomes):
+                    for task, outcome in outcomes:
+                        ledger.commit(task, outcome)
+                        done += 1
+                        progress(done, found, task.name)
+            finally:
+                _sweep(out)
+            tasks = ledger.widows()
         ledger.hold_out()
 
-    summary = ledger.summary(found)
+    summary = ledger.summary()
     if not summary.tracks:
         reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
         raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
@@ -121,7 +128,9 @@ def preprocess(
 def _sweep(out: Path) -> None:
     """Remove what workers that were killed have left unfinished."""
     for leftover in out.rglob(f"{durable.TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+        if re.fullmatch(_UNFINISHED, leftover.name):
+            with suppress(OSError):
+                leftover.unlink()
 
 
 # ---- In the workers ------------------------------------------------------------------------------------------------
@@ -208,80 +217,96 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 class _Ledger:
     """The manifest under one run: what is done, what remains, and which track goes where."""
 
-    def __init__(self, source: Path, out: Path, settings: PrepareSettings) -> None:
+    def __init__(self, source: Path, out: Path, settings: PrepareSettings, files: list[Path]) -> None:
         self.source = source
         self.out = out
         self.settings = settings
-        self.journal = open_manifest(out)
-        # The first in the alphabet wins among equals, so that the order of finishing does not matter.
-        self.kept: dict[str, str] = {}  # content -> source
-        for name, record in sorted(self.journal.records.items()):
-            if record["status"] != "done":
-                continue
-            if _size(out / record["path"]) != record["bytes"]:
-                self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
-            elif self.kept.setdefault(record["content"], name) != name:  # a kill came between keeping and dropping
-                self._drop(record, self.kept[record["content"]])
-        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
-        self.catalog = _read_catalog(source)
-        self.skipped = 0
-        self.tried: list[str] = []
+        self.paths: dict[str, Path] = {}
+        self.sources: dict[str, _Source | None] = {}
+        for path in files:
+            if (found := _look(path)) is not _NO_FILE:
+                name = _utf8(path.relative_to(source))
+                while name in self.paths:  # spelled alike, though their bytes differ
+                    name += "_"
+                self.paths[name], self.sources[name] = path, found
+        self.tried: dict[str, None] = {}
         self.failed: dict[str, str] = {}
+        if not self.sources:
+            return  # a wrong folder, or a disk that is not there: not a word in the manifest
+        self.journal = open_manifest(out)
+        self.catalog = _read_catalog(source)
+        self._take_stock()
+        self.targets = self._targets()
+        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
 
     # Before the work.
 
-    def plan(self, files: Iterator[Path]) -> list[_Task]:
-        """The tasks that remain; what needs none counts as skipped."""
-        paths = {_utf8(path.relative_to(self.source)): path for path in files}
-        self._refuse_orphans(set(paths))
-        targets = self._targets(list(paths))
-        sources = {name: source for name, path in paths.items() if (source := _look(path)) is not _NO_FILE}
-        changed = {name for name, source in sources.items() if not self._is_done(name, source)}
-        shared = {record["content"] for record in self.journal.records.values() if record["status"] == "duplicate"}
+    def _take_stock(self) -> None:
+        """See which of the tracks that the manifest tells of are there, and fit to stand beside those of this run."""
+        self.kept: dict[str, str] = {}  # content -> source
+        # Among equals, one that has a source wins, then the first in the alphabet: not the first to be finished.
+        for name, record in sorted(
+            self.journal.records.items(), key=lambda item: (item[0] not in self.sources, item[0])
+        ):
+            if record["status"] not in ("done", "stale"):
+                continue
+            size = _size(self.out / record["path"])
+            if size is None or size != record.get("bytes", size):
+                self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
+            elif name not in self.sources and not self._has_our_shape(record):
+                # It cannot be made anew. With the settings it had, it comes back.
+                reason = "Its source is gone, and it was prepared with other settings."
+                self.failed[name] = reason
+                if record["status"] == "done":
+                    self.journal.append(record | {"status": "stale", "reason": reason})
+            elif self.kept.setdefault(record["content"], name) != name:  # a kill came between keeping and dropping
+                self._drop(record, self.kept[record["content"]])
+            elif record["status"] == "stale":
+                self.journal.append(record | {"status": "done", "reason": ""})
+
+    def plan(self) -> list[_Task]:
+        """The tasks that remain."""
         tasks = []
-        for name, source in sources.items():
+        for name, source in self.sources.items():
             record = self.journal.records.get(name)
             known = ""
-            if record and name in changed and self._is_current(record) and record["content"] not in shared:
+            if record and self._is_current(record):
+                if record["source_file"] == _as_dict(source):
+                    continue
                 known = record["source_sha256"]
-            elif record and name not in changed and self.kept[record["content"]] not in changed:
-                self.skipped += 1
-                continue
-            tasks.append(_Task(name, paths[name], source, self.out / targets[name], self.settings, known))
-        # What will be made anew keeps nobody out meanwhile, in whatever order the workers finish.
-        for task in tasks:
-            if not task.known:
-                self._set_aside(self.journal.records.get(task.name))
+            tasks.append(self._task(name, known))
         return tasks
 
-    def _is_done(self, name: str, source: _Source | None) -> bool:
-        record = self.journal.records.get(name)
-        return record is not None and self._is_current(record) and record["source_file"] == _as_dict(source)
+    def widows(self) -> list[_Task]:
+        """Tasks for duplicates of which the one that was kept has changed meanwhile."""
+        records = [self.journal.records.get(name) for name in self.sources]
+        lost = [r for r in records if r and r["status"] == "duplicate" and r["content"] not in self.kept]
+        return [self._task(record["source"]) for record in lost]
+
+    def _task(self, name: str, known: str = "") -> _Task:
+        target = self.out / self.targets[name]
+        return _Task(name, self.paths[name], self.sources[name], target, self.settings, known)
 
     def _is_current(self, record: dict[str, Any]) -> bool:
         """Whether a record stands for an output as this run would make it, if its source is still the same."""
         made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
-        return made and record["settings"] == asdict(self.settings)
+        return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
 
-    def _refuse_orphans(self, names: set[str]) -> None:
-        """Tracks whose source is gone stay, unless they are of another kind than this run's and cannot be made anew."""
-        for name, record in sorted(self.journal.records.items()):
-            if name not in names and record["status"] == "done" and record["settings"] != asdict(self.settings):
-                reason = "Its source is gone, and it was prepared with other settings."
-                self._set_aside(record)
-                self.journal.append(record | {"status": "failed", "reason": reason})
-                self.failed[name] = reason
+    def _has_our_shape(self, record: dict[str, Any]) -> bool:
+        return bool(record["settings"] == self.settings.shaping())
 
-    def _targets(self, names: list[str]) -> dict[str, str]:
+    def _targets(self) -> dict[str, str]:
         """Where each source's output goes: its own name, and its suffix kept where another has that name."""
         suffix = f".{self.settings.format}"
+        records = self.journal.records
         targets = {
-            name: self.journal.records[name]["path"]
-            for name in names
-            if name in self.journal.records and self.journal.records[name]["path"].endswith(suffix)
+            name: records[name]["path"]
+            for name in self.sources
+            if name in records and records[name]["path"].endswith(suffix)
         }
-        taken = {record["path"] for record in self.journal.records.values()}
-        for name in names:
+        taken = {record["path"] for record in records.values()}
+        taken |= {str(folder) for name in (*self.sources, *taken) for folder in PurePosixPath(name).parents}
+        for name in self.sources:
             if name not in targets:
                 path = PurePosixPath(name)
                 target = _fitting(path.with_suffix(suffix))
@@ -302,16 +327,16 @@ class _Ledger:
         before = self.journal.records.get(task.name)
         if before and isinstance(outcome, _Finished) and not outcome.file:
             self.journal.append(before | {"source_file": _as_dict(task.source)})
-            self.skipped += 1
             return
-        self.tried.append(task.name)
+        self.tried[task.name] = None
+        self.failed.pop(task.name, None)
         if before:
             self._retire(before)
         record: dict[str, Any] = {
             "source": task.name,
             "source_file": _as_dict(task.source),
             "source_sha256": None,
-            "settings": asdict(self.settings),
+            "settings": self.settings.shaping(),
             "status": "failed",
             "reason": "",
             "path": task.target.relative_to(self.out).as_posix(),
@@ -326,16 +351,12 @@ class _Ledger:
         elif outcome.file and outcome.prepared:
             self._commit_output(task, record, outcome.sha256, outcome.file, outcome.prepared)
 
-    def _set_aside(self, record: dict[str, Any] | None) -> None:
-        if record and self.kept.get(record["content"]) == record["source"]:
-            del self.kept[record["content"]]
-
     def _retire(self, record: dict[str, Any]) -> None:
         """The former version of an output counts no more, and goes."""
-        self._set_aside(record)
-        if record["status"] == "done":
+        if self.kept.get(record["content"]) == record["source"]:
+            del self.kept[record["content"]]
             self.journal.append(record | {"status": "failed", "reason": "It was about to be made anew."})
-            (self.out / record["path"]).unlink(missing_ok=True)
+        (self.out / record["path"]).unlink(missing_ok=True)
 
     def _commit_output(self, task: _Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
         size = _size(file)
@@ -359,6 +380,7 @@ class _Ledger:
             "silent": prepared.silent,
             "offset": round(prepared.offset, 6),
             "gain": round(prepared.gain, 2),
+            "held_back": prepared.held_back,
             "content": prepared.content,
             "split": self._split(prepared.content),
             "artist": artist,
@@ -366,7 +388,7 @@ class _Ledger:
             "provenance": provenance,
         }
         rival = self.kept.get(prepared.content)
-        if rival is not None and rival < task.name:
+        if rival is not None and (rival not in self.sources, rival) < (False, task.name):
             file.unlink()
             self._drop(record, rival)
             return
@@ -385,7 +407,7 @@ class _Ledger:
         """Artist, title and provenance: the crawl knows best, then the file's tags, then its place."""
         crawled = self.catalog.get(task.name, {})
         place = PurePosixPath(task.name)
-        folder = place.parent.name or self.source.resolve().name
+        folder = place.parent.name or _utf8(Path(self.source.resolve().name))
         artist = crawled.get("artist") or prepared.artist or folder
         title = crawled.get("title") or prepared.title or place.stem
         return artist, title, crawled.get("provenance") or {}
@@ -409,20 +431,19 @@ class _Ledger:
     def _tracks(self) -> list[dict[str, Any]]:
         return [self.journal.records[name] for name in self.kept.values()]
 
-    def summary(self, found: int) -> Summary:
+    def summary(self) -> Summary:
         tracks = self._tracks()
         records = [self.journal.records[name] for name in self.tried]
         prepared = [record for record in records if record["status"] == "done"]
-        wanted = self.settings.loudness
         return Summary(
-            files=found,
+            files=len(self.sources),
             prepared=len(prepared),
-            skipped=self.skipped,
+            skipped=len(self.sources) - len(self.tried),
             tracks=len(tracks),
             heldout=sum(record["split"] == "heldout" for record in tracks),
             hours=sum(record["seconds"] for record in tracks) / 3600,
             prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
-            quieter=sum(wanted is not None and (record["loudness"] or -70) < wanted - 0.1 for record in prepared),
+            quieter=sum(record["held_back"] for record in prepared),
             duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
             failed=self.failed,
         )

@@ -43,7 +43,9 @@ def preprocess(
     cluster: Annotated[
         str, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work, tcp://host:8786 say.")
     ] = "",
-    time_limit: Annotated[float, typer.Option(help="Seconds after which a file is given up.", callback=positive)] = 600,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds after which a file is given up.", callback=positive, max=86400)
+    ] = 600,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -26,7 +26,7 @@ def level(audio):
 def encode_file(path: Path, audio: np.ndarray, rate: int = RATE, subtype: str | None = None, **tags: str) -> Path:
     """Write float32 [C, T] (C: 1 or 2 where PyAV encodes) as what the suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    codec = {".mp3": "libmp3lame", ".m4a": "aac", ".webm": "libopus"}.get(path.suffix)
+    codec = {".mp3": "libmp3lame", ".m4a": "aac", ".aac": "aac", ".webm": "libopus"}.get(path.suffix)
     if codec is None:
         subtype = subtype or ("PCM_24" if path.suffix in (".wav", ".flac") else None)
         soundfile.write(path, audio.T, rate, subtype=subtype)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sounds import decoded, level
 
-from musicldm.audio.decode import probe
+from musicldm.audio.decode import decode, probe
 from musicldm.errors import DataError
 
 # ---- Resampling and mixing
@@ -52,6 +52,20 @@ def test_a_rate_that_changes_midway_keeps_the_time(tmp_path, tone, encode):
     whole = tmp_path / "both.mp3"
     whole.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert decoded(whole).shape[1] == pytest.approx(2 * 16000, rel=0.06)
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".aac"])
+@pytest.mark.parametrize("first", [1, 2])
+def test_channels_that_change_midway_are_all_heard(tmp_path, tone, encode, suffix, first):
+    mono, stereo = tone(440), np.concatenate([tone(440), tone(1000)])
+    parts = [encode(tmp_path / f"{len(sound)}{suffix}", sound) for sound in (mono, stereo)]
+    whole = tmp_path / f"both{suffix}"
+    whole.write_bytes(b"".join(part.read_bytes() for part in (parts if first == 1 else reversed(parts))))
+    audio = decoded(whole, sample_rate=44100)[0]
+    halves = [np.abs(np.fft.rfft(half[8000:30050])) for half in (audio[:42000], audio[-42000:])]
+    heard = [[half[hertz // 2] / 11025 for hertz in (440, 1000)] for half in halves]
+    both, alone = (heard[1], heard[0]) if first == 1 else (heard[0], heard[1])
+    assert alone == pytest.approx([0.5, 0.0], abs=0.05) and both == pytest.approx([0.25, 0.25], abs=0.05)
 
 
 # ---- Decoding
@@ -155,3 +169,37 @@ def test_a_playlist_reads_no_other_file(tmp_path, tone, encode, suffix, text):
         command = ["strace", "-f", "-e", "trace=open,openat", sys.executable, "-c", code, path]
         trace = subprocess.run(command, capture_output=True)
         assert b"secret.wav" not in trace.stderr
+
+
+@pytest.mark.parametrize("name", ["late.mka", "late.webm", "late.avi"])
+def test_sound_that_begins_late_is_no_truncated_sound(tmp_path, tone, encode, name):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("this system has no ffmpeg")
+    sound = encode(tmp_path / "a.webm", tone(seconds=3, rate=48000), rate=48000)
+    codec = ["-c:a", "copy"] if name != "late.avi" else ["-c:a", "libmp3lame"]
+    command = ["ffmpeg", "-v", "error", "-itsoffset", "10", "-i", sound, *codec, tmp_path / name]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    assert decoded(tmp_path / name).shape[1] == pytest.approx(3 * 16000, abs=2000)
+
+
+def test_a_chain_that_cannot_be_read_to_its_end_is_refused(tmp_path, tone, encode):
+    parts = [encode(tmp_path / f"{rate}.ogg", tone(seconds=3, rate=rate), rate=rate) for rate in (44100, 48000)]
+    whole = tmp_path / "chain.ogg"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(DataError, match=r"damaged|truncated"):
+        decoded(whole)
+
+
+@pytest.mark.parametrize("rate", [3, 999])
+def test_a_header_with_an_absurd_rate_is_refused(tmp_path, tone, encode, rate):
+    path = encode(tmp_path / "a.wav", tone())
+    path.write_bytes(path.read_bytes().replace((44100).to_bytes(4, "little"), rate.to_bytes(4, "little"), 1))
+    with pytest.raises(DataError, match=f"no sound has {rate} samples a second"):
+        decoded(path)
+
+
+def test_a_raised_rate_comes_in_small_pieces(tmp_path, tone, encode):
+    path = encode(tmp_path / "a.wav", tone(200, seconds=60, rate=1000), rate=1000)
+    blocks = list(decode(path, 384000, 1))
+    assert sum(block.shape[1] for block in blocks) == 60 * 384000
+    assert max(block.shape[1] for block in blocks) < 1 << 19

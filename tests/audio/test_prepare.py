@@ -127,6 +127,7 @@ def test_a_peak_keeps_a_track_from_being_made_loud(prepared):
     assert np.abs(samples).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3) and told.clipped == 0
     assert told.loudness == pytest.approx(bs1770(samples, RATE), abs=0.1) and told.loudness < -30
     assert told.gain == pytest.approx(20 * np.log10(10 ** (-1 / 20) / 0.5), abs=0.01)
+    assert told.held_back and not prepared(noise(0.3), loudness=-14.0)[0].held_back  # too short to measure
 
 
 def test_without_asking_the_level_stays(prepared):
@@ -160,6 +161,13 @@ def test_trimming_sees_through_an_offset_and_to_the_last_sample(prepared):
     sound[:, 2 * RATE :] += noise(2)[:, : RATE + 7]
     told, _ = prepared(sound, trim_silence=True, bit_depth=24)
     assert told.samples == RATE + 7
+
+
+def test_trimming_sees_through_an_offset_of_the_music_alone(prepared):
+    quiet = np.zeros((1, 2 * RATE), np.float32)
+    sound = np.concatenate([quiet, noise(2) + np.float32(0.003), quiet], axis=1)
+    told, samples = prepared(sound, trim_silence=True, bit_depth=24)
+    assert told.samples == 2 * RATE and abs(samples.mean()) < 1e-5
 
 
 def test_what_is_soft_throughout_is_not_trimmed_away(prepared):
@@ -216,6 +224,7 @@ def test_a_wav_that_would_pass_four_gigabytes_is_refused_in_time(prepared, monke
         {"sample_rate": 0},
         {"format": "mp3"},
         {"loudness": 3.0},
+        {"format": "flac", "sample_rate": 65537},
         {"min_seconds": 2.0, "max_seconds": 1.0},
     ],
 )

@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +17,8 @@ from musicldm.errors import DataError, OutputError, UsageError
 
 def snapshot(folder):
     """Every WAV's bytes, by its path below the folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
+    files = (path for path in sorted(folder.rglob("*.wav")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def last_lines(folder):
@@ -99,6 +98,11 @@ def test_names_that_are_not_utf8(tmp_path, out, tone, encode):
     os.rename(tmp_path / "in" / "a.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
     preprocess(tmp_path / "in", out, PrepareSettings())
     assert list(last_lines(out)) == ["caf\\xe9.wav"]
+    encode(tmp_path / "in" / "caf\\xe9.wav", tone(500))  # by letters what the other is by its bytes
+    assert preprocess(tmp_path / "in", out, PrepareSettings()).tracks == 2
+    named = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.rename(tmp_path / "in", named)
+    assert preprocess(Path(named), tmp_path / "other", PrepareSettings()).tracks == 2
 
 
 def test_links_in_a_circle_and_the_output_inside_the_input(source):
@@ -170,9 +174,11 @@ def test_a_track_without_source_stays_unless_it_is_of_another_kind(source, out):
     preprocess(source, out, PrepareSettings())
     (source / "B-side" / "deep" / "-rf.m4a").unlink()
     assert preprocess(source, out, PrepareSettings()).tracks == 3
-    summary = preprocess(source, out, PrepareSettings(sample_rate=8000))
-    assert {track.sample_rate for track in read_tracks(out)} == {8000} and summary.tracks == 2
-    assert summary.failed == {"B-side/deep/-rf.m4a": "Its source is gone, and it was prepared with other settings."}
+    for _ in range(2):
+        summary = preprocess(source, out, PrepareSettings(sample_rate=8000))
+        assert {track.sample_rate for track in read_tracks(out)} == {8000} and summary.tracks == 2
+        assert summary.failed == {"B-side/deep/-rf.m4a": "Its source is gone, and it was prepared with other settings."}
+    assert preprocess(source, out, PrepareSettings()).tracks == 3  # back again
 
 
 def test_another_format_takes_the_place_of_the_first(source, out):
@@ -198,32 +204,64 @@ def test_a_file_that_turned_bad_leaves_no_old_waveform(source, out):
     assert len(read_tracks(out)) == len(snapshot(out)) == 2
 
 
-def test_killed_and_begun_again_the_outputs_are_the_same(tmp_path, tone, encode):
+def test_a_moved_file_and_a_new_one_under_its_old_name(tmp_path, out, tone, encode):
     source = tmp_path / "in"
-    chance = np.random.default_rng(0)
-    for number in range(12):
-        encode(source / f"{number:02}.flac", (0.1 * chance.standard_normal((2, 8 * 44100))).astype(np.float32))
-    preprocess(source, tmp_path / "calm", PrepareSettings())
+    encode(source / "a.wav", tone(500, 0.2))
+    preprocess(source, out, PrepareSettings())
+    (source / "a.wav").rename(source / "z.wav")
+    encode(source / "a.wav", tone(600, 60.0))  # so long that the moved one is finished first
+    summary = preprocess(source, out, PrepareSettings(), jobs=2)
+    assert (summary.files, summary.tracks, summary.duplicates) == (2, 2, {})
+    assert sorted(track.seconds for track in read_tracks(out)) == pytest.approx([0.2, 60])
 
-    out = tmp_path / "stormy"
-    code = (
-        "import sys; from pathlib import Path; from musicldm.audio.preprocess import *\n"
-        "preprocess(Path(sys.argv[1]), Path(sys.argv[2]), PrepareSettings(), jobs=2)"
-    )
-    for wanted in (1, 5):  # tracks done when the blow falls
-        process = subprocess.Popen([sys.executable, "-c", code, source, out])
-        while process.poll() is None and len(list(out.glob("[!.]*.wav"))) < wanted:  # whole ones, not temporary
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
-    done = len(snapshot(out))
-    time.sleep(0.5)  # orphaned workers finish what they hold, and go
-    summary = preprocess(source, out, PrepareSettings())
-    assert done >= 5
-    assert summary.tracks == 12
-    assert snapshot(out) == snapshot(tmp_path / "calm")
-    assert not list(out.rglob(".tmp-*"))
-    assert [t.split for t in read_tracks(out)] == [t.split for t in read_tracks(tmp_path / "calm")]
+
+def test_a_renamed_file_takes_its_waveform_along(source, out):
+    preprocess(source, out, PrepareSettings())
+    (source / "B-side" / "deep" / "-rf.m4a").rename(source / "after.m4a")
+    assert preprocess(source, out, PrepareSettings()).tracks == 3
+    assert (out / "after.wav").exists() and not (out / "B-side" / "deep" / "-rf.wav").exists()
+
+
+def test_what_only_refuses_does_not_have_everything_done_again(source, out):
+    preprocess(source, out, PrepareSettings())
+    assert preprocess(source, out, PrepareSettings(min_seconds=0.2, keep_silent=True)).skipped == 3
+    summary = preprocess(source, out, PrepareSettings(max_seconds=1.1))
+    assert (summary.skipped, summary.tracks, list(summary.failed)) == (2, 2, ["B-side/deep/-rf.m4a"])
+    assert preprocess(source, out, PrepareSettings()).tracks == len(snapshot(out)) == 3
+
+
+def test_a_wrong_input_takes_nothing_away(source, out, tmp_path):
+    preprocess(source, out, PrepareSettings())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no audio files"):
+        preprocess(tmp_path / "empty", out, PrepareSettings(sample_rate=8000))
+    assert len(read_tracks(out)) == 3
+
+
+def test_a_manifest_of_an_earlier_version_is_read(source, out):
+    preprocess(source, out, PrepareSettings())
+    former = []
+    for record in last_lines(out).values():
+        for key in ("bytes", "source_file", "source_sha256", "loudness", "clipped", "silent", "offset", "gain"):
+            del record[key]
+        former.append(record | {"settings": {"sample_rate": 16000, "bit_depth": 16, "channels": 1}})
+    (out / MANIFEST).write_text("".join(json.dumps(record) + "\n" for record in former))
+    assert preprocess(source, out, PrepareSettings()).prepared == 3
+
+
+def test_a_folder_named_as_a_waveform_would_be(tmp_path, out, tone, encode):
+    encode(tmp_path / "in" / "x.flac", tone(500))
+    encode(tmp_path / "in" / "x.wav" / "inner.flac", tone(600))
+    preprocess(tmp_path / "in", out, PrepareSettings())
+    assert list(snapshot(out)) == ["x.flac.wav", "x.wav/inner.wav"]
+
+
+def test_what_is_not_ours_is_not_swept_away(source, out):
+    (out / ".tmp-mine").mkdir(parents=True)
+    (out / ".tmp-notes.txt").write_text("mine")
+    (out / ".tmp-0123abcd.wav").write_text("left by a kill")
+    preprocess(source, out, PrepareSettings())
+    assert sorted(path.name for path in out.glob(".tmp-*")) == [".tmp-mine", ".tmp-notes.txt"]
 
 
 # ---- Bad files

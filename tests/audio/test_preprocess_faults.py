@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,10 +115,11 @@ def test_a_killed_worker_costs_a_retry(tmp_path, source):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     killed = False
     while not killed and process.poll() is None:
-        for child in children.read_text().split():
-            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text() and finished(out):
-                os.kill(int(child), signal.SIGKILL)
-                killed = True
+        with suppress(OSError):  # one of them has gone meanwhile
+            for child in children.read_text().split():
+                if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text() and finished(out):
+                    os.kill(int(child), signal.SIGKILL)
+                    killed = True
         time.sleep(0.01)
     output, _ = process.communicate()
     assert killed and process.returncode == 0
@@ -144,8 +146,8 @@ def test_a_cluster_does_the_same_and_survives_the_death_of_a_worker(tmp_path, so
 # ---- The disk
 
 
-def small_files_only():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # of a minute's 1.9 MB
+def files_up_to(size):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def check_full_disk(done, out):
@@ -155,9 +157,23 @@ def check_full_disk(done, out):
 
 
 @pytest.mark.parametrize("format", ["wav", "flac"])
-def test_a_file_that_cannot_grow_is_one_sentence(tmp_path, source, format):
+@pytest.mark.parametrize("size", ["half", "all but a byte"])
+def test_a_file_that_cannot_grow_is_one_sentence(tmp_path, source, format, size):
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(source / "0" / "00.flac", one)
+    options = ("--format", format, "--bit-depth", 24)
+    run(one, tmp_path / "whole", *options)
+    whole = (tmp_path / "whole" / f"00.{format}").stat().st_size
+    limit = whole // 2 if size == "half" else whole - 1
     out = tmp_path / "out"
-    check_full_disk(run(source, out, "--format", format, "--bit-depth", 24, preexec_fn=small_files_only), out)
+    check_full_disk(run(one, out, *options, preexec_fn=files_up_to(limit)), out)
+    assert json.loads(run(one, out, "--json", *options).stdout)["tracks"] == 1
+
+
+def test_after_the_disk_was_too_small_all_is_done(tmp_path, source):
+    out = tmp_path / "out"
+    check_full_disk(run(source, out, preexec_fn=files_up_to(500_000)), out)
     assert json.loads(run(source, out, "--json").stdout)["tracks"] == 12
 
 
