@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -157,10 +161,34 @@ class Batches(IterableDataset[Tensor | MusicLDMError]):
             step += stride
 
 
-def ignore_signals(worker: int) -> None:
-    """For worker processes: when to stop is the main process's to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class Workers:
+    """The worker processes of a DataLoader: they end when the main process says so, or with it.
+
+    Signals to the whole group, such as Ctrl-C, must not take them away from a training that is about to save itself.
+    Nor can it be left to multiprocessing to end them, which would wait for ever for what ignores SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._told, self._tell = multiprocessing.Pipe(duplex=False)  # its end is the word
+
+    def begin(self, worker: int) -> None:
+        """The DataLoader's `worker_init_fn`."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._tell.close()  # our copy; the last one to be open is the main process's
+
+        def watch() -> None:
+            wait([self._told])
+            os._exit(0)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._tell.close()
+        self._told.close()
 
 
 def _moving_average(decay: float) -> Any:

@@ -24,7 +24,7 @@ from musicldm.errors import DataError, MismatchError
 from musicldm.jobs import CORES
 from musicldm.progress import Progress, silent
 from musicldm.training.callbacks import CHECKPOINT, CSVMetrics, Demos, Saving, StopSignal, Validation, Watching
-from musicldm.training.module import Batches, BatchSource, Trainable, ignore_signals
+from musicldm.training.module import Batches, BatchSource, Trainable, Workers
 
 # A resumed run may train longer or look more often; anything else would make it another run.
 MAY_CHANGE = {f"training.{key}" for key in ("steps", "validate_every", "demo_every", "workers")}
@@ -115,14 +115,14 @@ def fit(
             enable_model_summary=False,
             default_root_dir=run,
         )
-        loader = DataLoader(
-            Batches(source, plan.batch_size, done),
-            batch_size=None,
-            num_workers=min(plan.workers, CORES),
-            worker_init_fn=ignore_signals,
-            pin_memory=device.type == "cuda",
-        )
-        with stop.listening():
+        with stop.listening(), Workers() as workers:
+            loader = DataLoader(
+                Batches(source, plan.batch_size, done),
+                batch_size=None,
+                num_workers=min(plan.workers, CORES),
+                worker_init_fn=workers.begin,
+                pin_memory=device.type == "cuda",
+            )
             try:
                 trainer.fit(module, loader, ckpt_path=run / CHECKPOINT if done else None, weights_only=True)
             except SIGTERMException:

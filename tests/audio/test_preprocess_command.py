@@ -64,7 +64,8 @@ def test_ctrl_c_ends_it_quietly_and_nothing_is_lost(tmp_path, encode):
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while process.poll() is None and not list(out.glob("[!.]*.wav")):
+    manifest = out / "manifest.jsonl"
+    while process.poll() is None and not (manifest.exists() and manifest.stat().st_size):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm import bundle, config
 from musicldm.audio.manifest import read_tracks
 from musicldm.errors import DataError, MismatchError, TrainingError
 from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
+from musicldm.training.module import Batches, Workers
 from musicldm.training.run import TrainingResult
 from musicldm.training.vae import VAERunConfig, train_vae
 
@@ -138,6 +141,27 @@ def test_a_waveform_changed_under_a_training(workers: int, pipeline: Pipeline, t
             track.path.write_bytes(track.path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"was changed since it was prepared\.$"):
         train_vae(changed, tmp_path / "run", plan(VAERunConfig, TOY_VAE, workers=workers), CPU)  # type: ignore[arg-type]
+
+
+class Counting:
+    def batch(self, step: int, batch_size: int) -> torch.Tensor:
+        return torch.tensor([step])
+
+
+def test_workers_end_with_the_training_and_not_before() -> None:
+    others = set(multiprocessing.active_children())
+    with Workers() as workers:
+        batches = Batches(Counting(), batch_size=1, start=0)
+        loader = iter(DataLoader(batches, batch_size=None, num_workers=2, worker_init_fn=workers.begin))
+        assert [int(next(loader)) for _ in range(4)] == [0, 1, 2, 3]
+        processes = set(multiprocessing.active_children()) - others
+        for process in processes:
+            process.terminate()
+        assert [int(next(loader)) for _ in range(20)] == list(range(4, 24))
+    # The loader is still there, as it is in the traceback of an error; Python would wait for its processes for ever.
+    for process in processes:
+        process.join(timeout=30)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_a_checkpoint_that_is_none(pipeline: Pipeline, tmp_path: Path) -> None:
