@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +95,7 @@ def encode(
         for name, track in todo.items():
             pieces = _pieces(vae, track, window_frames, _from(done, total, name, progress))
             try:
-                writer.append(_described(track), pieces)
+                writer.append(_described(track, data), pieces)
             except DataError as error:
                 left_out[name] = error.message
             else:
@@ -158,8 +160,12 @@ def _obeying(vae: VAE, tracks: list[PreparedTrack]) -> list[PreparedTrack]:
     return [replace(track, split=seen.get(track.content, track.split)) for track in tracks]
 
 
-def _described(track: PreparedTrack) -> Track:
-    return Track(track.samples, track.content, track.split, track.artist, track.title, track.provenance)
+def _described(track: PreparedTrack, data: Path) -> Track:
+    return Track(
+        **{field: getattr(track, field) for field in ("samples", "content", "split", "artist", "title", "provenance")},
+        folder=hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16],
+        source=_name(track, data),
+    )
 
 
 def _pieces(

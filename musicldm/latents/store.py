@@ -105,6 +105,10 @@ class Track:
     title: str
     provenance: dict[str, Any]
     """Where it came from and under which licence: plain data, kept as given."""
+    folder: str
+    """Which data folder it was read from: a hash, since a path would tell of the machine."""
+    source: str
+    """Its waveform's path below that folder. A later track of the same folder and source takes this one's place."""
 
     @property
     def name(self) -> str:

@@ -18,7 +18,16 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 def track(number: int, frames: int, split: str = "train") -> Track:
     """Track `number`, whose last frame is filled up with a sample of silence."""
-    return Track(frames * HEADER.hop - 1, f"sound {number}", split, "Artist", f"Title {number}", {"source": number})
+    return Track(
+        samples=frames * HEADER.hop - 1,
+        content=f"sound {number}",
+        split=split,
+        artist="Artist",
+        title=f"Title {number}",
+        provenance={"source": number},
+        folder="f01d",
+        source=f"{number}.wav",
+    )
 
 
 def latents(number: int, frames: int) -> Pair:
