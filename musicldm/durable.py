@@ -6,6 +6,7 @@ too: after a power cut the old file or the new one is there, never half of eithe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from musicldm.errors import OutputError
 
@@ -38,6 +37,40 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+class Lock:
+    """A lock file that many may share or one may have alone, without waiting.
+
+    The kernel takes it back when the process ends, however it does.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def share(self) -> bool:
+        """Have it together with others; False where someone has it alone. What was held before is given back."""
+        return self._get(fcntl.LOCK_SH)
+
+    def take(self) -> bool:
+        """Have it alone; False where others have it. What was held before is given back."""
+        return self._get(fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Give it back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _get(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only writer of `folder`, where its file system has locks; they go with the process, however it ends.
@@ -45,19 +78,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process is writing there, or the folder cannot be written.
     """
-    lock = filelock.FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout as error:
-        raise OutputError(
-            f"Another run is writing to {folder}.", "Wait until it is done, or give this one another folder."
-        ) from error
+        lock = Lock(folder / LOCK)
+        alone = lock.take()
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
+        if not alone:
+            hint = "Wait until it is done, or give this one another folder."
+            raise OutputError(f"Another run is writing to {folder}.", hint)
         yield
     finally:
-        lock.release()
+        lock.close()
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

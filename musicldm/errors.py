@@ -12,6 +12,7 @@ MusicLDMError                 one sentence for a person, and a hint
 ├── NetworkError (ConnectionError)  a service that does not answer
 │   └── BlockedError                    a service that has shut us out
 ├── RefusedError (PermissionError)  one thing that a service does not give
+│   └── NotNowError                     it may give it another time
 ├── MissingProgramError (OSError)   a program that must be installed first
 └── OutputError (OSError)           a place that cannot be written
 
@@ -75,6 +76,10 @@ class BlockedError(NetworkError):
 
 
 class RefusedError(MusicLDMError, PermissionError):
+    pass
+
+
+class NotNowError(RefusedError):
     pass
 
 

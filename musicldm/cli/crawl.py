@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +51,10 @@ def crawl(
         int | None, typer.Option(min=1, help="At most so many songs of each artist.", show_default="all")
     ] = None,
     include: Annotated[
-        str, typer.Option(help="Take these as well: live, remix, compilation, with commas.", show_default="none")
+        str,
+        typer.Option(
+            help="Take these as well: live, remix, compilation, demo, talk; with commas.", show_default="none"
+        ),
     ] = "",
     min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
     max_seconds: Annotated[
@@ -63,7 +66,9 @@ def crawl(
     retry: Annotated[
         Retry | None,
         typer.Option(
-            help="Try songs again that an earlier crawl gave up; failed means all of them.", show_default="none"
+            help="Try songs again that an earlier crawl gave up: no-match, refused (for their licence too), or failed "
+            "for both. What the network lost is always tried again.",
+            show_default="none",
         ),
     ] = None,
     override: Annotated[
@@ -107,8 +112,8 @@ def crawl(
     names = artist_names(artists)
     included, overrides, rate = _included(include), _overrides(override or []), _rate(rate_limit)
 
-    from musicldm.crawl import run
-    from musicldm.crawl.catalog import NO_MATCH, REFUSED, UNLICENSED, Wishes
+    from musicldm.crawl import run, youtube
+    from musicldm.crawl.catalog import CATALOG, NO_MATCH, REFUSED, UNLICENSED, Wishes
     from musicldm.crawl.settings import CrawlSettings
     from musicldm.durable import locked, make_folder
 
@@ -133,6 +138,8 @@ def crawl(
     )
     if not (settings.contact or settings.musicbrainz):
         console.warn("MusicBrainz asks for a way to reach who asks: give --contact, or set MUSICLDM_CONTACT once.")
+    if warning := youtube.check(settings):
+        console.warn(warning)
     if not dry_run:
         with locked(make_folder(output)):  # a folder that cannot be written is known before minutes of questions
             pass
@@ -140,6 +147,8 @@ def crawl(
         plan = run.plan(names, output, settings, wishes, progress)
     for error in plan.unknown:
         console.warn(f"{error.message} {error.hint}")
+    for artist in plan.songless:
+        console.warn(f"MusicBrainz credits {artist.name} on no recording of an official release.")
     if plan.unlicensed:
         console.warn(
             f"Not marked as Creative Commons, but fetched before and kept in {output}: {plan.unlicensed} songs."
@@ -151,12 +160,19 @@ def crawl(
         with console.progress("Fetching") as progress:
             outcome = run.fetch(plan, settings, progress)
         _show_outcome(console, plan, outcome)
+        if outcome.fruitless >= _SUSPICIOUS:
+            console.warn(
+                f"YouTube found nothing at all for {outcome.fruitless} songs in a row, which is odd: its pages may "
+                "have changed. A newer yt-dlp may read them; then try those songs again with --retry no-match."
+            )
         if outcome.stopped:
             raise outcome.stopped
         left_out = len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
         if plan.tracks and not outcome.fetched and not outcome.plan.present:
+            console.warn(f"No song could be had; {output / CATALOG} says why.")
             raise typer.Exit(1)
     if strict and left_out:
+        console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
         raise typer.Exit(1)
 
 
@@ -166,29 +182,30 @@ def artist_names(arguments: Iterable[str]) -> list[str]:
     "-" stands for the lines of stdin and "@FILE" for those of a file.
 
     Raises:
-        UsageError: there is no name among them, or a file of names cannot be read.
+        UsageError: there is no name among them, or a file of names or stdin cannot be read.
     """
     lines: list[str] = []
     for argument in arguments:
         if argument == "-":
-            lines += sys.stdin
+            lines += _lines("stdin", sys.stdin.buffer.read)
         elif argument.startswith("@"):
-            lines += _lines(Path(argument[1:]))
+            lines += _lines(argument[1:], Path(argument[1:]).read_bytes)
         else:
             lines.append(argument)
+    # A quote that nobody closes must not swallow what stands on the next line.
     names = [name.strip() for line in lines for row in csv.reader([line], skipinitialspace=True) for name in row]
     if not any(names):
         raise UsageError("No artist is named.", 'Write for example: musicldm crawl "Artist A, Artist B".')
     return [name for name in names if name]
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(source: str, read: Callable[[], bytes]) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return read().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(
-            f"The names in {file} cannot be read: {reason}.", "A name that begins with @ goes in quotes of its own."
+            f"The names in {source} cannot be read: {reason}.", "A name that begins with @ goes in quotes of its own."
         ) from error
 
 
@@ -227,6 +244,8 @@ def _rate(text: str | None) -> float | None:
         raise UsageError(f"--rate-limit {text!r} is no number of bytes.", "Write for example 500K or 2M, or 0.")
     return float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
 
+
+_SUSPICIOUS = 5  # searches in a row that find nothing; on YouTube nearly every search finds something
 
 _STATES = {
     "missing": "to fetch",
@@ -305,7 +324,7 @@ _COLUMNS = {
     "no-match": "No match",
     "refused": "Refused",
     "unlicensed": "Not CC",
-    "failed": "Network failed",
+    "failed": "For next time",
     "missing": "Not tried",
 }
 

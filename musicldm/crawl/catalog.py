@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musicldm.crawl.titles import song_title, words
+from musicldm.crawl.titles import song_title, title_words
 from musicldm.durable import Journal
 
 CATALOG = "catalog.jsonl"
@@ -24,10 +24,10 @@ FETCHED = "fetched"  # the file is there, under `path`
 NO_MATCH = "no-match"  # the source has nothing that fits
 REFUSED = "refused"  # it has, and does not give it; `reason` says why
 UNLICENSED = "unlicensed"  # it has, but not under the licence that was asked for
-FAILED = "failed"  # the network failed; the next crawl tries again
+FAILED = "failed"  # for now: the network failed, or it is not out yet; the next crawl tries again
 MISSING = "missing"  # not tried yet: never in the catalog
 
-INCLUDABLE = frozenset({"live", "remix", "compilation"})  # left out unless asked for
+INCLUDABLE = frozenset({"live", "remix", "compilation", "demo", "talk"})  # left out unless asked for
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def is_cc(licence: str | None) -> bool:
 def state(track: Track, record: dict[str, Any] | None, out: Path, wishes: Wishes) -> str:
     """What stands in the catalog about a track; MISSING where this crawl should go for it.
 
-    A network that failed is worth another try at once. What the source lacks or refuses today, it will lack tomorrow:
+    What failed for now is worth another try at once. What the source lacks or refuses today, it will lack tomorrow:
     that stays as it is until the wishes ask again.
     """
     if record is None:
@@ -118,6 +118,9 @@ def state(track: Track, record: dict[str, Any] | None, out: Path, wishes: Wishes
         return FETCHED if there and record["provenance"].get("source_id") == video else MISSING
     if there:
         return FETCHED
+    unasked = record.get("unasked_seconds")  # the length of the video that fits a recording of unknown length
+    if unasked is not None and wishes.min_seconds <= unasked <= wishes.max_seconds:
+        return MISSING
     kept = {NO_MATCH, REFUSED} | ({UNLICENSED} if wishes.only_cc else set())
     status = str(record["status"])
     return status if status in kept - wishes.retry else MISSING
@@ -133,42 +136,46 @@ def songs(tracks: Iterable[Track], wishes: Wishes, fetched: Collection[str] = ()
     def unwanted(track: Track) -> frozenset[str]:
         return (track.marks & INCLUDABLE) - wishes.include
 
-    def rank(track: Track) -> tuple[bool, bool, bool, int]:
-        named = track.recording in wishes.overrides
-        return not named, track.recording not in fetched, bool(unwanted(track)), len(track.marks & INCLUDABLE)
+    def rank(track: Track) -> tuple[bool, bool, bool, bool, int]:
+        named, unmeasured = track.recording in wishes.overrides, track.seconds is None
+        kinds = len(track.marks & INCLUDABLE)
+        return track.recording not in fetched, not named, bool(unwanted(track)), unmeasured, kinds
 
     entries = list(tracks)
     order: dict[str, int] = {}
     for track in entries:
         order.setdefault(track.recording, len(order))
     wanted: list[Track] = []
+    counted = 0  # those that count against the limit
     others: Counter[str] = Counter()
     for track in sorted(distinct(sorted(entries, key=rank)), key=lambda track: order[track.recording]):
-        asked = track.recording in wishes.overrides or track.recording in fetched
-        if unwanted(track) and not asked:
-            others[min(unwanted(track))] += 1
-        elif track.seconds is not None and track.seconds < wishes.min_seconds and not asked:
-            others["too short"] += 1
-        elif track.seconds is not None and track.seconds > wishes.max_seconds and not asked:
-            others["too long"] += 1
-        elif wishes.limit is not None and len(wanted) >= wishes.limit and track.recording not in wishes.overrides:
+        named = track.recording in wishes.overrides
+        why_not = min(unwanted(track), default="")
+        if track.seconds is not None and not why_not:
+            why_not = "too short" if track.seconds < wishes.min_seconds else ""
+            why_not = "too long" if track.seconds > wishes.max_seconds else why_not
+        if why_not and not named and track.recording not in fetched:
+            others[why_not] += 1
+        elif wishes.limit is not None and counted >= wishes.limit and not named and not why_not:
             others["beyond the limit"] += 1
         else:
             wanted.append(track)
+            counted += not why_not
     return wanted, others
 
 
 def distinct(tracks: Iterable[Track], within: float = 3.0) -> list[Track]:
     """Each song once, the first of its kind.
 
-    The same recording, the same ISRC, or the same title with a length that differs by at most `within` seconds (or is
-    unknown), counts as the same song. Title and length alone do not make a live take the same as the song.
+    The same recording, the same ISRC, or the same title with a length that differs by at most `within` seconds, counts
+    as the same song; a recording of unknown length is the same as those of its title that come before it. Title and
+    length alone do not make a live take the same as the song.
     """
     chosen: dict[str, Track] = {}
     isrcs: set[str] = set()
     lengths: dict[object, list[float | None]] = {}
     for track in tracks:
-        known = lengths.setdefault((words(song_title(track.title)), track.marks - {"compilation"}), [])
+        known = lengths.setdefault((title_words(song_title(track.title)), track.marks - {"compilation"}), [])
         twin = any(_near(track.seconds, seconds, within) for seconds in known)
         if track.recording in chosen or twin or isrcs & set(track.isrcs):
             continue
@@ -178,8 +185,8 @@ def distinct(tracks: Iterable[Track], within: float = 3.0) -> list[Track]:
     return list(chosen.values())
 
 
-def _near(a: float | None, b: float | None, within: float) -> bool:
-    return a is None or b is None or abs(a - b) <= within
+def _near(seconds: float | None, known: float | None, within: float) -> bool:
+    return seconds is None or (known is not None and abs(seconds - known) <= within)
 
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows

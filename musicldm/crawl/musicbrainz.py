@@ -13,6 +13,7 @@ import http.client
 import re
 import socket
 import time
+import unicodedata
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import musicbrainzngs
 
 from musicldm import __version__
 from musicldm.crawl.catalog import Artist, Track
-from musicldm.crawl.pace import within
+from musicldm.crawl.pace import Pace, within
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.titles import marks, title_marks, words
 from musicldm.errors import AmbiguousError, NetworkError, NotFoundError
@@ -35,6 +36,7 @@ _MBID = re.compile(
     r"(?:https?://musicbrainz\.org/artist/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/?", re.IGNORECASE
 )
 _ALIKE = 5  # points of the search's score, of 100, that do not tell two artists apart
+_FAR = 30  # points by which an artist is so much better known that an exact name alone does not go before
 _NO_WAY = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)  # waiting a moment will not mend these
 
 
@@ -55,8 +57,8 @@ class MusicBrainz:
     def __init__(self, settings: CrawlSettings) -> None:
         musicbrainzngs.set_hostname(settings.musicbrainz or "musicbrainz.org", use_https=not settings.musicbrainz)
         musicbrainzngs.set_useragent("musicldm", __version__, settings.contact or "no contact given")
-        musicbrainzngs.set_rate_limit(settings.musicbrainz_interval or False)
-        musicbrainzngs.musicbrainz._safe_read = functools.partial(_read, settings)
+        musicbrainzngs.set_rate_limit(False)  # it knows nothing of second tries; `_read` keeps the pace
+        musicbrainzngs.musicbrainz._safe_read = functools.partial(_read, settings, Pace())
 
     @_answers_that_make_sense()
     def find_artist(self, name: str) -> Artist:
@@ -67,7 +69,8 @@ class MusicBrainz:
 
         Raises:
             NotFoundError: nobody is called so; the hint names who comes near.
-            AmbiguousError: several are, and are as well known; the hint tells them apart.
+            AmbiguousError: several are, and are as well known, or one whose name fits less is far better known; the
+                hint tells them apart.
         """
         if mbid := _MBID.fullmatch(name):
             return _artist(musicbrainzngs.get_artist_by_id(mbid[1].lower(), includes=["aliases"])["artist"])
@@ -78,10 +81,12 @@ class MusicBrainz:
             hint = f"Nearest there: {near}." if near else "Check the spelling on musicbrainz.org."
             raise NotFoundError(f"MusicBrainz knows no artist {name!r}.", hint)
         best = ranked[0]
+        kinship = _kinship(name, best)
         alike = [
             _artist(artist)
             for artist in ranked
-            if _kinship(name, artist) == _kinship(name, best) and _score(artist) >= _score(best) - _ALIKE
+            if (_kinship(name, artist) == kinship and _score(artist) >= _score(best) - _ALIKE)
+            or (kinship < _kinship(name, artist) < _STRANGER and _score(artist) >= _score(best) + _FAR)
         ]
         if len(alike) > 1:
             choices = "".join(
@@ -97,8 +102,8 @@ class MusicBrainz:
     def tracks(self, artist: Artist, progress: Progress = silent) -> list[Track]:
         """Every recording on the artist's official releases, all media of each, the earliest release first.
 
-        One that stands on several releases comes several times. Videos are left out, and so are other artists' songs
-        on shared releases. `progress` counts releases.
+        One that stands on several releases comes several times. Videos and silence are left out, and so are other
+        artists' songs on shared releases. `progress` counts releases.
         """
         releases = sorted(self._releases(artist, progress), key=lambda release: release.get("date") or "9999")
         return [track for release in releases for track in _on_release(release, artist)]
@@ -140,18 +145,38 @@ _STRANGER = 3
 
 def _kinship(name: str, artist: dict[str, Any]) -> int:
     """0 the same name, 1 an alias, 2 the same words, 3 a stranger."""
+    name = _typed(name)
     aliases = [artist.get("sort-name", ""), *(alias["alias"] or "" for alias in artist.get("alias-list", []))]
-    if name.casefold() == artist["name"].casefold():
+    if name == _typed(artist["name"]):
         return 0
-    if name.casefold() in (alias.casefold() for alias in aliases):
+    if name in map(_typed, aliases):
         return 1
     if words(name) in (words(other) for other in (artist["name"], *aliases)):
         return 2
     return _STRANGER
 
 
+def _typed(name: str) -> str:
+    """A name as a keyboard has it: MusicBrainz writes Guns N’ Roses and Run‐D.M.C., hardly anyone else does."""
+    return unicodedata.normalize("NFC", name).translate(_KEYBOARD).casefold()
+
+
+_KEYBOARD = str.maketrans("‘’“”‐‑–", "''\"\"---")
+
+
 # MusicBrainz's secondary types of release groups -> our marks.
-_TYPES = {"Live": "live", "Remix": "remix", "DJ-mix": "remix", "Compilation": "compilation"}
+_TYPES = {
+    "Live": "live",
+    "Remix": "remix",
+    "DJ-mix": "remix",
+    "Compilation": "compilation",
+    "Demo": "demo",
+    "Interview": "talk",
+    "Spokenword": "talk",
+    "Audiobook": "talk",
+    "Audio drama": "talk",
+}
+_NOTHING = ("[silence]", "[data track]")  # how MusicBrainz calls what is no music
 
 
 def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
@@ -162,7 +187,9 @@ def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
         hidden = [medium["pregap"]] if "pregap" in medium else []  # a song before the first
         for entry in hidden + medium.get("track-list", []):
             recording = entry["recording"]
-            if recording.get("video") == "true" or artist.id not in _credited(recording):
+            if recording.get("video") == "true" or recording["title"] in _NOTHING:
+                continue
+            if artist.id not in _credited(recording):
                 continue
             milliseconds = recording.get("length") or entry.get("length")
             yield Track(
@@ -183,7 +210,9 @@ def _credited(recording: dict[str, Any]) -> set[str]:
     return {credit["artist"]["id"] for credit in credits if isinstance(credit, dict)}
 
 
-def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, request: Any, body: Any = None) -> bytes:
+def _read(
+    settings: CrawlSettings, pace: Pace, opener: urllib.request.OpenerDirector, request: Any, body: Any = None
+) -> bytes:
     """One request, a few times if it must be: what stands in for musicbrainzngs' own reader."""
     where = f"MusicBrainz ({settings.musicbrainz or 'musicbrainz.org'})"
     problem = ""
@@ -193,7 +222,8 @@ def _read(settings: CrawlSettings, opener: urllib.request.OpenerDirector, reques
             return bytes(answer.read())
 
     for attempt in range(settings.tries):
-        pause = max(settings.musicbrainz_interval, settings.retry_pause * (attempt + 1))
+        pause = settings.retry_pause * (attempt + 1)
+        pace.turn("request", settings.musicbrainz_interval)
         try:
             return within(settings.deadline, ask)
         except urllib.error.HTTPError as error:

@@ -45,6 +45,23 @@ class Pace:
             raise Stopped
 
 
+def take(things: queue.SimpleQueue[T], seconds: float = float("inf")) -> T:
+    """The next thing in the queue.
+
+    It looks up now and then, for Ctrl-C: the system may hand that signal to another thread, which wakes nobody here.
+
+    Raises:
+        queue.Empty: nothing comes within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return things.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
+        except queue.Empty:
+            if time.monotonic() >= deadline:
+                raise
+
+
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What `call` returns or raises, if it does so in time.
 
@@ -64,7 +81,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        answer, error = answers.get(timeout=seconds)
+        answer, error = take(answers, seconds)
     except queue.Empty:
         raise TimeoutError(f"no whole answer within {seconds:g} s") from None
     if error is not None:

@@ -7,6 +7,7 @@ goes on with what is missing.
 from __future__ import annotations
 
 import queue
+import shutil
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from musicldm.crawl.catalog import (
     Artist,
     Track,
     Wishes,
+    distinct,
     is_cc,
     is_fetched,
     open_catalog,
@@ -35,14 +37,22 @@ from musicldm.crawl.catalog import (
     state,
 )
 from musicldm.crawl.musicbrainz import MusicBrainz
-from musicldm.crawl.pace import Pace, Stopped
+from musicldm.crawl.pace import Pace, Stopped, take
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.youtube import THRESHOLD, TOOL, Candidate, Video, YouTube, candidate
 from musicldm.durable import TEMPORARY, Journal, flush, locked, make_folder, move
-from musicldm.errors import BlockedError, MusicLDMError, NetworkError, NotFoundError, RefusedError, UsageError
+from musicldm.errors import (
+    BlockedError,
+    MusicLDMError,
+    NetworkError,
+    NotFoundError,
+    NotNowError,
+    RefusedError,
+    UsageError,
+)
 from musicldm.progress import Progress, silent
 
-_PATIENCE = 3  # so many songs in a row lost to the network, and it is down
+_PATIENCE = 3  # so many songs in a row lost to the network, times `jobs`, and it is down
 _ATTEMPTS = 3  # so many videos that fit are asked for, where the first are refused
 
 
@@ -53,8 +63,10 @@ class Plan:
     out: Path
     wishes: Wishes
     artists: tuple[Artist, ...]
-    unknown: tuple[NotFoundError, ...]
-    """One sentence and hint for each name that nobody has, or several."""
+    unknown: tuple[MusicLDMError, ...]
+    """One sentence and hint for each name that nobody has, or several, or whose songs MusicBrainz did not tell."""
+    songless: tuple[Artist, ...]
+    """The artists who are credited on no recording of an official release."""
     tracks: tuple[Track, ...]
     """Every song asked for, each once."""
     others: Mapping[str, int]
@@ -87,6 +99,8 @@ class Outcome:
     """The records of songs that an earlier crawl gave up and this one did not try."""
     stopped: NetworkError | None
     """Why it ended before all songs were tried."""
+    fruitless: int = 0
+    """The most searches in a row that found nothing at all, not even what does not fit."""
 
     def counts(self) -> list[dict[str, Any]]:
         """For each artist, how many songs came to what: "present", "fetched" or another status of the catalog."""
@@ -110,50 +124,79 @@ def plan(
 ) -> Plan:
     """Find the artists and their songs, and see what `out` has already. Writes nothing.
 
+    An artist whom the network loses is left out, as one is whom nobody knows.
+
     Raises:
         NotFoundError: none of the names leads to an artist.
-        NetworkError: MusicBrainz does not answer.
-        UsageError: a recording to override is none of these artists'.
+        NetworkError: MusicBrainz does not answer, for two names in a row or for any of them.
+        UsageError: a recording to override is none of these artists', or is a song that stands there already.
     """
     wishes = wishes or Wishes()
     service = MusicBrainz(settings)
-    artists: dict[str, Artist] = {}
-    unknown: list[NotFoundError] = []
+    found: dict[Artist, list[Track]] = {}
+    unknown: list[MusicLDMError] = []
+    lost = False
     for name in dict.fromkeys(names):
         try:
             artist = service.find_artist(name)
+            if artist.id not in {known.id for known in found}:
+                found[artist] = service.tracks(artist, progress)
+            lost = False
         except NotFoundError as error:
             unknown.append(error)
-        else:
-            artists[artist.id] = artist
-    if not artists:
+        except NetworkError as error:
+            if lost:
+                raise
+            lost = True
+            unknown.append(NetworkError(f"{name} is left out: {error.message}", error.hint))
+    if not found:
         raise _nobody(unknown)
     records = open_catalog(out).records
     fetched = {recording for recording, record in records.items() if is_fetched(record, out)}
     tracks: dict[str, Track] = {}  # by recording: a song that two of the artists share is fetched once
     others: Counter[str] = Counter()
-    for artist in artists.values():
-        own, rest = songs(service.tracks(artist, progress), wishes, fetched)
+    for recordings in found.values():
+        own, rest = songs(recordings, wishes, fetched)
         others += rest
         for track in own:
             tracks.setdefault(track.recording, track)
-    for recording in wishes.overrides.keys() - tracks.keys():
-        raise UsageError(
-            f"{recording} is no recording of {', '.join(artist.name for artist in artists.values())}.",
-            "--override takes a recording's id, as catalog.jsonl and --dry-run --json have it.",
-        )
+    lost = any(isinstance(error, NetworkError) for error in unknown)  # who knows what those have recorded
+    for recording in () if lost else wishes.overrides.keys() - tracks.keys():
+        raise _not_to_override(recording, found, tracks.values())
     states = _states(tracks.values(), records, out, wishes)
     there = [records[track.recording] for track in tracks.values() if states[track.recording] == FETCHED]
     unlicensed = sum(wishes.only_cc and not is_cc(record["provenance"].get("licence")) for record in there)
     return Plan(
-        out, wishes, tuple(artists.values()), tuple(unknown), tuple(tracks.values()), others, states, unlicensed
+        out=out,
+        wishes=wishes,
+        artists=tuple(found),
+        unknown=tuple(unknown),
+        songless=tuple(artist for artist, recordings in found.items() if not recordings),
+        tracks=tuple(tracks.values()),
+        others=others,
+        states=states,
+        unlicensed=unlicensed,
     )
 
 
-def _nobody(unknown: list[NotFoundError]) -> NotFoundError:
+def _nobody(unknown: list[MusicLDMError]) -> MusicLDMError:
     if len(unknown) == 1:
         return unknown[0]
-    return NotFoundError(" ".join(error.message for error in unknown), "\n".join(error.hint for error in unknown))
+    kind = next((NetworkError for error in unknown if isinstance(error, NetworkError)), NotFoundError)
+    return kind(" ".join(error.message for error in unknown), "\n".join(error.hint for error in unknown))
+
+
+def _not_to_override(recording: str, found: Mapping[Artist, list[Track]], taken: Iterable[Track]) -> UsageError:
+    for track in (track for recordings in found.values() for track in recordings if track.recording == recording):
+        for twin in taken:
+            if len(distinct([twin, track])) == 1:
+                return UsageError(
+                    f"{recording} is the same song as {twin.recording}, {twin.name}.", "Override that one instead."
+                )
+    return UsageError(
+        f"{recording} is no recording of {', '.join(artist.name for artist in found)}.",
+        "--override takes a recording's id, as catalog.jsonl and --dry-run --json have it.",
+    )
 
 
 def _states(tracks: Iterable[Track], records: Mapping[str, Any], out: Path, wishes: Wishes) -> dict[str, str]:
@@ -179,11 +222,12 @@ def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> O
         fetched: list[dict[str, Any]] = []
         left_out: list[dict[str, Any]] = []
         stopped: NetworkError | None = None
-        lost, total = 0, len(plan.missing)
+        lost = empty = fruitless = 0
+        total, patience = len(plan.missing), _PATIENCE * settings.jobs
         progress(0, total, "")
         with _crew(plan, _videos_of(catalog.records, plan), folder, settings) as done:
             for number in range(1, total + 1):
-                result = done.get()
+                result = take(done)
                 if isinstance(result, BlockedError):
                     stopped = result
                     break
@@ -193,15 +237,20 @@ def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> O
                 record = result.record
                 (left_out if result.file is None else fetched).append(record)
                 progress(number, total, f"{record['artist']} – {record['title']}")
-                lost = lost + 1 if record["status"] == FAILED else 0
-                if lost == _PATIENCE:
+                empty = empty + 1 if result.empty else 0
+                fruitless = max(fruitless, empty)
+                lost = lost + 1 if result.lost else 0
+                if lost == patience:
                     hint = "Check the network connection and run the same command again; what was fetched is kept."
                     stopped = NetworkError(f"{lost} songs in a row were lost to the network. {record['reason']}", hint)
                     break
-        with suppress(OSError):  # parts of broken downloads stay, to be taken up again
-            folder.rmdir()
+        if stopped is None and not any(record["status"] == FAILED for record in left_out):
+            shutil.rmtree(folder, ignore_errors=True)  # what an earlier crawl began and nobody wants any more
+        else:  # parts of broken downloads stay, to be taken up again
+            with suppress(OSError):
+                folder.rmdir()
     kept = tuple(catalog.records[recording] for recording, was in plan.states.items() if was not in (MISSING, FETCHED))
-    return Outcome(plan, tuple(fetched), tuple(left_out), kept, stopped)
+    return Outcome(plan, tuple(fetched), tuple(left_out), kept, stopped, fruitless)
 
 
 @dataclass(frozen=True)
@@ -209,11 +258,56 @@ class _Result:
     record: dict[str, Any]
     file: Path | None = None
     """The finished download, not yet in its place."""
+    lost: bool = False
+    """It was lost to the network."""
+    empty: bool = False
+    """The search found nothing at all."""
+
+
+class _TakenError(RefusedError):
+    pass
+
+
+class _Claims:
+    """Which recording has which video: no two songs are the same one.
+
+    Who asks for a video that another thread is about to fetch waits for what comes of that.
+    """
+
+    def __init__(self, owners: Mapping[str, str], pace: Pace) -> None:
+        self._owners = dict(owners)
+        self._pace = pace
+        self._trying: set[str] = set()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def claim(self, video: str, recording: str) -> Iterator[None]:
+        """Have the video to oneself for the block, and for good where the block comes to its end.
+
+        Raises:
+            _TakenError: it is another recording already.
+            Stopped: the crawl ends.
+        """
+        with self._changed:
+            while video in self._trying:
+                self._changed.wait(0.1)
+                self._pace.sleep(0)
+            owner = self._owners.get(video, recording)
+            if owner != recording:
+                raise _TakenError(f"it is already the recording {owner}")
+            self._trying.add(video)
+        try:
+            yield
+            self._owners[video] = recording
+        finally:
+            with self._changed:
+                self._trying.remove(video)
+                self._changed.notify_all()
 
 
 @contextmanager
 def _crew(
-    plan: Plan, videos: dict[str, str], folder: Path, settings: CrawlSettings
+    plan: Plan, videos: Mapping[str, str], folder: Path, settings: CrawlSettings
 ) -> Iterator[queue.SimpleQueue[_Result | BaseException]]:
     """Threads at work on the missing songs; what becomes of each song arrives in the queue.
 
@@ -224,6 +318,7 @@ def _crew(
         todo.put(track)
     done: queue.SimpleQueue[_Result | BaseException] = queue.SimpleQueue()
     pace = Pace()
+    claims = _Claims(videos, pace)
 
     def work(youtube: YouTube) -> None:
         # Closed by its own thread: to close what another one reads from would wait for that server.
@@ -231,7 +326,7 @@ def _crew(
             while not pace.stop.is_set():
                 track = todo.get_nowait()
                 try:
-                    done.put(_attempt(youtube, track, plan.wishes, videos))
+                    done.put(_attempt(youtube, track, plan.wishes, claims))
                 except Stopped:
                     raise
                 except BaseException as error:
@@ -261,7 +356,7 @@ def _videos_of(records: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, s
     return videos | {video: recording for recording, video in plan.wishes.overrides.items()}
 
 
-def _attempt(youtube: YouTube, track: Track, wishes: Wishes, videos: dict[str, str]) -> _Result:
+def _attempt(youtube: YouTube, track: Track, wishes: Wishes, claims: _Claims) -> _Result:
     """Try to get one song. The record says how far that came.
 
     Raises:
@@ -288,40 +383,42 @@ def _attempt(youtube: YouTube, track: Track, wishes: Wishes, videos: dict[str, s
             found = fits = [Candidate(wishes.overrides[track.recording], track.title, "", None, 0.0)]
         else:
             found = youtube.search(track)
-            fits = [one for one in found if one.score >= THRESHOLD and _asked_length(one, track, wishes)][:_ATTEMPTS]
+            fits = [one for one in found if one.score >= THRESHOLD]
+        if track.seconds is None and not record["override"]:  # measured by the video, then
+            asked = [one for one in fits if wishes.min_seconds <= (one.seconds or 0.0) <= wishes.max_seconds]
+            if fits and not asked:
+                seconds = fits[0].seconds
+                reason = f"{fits[0].title!r} lasts {seconds:g} s, which is not asked for."
+                return _Result(record | {"runner_up": _summary(fits[0]), "unasked_seconds": seconds, "reason": reason})
+            fits = asked
         if not fits:
             best = found[0] if found else None
             record |= {"score": best.score if best else None, "runner_up": _summary(best), "reason": _why_none(best)}
-            return _Result(record)
+            return _Result(record, empty=best is None)
         refusals: list[tuple[str, str]] = []  # status and reason
-        for chosen in fits:
+        for chosen in fits[:_ATTEMPTS]:
             record |= {
                 "score": chosen.score,
                 "chosen": _summary(chosen),
                 "runner_up": _summary(next((one for one in found if one is not chosen), None)),
             }
-            owner = videos.setdefault(chosen.id, track.recording)  # in one step, for other threads ask too
-            if owner != track.recording:
-                refusals.append((NO_MATCH, f"{chosen.title!r} is already the recording {owner}"))
-                continue
             try:
-                return _take(youtube, track, chosen, wishes, record)
+                with claims.claim(chosen.id, track.recording):
+                    return _take(youtube, track, chosen, wishes, record)
+            except _TakenError as error:
+                refusals.append((NO_MATCH, f"{chosen.title!r}: {error.message}"))
             except _UnlicensedError as error:
                 refusals.append((UNLICENSED, error.message))
+            except NotNowError as error:
+                refusals.append((FAILED, error.message))
             except RefusedError as error:
                 refusals.append((REFUSED, error.message))
-            except MusicLDMError:
-                videos.pop(chosen.id)
-                raise
-            videos.pop(chosen.id)
-        status = max((status for status, _ in refusals), key=(NO_MATCH, REFUSED, UNLICENSED).index)
+        status = max((status for status, _ in refusals), key=(NO_MATCH, REFUSED, UNLICENSED, FAILED).index)
         return _Result(record | {"status": status, "reason": "; ".join(reason for _, reason in refusals)})
-    except RefusedError as error:
-        return _Result(record | {"status": REFUSED, "reason": error.message})
     except BlockedError:
         raise
     except NetworkError as error:
-        return _Result(record | {"status": FAILED, "reason": error.message})
+        return _Result(record | {"status": FAILED, "reason": error.message}, lost=True)
 
 
 class _UnlicensedError(RefusedError):
@@ -343,11 +440,6 @@ def _take(youtube: YouTube, track: Track, chosen: Candidate, wishes: Wishes, rec
     record |= {"status": FETCHED, "path": path.as_posix(), "seconds": video.seconds or track.seconds}
     record["provenance"] |= _source(chosen, video)
     return _Result(record, file)
-
-
-def _asked_length(one: Candidate, track: Track, wishes: Wishes) -> bool:
-    """A recording of unknown length is measured by its video."""
-    return track.seconds is not None or wishes.min_seconds <= (one.seconds or 0.0) <= wishes.max_seconds
 
 
 def _why_none(best: Candidate | None) -> str:

@@ -41,14 +41,14 @@ class CrawlSettings:
     on."""
 
     musicbrainz_interval: float = 1.0
-    """Seconds from one MusicBrainz request to the next: more than one a second are refused, for everyone behind the
-    same address."""
+    """Seconds from the start of one MusicBrainz request to the next one's: more than one a second are refused, for
+    everyone behind the same address."""
 
     youtube_request_pause: float = 0.75
-    """Seconds between the small requests to YouTube."""
+    """Seconds from the start of one small request to YouTube to the next one's."""
 
     youtube_pause: float = 10.0
-    """Seconds from one download to the next, at random up to twice as long."""
+    """Seconds from the start of one download to the next one's, at random up to twice as long."""
 
     rate_limit: float = float(1 << 20)
     """Bytes a second of each download; 0 for no limit."""

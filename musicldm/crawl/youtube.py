@@ -11,7 +11,7 @@ import functools
 import io
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +20,24 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import yt_dlp
-from rapidfuzz import fuzz, process
+from rapidfuzz import fuzz
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import HTTPError, TransportError
-from yt_dlp.utils import YoutubeDLError
+from yt_dlp.utils import ExtractorError, YoutubeDLError
 from yt_dlp.version import __version__ as YT_DLP_VERSION
 
 from musicldm.crawl.catalog import Track
 from musicldm.crawl.pace import Pace, Stopped, within
 from musicldm.crawl.settings import CrawlSettings, is_loopback
-from musicldm.crawl.titles import brackets, marks, plain, song_title, words
+from musicldm.crawl.titles import brackets, marks, numbers, plain, song_title, title_words, without_marks, words
 from musicldm.durable import cannot_write
-from musicldm.errors import BlockedError, ConfigError, MusicLDMError, NetworkError, RefusedError
+from musicldm.errors import BlockedError, ConfigError, MusicLDMError, NetworkError, NotNowError, RefusedError
 
 TOOL = f"yt-dlp {YT_DLP_VERSION}"
 
 THRESHOLD = 0.6  # of a score from 0 to 1; what scores less is another song
+
+_LONG = 20 * 60.0  # seconds; a longer video of a song whose length nobody knows is rather an album, or a loop
 
 _BLOCK = 1 << 16  # bytes of a download in one read; so many must come within the time-out
 
@@ -77,22 +79,27 @@ class Video:
 def score(track: Track, title: str, channel: str, seconds: float | None) -> float:
     """How well a video fits a track, from 0 to 1.
 
-    The likeness of the titles, times the artist's (half of it for nobody), times the nearness of the lengths (0.7 at
-    the limit), less a tenth where the channel is not the artist's own. A mark of the wrong thing, such as karaoke,
-    leaves a third of it. A video of another length, or of none, is never the track.
+    The likeness of the titles, times the nearness of the lengths (0.7 at the limit), less a tenth where the channel is
+    not the artist's own, and half of it where nobody says that it is the artist. A mark of the wrong thing, such as
+    karaoke, or a wrong number leaves a third of it; words in brackets that neither song nor artist explain leave half.
+    A video of another length, or of none, is never the track; nor is a very long one where the track has no length.
     """
-    if seconds is None:
+    if seconds is None or (track.seconds is None and seconds > _LONG):
         return 0.0
     nearness = 0.0
     if track.seconds is not None:
         nearness = 1 - abs(seconds - track.seconds) / tolerance(track.seconds)
         if nearness < 0:
             return 0.0
-    fit = _title_fit(track, title) * (0.5 + 0.5 * _artist_fit(track, f"{title} {channel}")) * (0.7 + 0.3 * nearness)
+    fit = _title_fit(track, title) * (0.7 + 0.3 * nearness)
+    if not _is_by_artist(track, title, channel):
+        fit *= 0.5
     if not _is_official(track, channel):
         fit *= 0.9
-    if wrong_marks(track, title, channel):
+    if wrong_marks(track, title, channel) or _wrong_numbers(track, title):
         fit *= 0.3
+    elif _strange_asides(track, title):
+        fit *= 0.5
     if track.marks - {"compilation"} - marks(title):  # a live take should say so
         fit *= 0.7
     return round(fit, 3)
@@ -108,45 +115,122 @@ def wrong_marks(track: Track, title: str, channel: str) -> frozenset[str]:
     text = f" {plain(title)} "
     for own in (track.title, song_title(track.title), *_names(track)):
         text = text.replace(f" {plain(own)} ", " ", 1)
-    by_channel = marks(channel) - marks(track.artist.name) - {"live", "talk"}  # a channel may well be called live
+    # A channel may well be called live, or after a mix.
+    by_channel = marks(channel) - marks(track.artist.name) - {"live", "talk", "remix", "edit"}
     return (marks(text) | by_channel) - track.marks
 
 
 # Words of a video's title that say nothing about which song it is.
 _NOISE = frozenset(
-    "official video audio music lyric lyrics visualizer visualiser clip videoclip hd hq 4k uhd mv m v remaster "
-    "remastered topic vevo with album single ep new full explicit clean version stereo mono".split()
+    "official video audio music lyric lyrics visualizer visualiser clip videoclip hd hq 4k uhd mv remaster "
+    "remastered topic vevo album single ep new full explicit clean stereo mono".split()
 )
+# Words that join others, in some of the languages of names and titles.
+_JOINTS = frozenset("the a an of from in on at by with and los las les die der das el la de du y und et".split())
+# Between the artists of one song, in the part of a video's title that names them.
+_CREDITS = re.compile(r"\s*[&,+/]\s*|\s+(?:x|and|y|und|et|with|vs\.?|feat\.?|ft\.?)\s+", re.IGNORECASE)
 
 
 def _title_fit(track: Track, title: str) -> float:
-    """The likeness of two titles by the words of each that the other has, from 0 to 1 (their F-measure)."""
-    wanted = words(song_title(track.title))
-    offered = words(title)
-    recall = _share(wanted, offered)
-    # What stands in brackets, and the part that names the artist, may add words freely.
-    aside = [*brackets(title), *re.split(r"\s*[|•]\s*", title)[1:]]
-    parts = re.split(r"\s+[-–—:|•]+\s+|(?<=\w):\s", song_title(title))
-    own = [part for part in parts if _artist_fit(track, part) < 1] or parts
-    free = _NOISE | {word for text in (*aside, *_names(track)) for word in words(text)}
-    core = [word for part in own for word in words(part) if word in wanted or word not in free]
+    """The likeness of two titles, from 0 to 1: the shares of each one's words that the other has, multiplied.
+
+    So two words of three are not enough, whichever of the two titles lacks the third.
+    """
+    bare = song_title(_legible(title))
+    wanted = title_words(song_title(track.title))
+    recall = _share(wanted, title_words(bare))
+    # Words that the song does not have count against the video, unless they are noise or name the artist.
+    parts = re.split(r"\s+[-–—:•]+\s+|(?<=\w):\s", _main(bare))
+    core = [word for part in parts for word in _less_names(track, part) if word in wanted or word not in _NOISE]
     precision = _share(core, wanted) if core else recall
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return precision * recall
 
 
-def _artist_fit(track: Track, text: str) -> float:
-    """The share of the artist's name that a text has, by the name or alias that fits best."""
-    offered, squashed = words(text), plain(text).replace(" ", "")
-    return max(
-        1.0 if len(plain(name)) > 3 and plain(name).replace(" ", "") in squashed else _share(words(name), offered)
-        for name in _names(track)
-    )
+def _legible(title: str) -> str:
+    return re.sub(r"\bM/V\b", "MV", title, flags=re.IGNORECASE)  # no letters M and V, let alone a five
+
+
+def _main(title: str) -> str:
+    """The title less its asides: what stands in brackets or after a bar."""
+    for aside in brackets(title):
+        title = title.replace(aside, " ", 1)
+    return re.split(r"\s*[|•]\s*", title)[0] or title
+
+
+def _less_names(track: Track, part: str) -> list[str]:
+    """The words of a part of a title less the artist's name; none where it lists artists, this one among them."""
+    if any(_squashed(credit) in map(_squashed, _names(track)) for credit in _CREDITS.split(part)):
+        return []
+    found = list(title_words(part)) if words(part)[0].isalnum() else []
+    for name in sorted(_names(track), key=len, reverse=True):
+        run = _run_of(title_words(name), found)
+        found = found[: run.start] + found[run.stop :]
+    return found
+
+
+def _wrong_numbers(track: Track, title: str) -> bool:
+    """Whether the video's title lacks a number of the track's or has one more; a year may be added."""
+    title = _legible(title)
+    wanted = title_words(track.title)
+    core = {word for part in re.split(r"\s[-–—|]\s", title) for word in _less_names(track, part)}
+    extra = {number for number in numbers(title) & core if number not in wanted and not _YEAR.fullmatch(number)}
+    return bool(extra or numbers(song_title(track.title)) - set(title_words(title)))
+
+
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+def _strange_asides(track: Track, title: str) -> bool:
+    """Whether brackets, or what follows a bar, have words that neither song, artist nor release explain."""
+    known = {*title_words(track.title), *title_words(track.release), *_NOISE, *_JOINTS}
+    known |= {word for name in _names(track) for word in title_words(name)}
+    if track.marks:
+        known |= {"version", "mix", "edit", "take"}
+    title = song_title(_legible(title))
+    asides = [*brackets(title), *re.split(r"\s*[|•]\s*", title)[1:]]
+    strange = {word for aside in asides for word in title_words(without_marks(aside, track.marks)) if word.isalnum()}
+    return any(not _YEAR.fullmatch(word) for word in strange - known)
+
+
+def _is_by_artist(track: Track, title: str, channel: str) -> bool:
+    """Whether title or channel name the artist, by one of the names, beside the words of the song itself."""
+    rest = list(title_words(title))
+    for word in title_words(song_title(track.title)):
+        if word in rest:
+            rest.remove(word)  # "The Seeker" is not a sign of The Who
+    offered = [*rest, "|", *title_words(channel)]
+    for name in _names(track):
+        said = title_words(name)
+        if _run_of(said, offered) or _share([word for word in said if word not in _JOINTS] or said, offered) == 1:
+            return True
+    return any(_squashed(name) == _channel_name(channel) for name in _names(track))
+
+
+def _run_of(name: Sequence[str], offered: Sequence[str]) -> range:
+    """Where a name stands among words, however either is written apart: "AC/DC" as "ACDC"; empty where nowhere."""
+    wanted = "".join(name)
+    for start in range(len(offered)):
+        run = ""
+        for stop in range(start, len(offered)):
+            run += offered[stop]
+            if run == wanted:
+                return range(start, stop + 1)
+            if not wanted.startswith(run):
+                break
+    return range(0)
 
 
 def _is_official(track: Track, channel: str) -> bool:
     """Whether it is the channel of the artist: "X - Topic", where labels deliver songs, or one called so."""
-    name = re.sub(r"(topic|vevo|official|music|band|channel)+$", "", plain(channel).replace(" ", ""))
-    return name in {re.sub(r"(music|band)+$", "", plain(own).replace(" ", "")) for own in _names(track)}
+    return _channel_name(channel) in {re.sub(r"(music|band)+$", "", _squashed(own)) for own in _names(track)}
+
+
+def _channel_name(channel: str) -> str:
+    return re.sub(r"(topic|vevo|official|music|band|channel)+$", "", _squashed(channel))
+
+
+def _squashed(name: str) -> str:
+    return "".join(words(name))
 
 
 def _names(track: Track) -> tuple[str, ...]:
@@ -156,13 +240,19 @@ def _names(track: Track) -> tuple[str, ...]:
 def _share(wanted: Iterable[str], offered: Iterable[str]) -> float:
     """The share of the wanted words that are among the offered, give or take a typing error; numbers must be right."""
     wanted, offered = set(wanted), set(offered)
-    letters = [word for word in offered if not word.isdecimal()]
-    found = sum(
-        word in offered
-        or (not word.isdecimal() and process.extractOne(word, letters, scorer=fuzz.ratio, score_cutoff=85) is not None)
-        for word in wanted
+    return sum(any(_same_word(word, other) for other in offered) for word in wanted) / len(wanted)
+
+
+def _same_word(one: str, other: str) -> bool:
+    """Equal, or long and but for a letter or so the same; "eels" and "feels" are two words, and so are numbers."""
+    if one == other:
+        return True
+    return (
+        min(len(one), len(other)) >= 5
+        and abs(len(one) - len(other)) <= 1
+        and not (one.isdecimal() or other.isdecimal())
+        and fuzz.ratio(one, other) >= 85
     )
-    return found / len(wanted)
 
 
 _VIDEO_ID = re.compile(
@@ -178,6 +268,23 @@ def video_id(url: str) -> str | None:
 
 
 # Asking
+
+
+def check(settings: CrawlSettings) -> str:
+    """What a person should know of these settings before the crawl; nothing where all is well.
+
+    Raises:
+        ConfigError: the file of cookies is none.
+    """
+    if not settings.cookies:
+        return ""
+    with _Client(settings, Pace(), _options(Path(), settings, _Log(), Pace())) as client:
+        if client.has_javascript:
+            return ""
+    return (
+        "With cookies, yt-dlp needs a JavaScript runtime such as Deno, and finds none: most songs will fail for now. "
+        "Install one, or crawl without cookies."
+    )
 
 
 class YouTube:
@@ -208,13 +315,15 @@ class YouTube:
         """What YouTube offers for the track, best first.
 
         Raises:
-            NetworkError: YouTube does not answer.
+            NetworkError: YouTube does not answer, or yt-dlp makes nothing of the answer.
             BlockedError: it has shut us out.
-            RefusedError: it refuses the search, with its reason.
         """
         query = f"ytsearch{self.settings.candidates}:{track.artist.name} {track.title}"
-        with self._reasons():
-            answer = self._client.extract_info(query, download=False)
+        try:
+            with self._reasons():
+                answer = self._client.extract_info(query, download=False)
+        except RefusedError as error:  # that says nothing about the song
+            raise NetworkError(f"YouTube refuses the search: {error.message}") from error
         found = []
         for entry in (answer or {}).get("entries") or []:
             # yt-dlp has None in the place of an entry that it cannot make out, or one without an id.
@@ -230,13 +339,16 @@ class YouTube:
             NetworkError: YouTube does not answer.
             BlockedError: it has shut us out.
             RefusedError: YouTube refuses, or what it has is not what the search promised.
+            NotNowError: it is not out yet, or not ready.
         """
         with self._reasons():
             info = self._client.extract_info(candidate.url, download=False, process=False) or {}
             if self._client.broken.get("/youtubei/v1/next"):  # yt-dlp goes on without, but this names the licence
                 raise NetworkError(self._client.broken["/youtubei/v1/next"])
-        if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
+        if info.get("live_status") == "is_live":
             raise RefusedError("It is a live stream.")
+        if info.get("live_status") in ("is_upcoming", "post_live"):
+            raise NotNowError("It is not out yet.")
         seconds = info.get("duration")
         if seconds and candidate.seconds and abs(seconds - candidate.seconds) > tolerance(candidate.seconds):
             raise RefusedError(f"It lasts {seconds:g} s, where the search said {candidate.seconds:g}.")
@@ -250,12 +362,13 @@ class YouTube:
         Raises:
             NetworkError: YouTube does not answer, or the connection broke.
             BlockedError: it has shut us out.
-            RefusedError: YouTube refuses, or has no audio stream for us.
+            RefusedError: YouTube refuses, or has no audio stream.
+            NotNowError: it has none without a JavaScript runtime.
             OutputError: the disk is full, or the folder cannot be written.
         """
         pause = self.settings.youtube_pause
         self._pace.turn("download", random.uniform(pause, 2 * pause))
-        with self._reasons(otherwise=NetworkError), self._client.downloading():
+        with self._reasons(), self._client.downloading():
             try:
                 return self._take(video)
             except YoutubeDLError as error:
@@ -269,30 +382,37 @@ class YouTube:
     def _take(self, video: Video) -> Path:
         self._log.last = ""
         info = self._client.process_ie_result(video.info, download=True) or {}
-        files = [Path(download["filepath"]) for download in info.get("requested_downloads") or []]
+        downloads = info.get("requested_downloads") or []
+        files = [Path(download["filepath"]) for download in downloads]
         if len(files) != 1 or not files[0].is_file() or not files[0].stat().st_size:
             kind = RefusedError if "max-filesize" in self._log.last else NetworkError
             raise kind(f"Nothing came of the download. {_plain(self._log.last)}".strip())
+        size, promised = files[0].stat().st_size, downloads[0].get("filesize")
+        if promised and size != promised:  # another file under the song's address, such as a login page
+            files[0].unlink()
+            raise NetworkError(f"The download has {size} bytes, where YouTube promised {promised}.")
         return files[0]
 
     @contextmanager
-    def _reasons(self, otherwise: type[MusicLDMError] = RefusedError) -> Iterator[None]:
-        """yt-dlp's errors become ours; one of which it is not clear what it means becomes `otherwise`."""
+    def _reasons(self) -> Iterator[None]:
+        """yt-dlp's errors become ours; one of which it is not clear what it means counts as the network's."""
         self._client.broken.clear()
         try:
             yield
         except YoutubeDLError as error:
-            self._explain(error, otherwise)
+            self._explain(error)
         except (MusicLDMError, OSError, Stopped):
             raise
         except Exception as error:  # one odd answer must not end the crawl, again and again at the same song
-            raise RefusedError(f"yt-dlp stumbles over the answer: {type(error).__name__}: {error}.") from error
+            raise NetworkError(f"yt-dlp stumbles over the answer: {type(error).__name__}: {error}.") from error
 
-    def _explain(self, error: YoutubeDLError, otherwise: type[MusicLDMError]) -> NoReturn:
-        text = _plain(str(error))
+    def _explain(self, error: YoutubeDLError) -> NoReturn:
+        text, causes = _plain(str(error)), list(_causes(error))
         if re.search(_SHUT_OUT, text, re.IGNORECASE):
             raise _blocked(text) from error
-        for cause in _causes(error):
+        for cause in causes:
+            if isinstance(cause, BlockedError):
+                raise cause
             if isinstance(cause, OSError) and cause.errno in _OUR_DISK:
                 raise cannot_write(self.folder, cause) from error
         if "Incomplete data received" in text:
@@ -301,12 +421,18 @@ class YouTube:
         for problem in self._client.broken.values():
             raise NetworkError(problem) from error
         if re.search(_NO_SOUND, text, re.IGNORECASE):
-            raise RefusedError(
+            if self._client.has_javascript:
+                raise RefusedError("YouTube offers no audio stream.") from error
+            raise NotNowError(
                 "YouTube offers no audio stream here (some need a JavaScript runtime for yt-dlp, such as Deno)."
             ) from error
-        if any(isinstance(cause, HTTPError) for cause in _causes(error)):  # of the kind 404, or it would be in `broken`
+        if re.search(_NOT_YET, text, re.IGNORECASE):
+            raise NotNowError(text) from error
+        # A server that answers 404 is no refusal either, though yt-dlp expects that one too.
+        by_network = any(isinstance(cause, (HTTPError, TransportError)) for cause in causes)
+        if not by_network and any(isinstance(cause, ExtractorError) and cause.expected for cause in causes):
             raise RefusedError(text) from error
-        raise otherwise(text) from error
+        raise NetworkError(text) from error
 
 
 def candidate(track: Track, id: str, title: str, channel: str, seconds: float | None) -> Candidate:
@@ -317,6 +443,9 @@ def candidate(track: Track, id: str, title: str, channel: str, seconds: float | 
 
 # How yt-dlp says that a video has formats, none of which it can take.
 _NO_SOUND = r"requested format is not available|only images are available|no video formats found"
+
+# How YouTube says that there will be something to hear later.
+_NOT_YET = r"premieres? (?:in|on|at)\b|will begin|starts? in\b|processing this video|being processed|try again later"
 
 # Errors of the place where downloads go, not of the network.
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
@@ -348,7 +477,15 @@ class _Client(yt_dlp.YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         try:
             self.cookiejar  # noqa: B018  # read at once, for a sentence before the crawl
         except YoutubeDLError as error:
-            raise ConfigError(f"{settings.cookies} is no file of cookies in Netscape format.") from error
+            raise ConfigError(
+                f"{settings.cookies} is no file of cookies in Netscape format.", "Export it from the browser again."
+            ) from error
+
+    @functools.cached_property
+    def has_javascript(self) -> bool:
+        """Whether yt-dlp finds a JavaScript runtime that it can use."""
+        infos = [runtime.info for runtime in self._js_runtimes.values() if runtime]
+        return any(info is not None and info.supported for info in infos)
 
     @contextmanager
     def downloading(self) -> Iterator[None]:
@@ -365,7 +502,8 @@ class _Client(yt_dlp.YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         try:
             answer = _in_time(self._settings.deadline, functools.partial(self._open, request))
         except HTTPError as error:
-            if error.status == 429 or (error.status == 403 and not self._streaming):
+            # A song's own address may be forbidden, or a manifest's: that is no judgement on us.
+            if error.status == 429 or (error.status == 403 and path.startswith(("/youtubei/", "/watch"))):
                 raise _blocked(f"it answered {error.status} {error.reason}") from error
             if error.status == 403 or error.status >= 500:
                 self.broken[path] = f"YouTube answered {error.status} {error.reason}."
@@ -437,12 +575,17 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
         "buffersize": _BLOCK,
         "noresizebuffer": True,
         "progress_hooks": [leave_off],
-        "extractor_args": {"youtube": {"raise_incomplete_data": ["true"]}},  # half an answer is not "finds nothing"
+        "extractor_args": {
+            "youtube": {
+                "raise_incomplete_data": ["true"],  # half an answer is not "finds nothing"
+                "skip": ["hls", "dash", "translated_subs"],  # sound has an address of its own, without a manifest
+            }
+        },
         "allowed_extractors": ["youtube", "youtube:search"],
         "remote_components": [],  # no code from the web
         "cachedir": False,
         # yt-dlp writes cookies back: to a copy, since the file is not ours, and several threads have it.
-        "cookiefile": io.StringIO(Path(settings.cookies).read_text(errors="replace")) if settings.cookies else None,
+        "cookiefile": _read_cookies(settings.cookies) if settings.cookies else None,
         # How to speak: not at all.
         "logger": log,
         "quiet": True,
@@ -460,6 +603,13 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
     if is_loopback(settings.youtube):
         options |= {"nocheckcertificate": True, "proxy": ""}
     return options
+
+
+def _read_cookies(file: str) -> io.StringIO:
+    try:
+        return io.StringIO(Path(file).read_text(errors="replace"))
+    except OSError as error:
+        raise ConfigError(f"The cookies in {file} cannot be read: {error.strerror}.") from error
 
 
 class _Log:
@@ -484,12 +634,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(error))
         yield error
+        if isinstance(error, TransportError):  # what lies behind it is the network's, not our disk's
+            continue
         waiting += [getattr(error, "cause", None), (getattr(error, "exc_info", None) or (None, None))[1]]
         waiting += [error.__cause__, error.__context__]
 
 
 def _plain(message: str) -> str:
-    """yt-dlp's message without its labels and its advice on reporting bugs."""
+    """yt-dlp's message without its labels and its advice, which is on its own options and on reporting bugs."""
     message = re.sub(r"\x1b\[[0-9;]*m", "", message).strip()
     message = re.sub(r"^(ERROR:\s*)?(\[[\w:+-]+\]\s*)?([\w-]{11}:\s*)?", "", message)
-    return re.split(r"\s*(?:\(caused by|; please report this issue|; Confirm you are on the latest)", message)[0]
+    return re.split(_ADVICE, message)[0]
+
+
+_ADVICE = (
+    r"\s*(?:\(caused by|; please report this issue|; Confirm you are on the latest|(?:(?<=\.)\s|\n)"
+    r"(?:Use --|It is recommended to use|You might want to use|See\s+https?:|For more information, refer to))"
+)

@@ -65,6 +65,7 @@ class Video:
     refusal: str = ""
     cut_at: int = 0  # the connection stays silent after so many bytes, once
     status: int = 0  # of the answer to its download, where it is no success
+    upcoming: bool = False  # announced, and not out yet
     locked: bool = False  # its addresses need YouTube's JavaScript
 
 
@@ -128,7 +129,11 @@ class Server(ThreadingHTTPServer):
             self.server_close()
 
 
-_ODD = {"half": b"{}", "nonsense": b'{"playabilityStatus": {"status": "OK"}, "videoDetails": {"videoId": [1]}}'}
+_ODD = {
+    "half": b"{}",
+    "login page": b"<html>Please log in to this WLAN",
+    "nonsense": b'{"playabilityStatus": {"status": "OK"}, "videoDetails": {"videoId": [1]}}',
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -295,6 +300,7 @@ class YouTubeServer(Server):
         self.ranges: list[str] = []
         self.seen: list[Any] = []  # the headers of each small request
         self.cut = threading.Event()
+        self.redesigned = False  # its search has a layout that nobody knows
 
     @property
     def downloads(self) -> list[str]:
@@ -322,6 +328,9 @@ class _YouTubeHandler(Handler):
         self.server.requests.append(self.path)
         if self.misfortune():
             return
+        if not self.path.startswith("/media/"):
+            self.send(403, "text/plain", b"")
+            return
         video = self.server.videos[self.path.removeprefix("/media/")]
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
         assert asked
@@ -347,6 +356,8 @@ class _YouTubeHandler(Handler):
         self.send(206, "audio/mp4", body, Content_Range=f"bytes {start}-{end}/{len(video.audio)}")
 
     def _search(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if self.server.redesigned:
+            return {"contents": {"brandNewRenderer": {}}}
         words = set(asked["query"].lower().split())
         hits = {video.id: len(words & set(video.title.lower().split())) for video in self.server.videos.values()}
         found = sorted((v for v in self.server.videos.values() if hits[v.id]), key=lambda video: -hits[video.id])
@@ -388,8 +399,13 @@ class _YouTubeHandler(Handler):
                 "channelId": "UC" + "x" * 22,
                 "lengthSeconds": str(video.seconds),
                 "isLiveContent": False,
+                "isUpcoming": video.upcoming,
             },
-            "streamingData": {"adaptiveFormats": [sound]},
+            "streamingData": {
+                "adaptiveFormats": [sound],
+                "hlsManifestUrl": f"https://{self.server.address}/manifest/{video.id}.m3u8",
+                "dashManifestUrl": f"https://{self.server.address}/manifest/{video.id}.mpd",
+            },
         }
 
     def _next(self, asked: dict[str, Any]) -> dict[str, Any]:

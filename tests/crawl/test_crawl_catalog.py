@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from musicldm.crawl.catalog import Artist, Track, Wishes, distinct, safe_name, songs
+from musicldm.crawl.catalog import INCLUDABLE, Artist, Track, Wishes, distinct, safe_name, songs
 from musicldm.crawl.settings import CrawlSettings, is_loopback
 from musicldm.crawl.titles import song_title, title_marks, words
 from musicldm.errors import ConfigError
@@ -50,6 +50,12 @@ def test_distinct_keeps_the_first_of_each_song() -> None:
     assert [song.recording for song in distinct(songs)] == ["1", "3", "5"]
 
 
+def test_an_unknown_length_swallows_nothing() -> None:
+    tracks = [track("Hello", None, "1"), track("Hello", 200.0, "2"), track("Hello", 90.0, "3"), track("Ho", None, "4")]
+    assert [song.recording for song in songs(tracks, Wishes())[0]] == ["2", "3", "4"]
+    assert [song.recording for song in songs(tracks, Wishes(), fetched={"1"})[0]] == ["1", "2", "3", "4"]
+
+
 def test_one_isrc_is_one_song_and_a_live_take_is_another() -> None:
     tracks = [
         replace(track("Hello", 200.0, "1"), isrcs=("A", "B")),
@@ -73,18 +79,23 @@ def test_what_is_not_asked_for_is_counted() -> None:
         track("Suite", 3000.0, "6"),
         track("Last", None, "7"),
         track("Quiet", 200.0, "8", "acoustic"),
+        track("Sketch", 200.0, "a", "demo"),
+        track("Chat", 200.0, "b", "talk"),
     ]
 
     def taken(**wishes: Any) -> tuple[str, dict[str, int]]:
         found, others = songs(tracks, Wishes(**wishes))
         return "".join(song.recording for song in found), dict(others)
 
-    assert taken() == ("15678", {"live": 1, "remix": 1, "compilation": 1})
-    assert taken(include=frozenset({"live", "remix", "compilation"})) == ("12345678", {})
-    assert taken(include=frozenset({"live"})) == ("125678", {"remix": 1, "compilation": 1})
+    assert taken() == ("15678", {"live": 1, "remix": 1, "compilation": 1, "demo": 1, "talk": 1})
+    assert taken(include=INCLUDABLE) == ("12345678ab", {})
+    assert taken(include=frozenset({"live"})) == ("125678", {"remix": 1, "compilation": 1, "demo": 1, "talk": 1})
     assert taken(min_seconds=60, max_seconds=600)[0] == "178"
     assert taken(limit=2)[0] == "15"
     assert taken(limit=1, overrides={"4": "x"})[0] == "14"
+    assert taken(include=frozenset({"demo", "talk"})) == ("15678ab", {"live": 1, "remix": 1, "compilation": 1})
+    found, _ = songs(tracks, Wishes(limit=2, min_seconds=60), fetched={"2", "5"})
+    assert "".join(song.recording for song in found) == "1256"  # what is there and not asked for takes no one's place
 
 
 @pytest.mark.parametrize(

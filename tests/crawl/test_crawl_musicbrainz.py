@@ -52,6 +52,33 @@ def test_name_before_alias_before_words_before_score(settings: CrawlSettings) ->
     assert found == ["4", "2", "2", "5"]
 
 
+def test_typographic_signs_are_the_keyboards(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    server.people = [
+        Person("1", "Guns N Roses", score=100),
+        Person("2", "Guns N’ Roses", score=95),
+        Person("3", "Run DMC", score=100),
+        Person("4", "Run‐D.M.C.", score=95),
+    ]
+    service = MusicBrainz(settings)
+    found = [service.find_artist(name).id for name in ("Guns N' Roses", "guns n’ roses", "Run-D.M.C.", "Run‑D.M.C.")]
+    assert found == ["2", "2", "4", "4"]
+
+
+def test_an_exact_name_does_not_go_before_far_better_known_ones(
+    server: MusicBrainzServer, settings: CrawlSettings
+) -> None:
+    server.people = [
+        Person("1", "Nena", score=60),
+        Person("2", "Gabriele Kerner", aliases=("Nena",), score=100),
+        Person("3", "Nena Tribute", score=100),
+    ]
+    with pytest.raises(AmbiguousError, match="2 artists 'Nena'") as caught:
+        MusicBrainz(settings).find_artist("Nena")
+    assert "Gabriele Kerner" in caught.value.hint and "Tribute" not in caught.value.hint
+    server.people[0].score = 75
+    assert MusicBrainz(settings).find_artist("Nena").id == "1"
+
+
 def test_a_stranger_is_not_found_and_the_hint_names_the_nearest(settings: CrawlSettings) -> None:
     with pytest.raises(NotFoundError, match="no artist 'Nirvana Tribute'") as caught:
         MusicBrainz(settings).find_artist("Nirvana Tribute")
@@ -84,11 +111,13 @@ def test_marks_come_from_release_groups_titles_and_notes(server: MusicBrainzServ
             Release("r2", "In the club", "2002", [[Song("2", "B", 100.0)]], kinds=("DJ-mix",)),
             Release("r3", "Plain", "2003", [[Song("3", "C (live)", 100.0), Song("4", "D", 100.0, note="live, 1999")]]),
             Release("r4", "Plain", "2004", [[Song("5", "Live Wire", 100.0)]], kinds=("Soundtrack",)),
+            Release("r5", "Talk", "2005", [[Song("6", "E", 100.0)]], kinds=("Interview",)),
+            Release("r6", "Tape", "2006", [[Song("7", "F", 100.0), Song("8", "[silence]", 9.0)]], kinds=("Demo",)),
         ])
     ]  # fmt: skip
     service = MusicBrainz(settings)
     marks = [set(track.marks) for track in service.tracks(service.find_artist("Marked"))]
-    assert marks == [{"live", "compilation"}, {"remix"}, {"live"}, {"live"}, set()]
+    assert marks == [{"live", "compilation"}, {"remix"}, {"live"}, {"live"}, set(), {"talk"}, {"demo"}]
 
 
 def test_all_pages_and_all_media(server: MusicBrainzServer, settings: CrawlSettings) -> None:
@@ -107,6 +136,14 @@ def test_one_request_a_second(server: MusicBrainzServer, settings: CrawlSettings
     start = time.monotonic()
     service.find_artist("Prolific")
     assert time.monotonic() - start >= 0.9
+
+
+def test_second_tries_take_their_turns_too(server: MusicBrainzServer, settings: CrawlSettings) -> None:
+    service = MusicBrainz(replace(settings, musicbrainz_interval=0.5))
+    server.answers = [(503, b"slow down")]
+    start = time.monotonic()
+    service.tracks(service.find_artist("Nirvana UK"))
+    assert len(server.requests) == 3 and time.monotonic() - start >= 0.95
 
 
 def test_a_busy_service_is_asked_again(server: MusicBrainzServer, settings: CrawlSettings) -> None:
@@ -136,20 +173,16 @@ def test_a_service_that_makes_no_sense(
 
 def test_a_stalled_service_is_given_up(server: MusicBrainzServer, settings: CrawlSettings) -> None:
     server.stalled = True
-    start = time.monotonic()
     with pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"):
         MusicBrainz(replace(settings, timeout=0.2, tries=2)).find_artist("Prolific")
-    assert time.monotonic() - start < 3
     server.stalled = False
     assert MusicBrainz(settings).find_artist("Prolific").id == "6"  # the lock inside the library is free again
 
 
 def test_a_service_that_drips_is_given_up(server: MusicBrainzServer, settings: CrawlSettings) -> None:
     server.trickle = 0.05
-    start = time.monotonic()
     with pytest.raises(NetworkError, match=r"not wholly within 0\.6 s"):
         MusicBrainz(replace(settings, timeout=0.1, tries=1)).find_artist("Prolific")
-    assert time.monotonic() - start < 5
     server.trickle = 0.0
     assert MusicBrainz(settings).find_artist("Prolific").id == "6"
 
