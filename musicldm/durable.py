@@ -38,24 +38,30 @@ def make_folder(path: Path) -> Path:
 
 
 class Lock:
-    """A lock file that many may share or one may have alone, without waiting.
+    """A lock file that many may share or one may have alone.
 
-    The kernel takes it back when the process ends, however it does.
+    The kernel takes it back when the process ends, however it does. Without a file it is everybody's.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    def __init__(self, file: Path | None) -> None:
+        self._descriptor = -1 if file is None else os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
 
-    def share(self) -> bool:
-        """Have it together with others; False where someone has it alone. What was held before is given back."""
-        return self._get(fcntl.LOCK_SH)
+    def share(self) -> None:
+        """Have it together with others, once nobody has it alone. What was held before is given back."""
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def take(self) -> bool:
-        """Have it alone; False where others have it. What was held before is given back."""
-        return self._get(fcntl.LOCK_EX)
+        """Have it alone; at once False where others have it. What was held before is given back."""
+        try:
+            if self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give it back."""
@@ -63,12 +69,7 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _get(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    __del__ = close
 
 
 @contextmanager

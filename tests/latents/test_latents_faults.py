@@ -45,7 +45,7 @@ def test_a_shard_cut_short_anywhere_is_named_when_the_store_is_opened(tmp_path: 
     size = file.stat().st_size
     for length in range(size - 1, -1, -13):
         os.truncate(file, length)
-        with pytest.raises(DataError, match=rf"logvar/c/1/0 is damaged: it is cut short, {length} bytes of {size}"):
+        with pytest.raises(DataError, match=rf"logvar/c/1/0 is damaged: it has {length} bytes instead of {size}"):
             LatentStore.open(tmp_path / "store")
 
 

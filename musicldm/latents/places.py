@@ -1,0 +1,256 @@
+"""Where a store lies: a folder of this machine, or a bucket behind fsspec.
+
+Both write alike: a part's files first, its metadata last, all at once. A rename does that in a folder, and an object
+store does it by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from musicldm import durable
+from musicldm.errors import MissingProgramError, NetworkError, OutputError, UsageError
+from musicldm.latents.schema import METADATA
+
+T = TypeVar("T")
+Bytes = npt.NDArray[np.uint8]
+Span = tuple[str, int, int]
+"""A piece of a file: its name, and its first byte and the one after its last."""
+
+
+class Place(Protocol):
+    """Files under names such as `parts/x/zarr.json`. It may be pickled."""
+
+    is_remote: bool
+
+    def __str__(self) -> str: ...
+
+    def read(self, name: str) -> bytes:
+        """A whole file; FileNotFoundError where there is none."""
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Several files, None where there is none."""
+
+    def folders(self, name: str) -> list[str]:
+        """The names of the folders in a folder, sorted; none where it is missing."""
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """The size of each file; None where it is missing."""
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        """Pieces of files, all of them at once."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """A whole file, durably and all at once."""
+
+    def writing(self, name: str) -> Any:
+        """A context that yields a local folder, and at its end has all that is in it in the folder `name`, durably."""
+
+    def remove(self, name: str) -> None:
+        """Take a folder away, its metadata first, as far as that can be done."""
+
+    def bytes(self) -> int:
+        """The size of all files."""
+
+
+class Folder:
+    """A folder of this machine."""
+
+    is_remote = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        return [_read(self.path / name) for name in names]
+
+    def folders(self, name: str) -> list[str]:
+        try:
+            with os.scandir(self.path / name) as found:
+                return sorted(entry.name for entry in found if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        root = f"{self.path}/"
+        return [_size(root + name) for name in names]
+
+    def map(self, name: str) -> Bytes:
+        """A file as memory."""
+        return np.memmap(self.path / name, np.uint8, mode="r")
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        return [np.fromfile(self.path / name, np.uint8, stop - start, offset=start) for name, start, stop in spans]
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        durable.make_folder(path.parent)
+        durable.flush(path.parent.parent)  # of a new folder the name, before what is in it
+        durable.write_bytes(path, data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        folder = self.path / name
+        durable.make_folder(folder)
+        yield folder
+        for here, _, files in os.walk(folder, topdown=False):  # zarr-python writes without fsync
+            for file in files:
+                durable.flush(Path(here, file))
+            durable.flush(Path(here))
+        durable.flush(folder.parent)
+
+    def remove(self, name: str) -> None:
+        with suppress(OSError):
+            (self.path / name / METADATA).unlink(missing_ok=True)
+        shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+class Bucket:
+    """A place behind fsspec, such as s3://bucket/folder."""
+
+    is_remote = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._connected: tuple[int, Any, str] | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bucket, (self.url,)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._asking(lambda files, root: files.cat_file(f"{root}/{name}")))
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        def read(files: Any, root: str) -> list[bytes | None]:
+            found = files.cat([f"{root}/{name}" for name in names], on_error="return")
+            for data in found.values():
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+            pieces = (found[f"{root}/{name}"] for name in names)
+            return [None if isinstance(data, Exception) else bytes(data) for data in pieces]
+
+        return self._asking(read) if names else []
+
+    def folders(self, name: str) -> list[str]:
+        def listed(files: Any, root: str) -> list[str]:
+            found = files.ls(f"{root}/{name}", detail=True, refresh=True)
+            return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
+
+        try:
+            return self._asking(listed)
+        except FileNotFoundError:
+            return []
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        if not names:
+            return []
+
+        def found(files: Any, root: str) -> list[int | None]:
+            # One listing of all instead of a request for each.
+            top = os.path.commonpath(names) if len(names) > 1 else os.path.dirname(names[0])
+            sizes = {path: int(entry["size"]) for path, entry in files.find(f"{root}/{top}", detail=True).items()}
+            return [sizes.get(f"{root}/{name}") for name in names]
+
+        return self._asking(found)
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        def fetched(files: Any, root: str) -> list[Bytes]:
+            paths, starts, stops = zip(*((f"{root}/{name}", start, stop) for name, start, stop in spans), strict=True)
+            pieces = files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise")
+            return [np.frombuffer(piece, np.uint8) for piece in pieces]
+
+        return self._asking(fetched) if spans else []
+
+    def write(self, name: str, data: bytes) -> None:
+        self._asking(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            paths = [file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()]
+            self._asking(
+                lambda files, root: files.put(
+                    [f"{folder}/{path}" for path in paths], [f"{root}/{name}/{path}" for path in paths]
+                ),
+                writes=True,
+            )
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError, NetworkError):
+            self._asking(lambda files, root: files.rm(f"{root}/{name}", recursive=True))
+
+    def bytes(self) -> int:
+        return int(self._asking(lambda files, root: files.du(root)))
+
+    def _asking(self, ask: Callable[[Any, str], T], writes: bool = False) -> T:
+        """What `ask` returns, given the file system and our path in it; its troubles as one of our errors."""
+        files, root = self._connect()
+        try:
+            return ask(files, root)
+        except FileNotFoundError:
+            if writes:
+                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
+            raise
+        except PermissionError as error:
+            raise OutputError(f"No access to {self}: {error}.", "Check the credentials.") from error
+        except Exception as error:  # every service has its own tree of errors
+            raise NetworkError(f"{self} does not answer: {error}.", "The same command goes on from here.") from error
+
+    def _connect(self) -> tuple[Any, str]:
+        # A connection must not be taken along into another process: its event loop runs in a thread of ours.
+        if self._connected is None or self._connected[0] != os.getpid():
+            try:
+                import fsspec  # type: ignore[import-untyped]
+
+                files, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False)
+            except ImportError as error:
+                scheme = self.url.split(":", 1)[0]
+                raise MissingProgramError(
+                    f"For {scheme}:// a package is missing: {error}.", f"Install it: pip install 'musicldm[{scheme}]'"
+                ) from error
+            except ValueError as error:
+                raise UsageError(f"{self.url} is no place for a store: {error}.") from error
+            self._connected = os.getpid(), files, root
+        return self._connected[1], self._connected[2]
+
+
+def place_at(location: Path | str) -> Place:
+    """The place that a path or a URL names."""
+    text = str(location)
+    return Bucket(text) if "://" in text else Folder(Path(location))

@@ -1,0 +1,221 @@
+r"""The tracks of a store as a table: columns of numbers for all of them, and the rest of a track when it is asked for.
+
+The parts' metadata has all of it, but a million tracks are half a gigabyte of JSON. So a store may have a file `index`
+beside its parts, which is mapped and not read:
+
+    "musicldm-index\n", the length of the next piece as uint64, and the crc32c of that piece as uint64
+    JSON: the tables of the parts, the artists' names, the number of rows, and whether all of them count
+    the columns (`COLUMNS`), at a multiple of 64
+    the tracks as JSON, one after another
+
+It is derived: made anew from the parts whenever it does not fit them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from musicldm.errors import DataError
+from musicldm.latents.places import Bytes
+from musicldm.latents.schema import PartTable, TrackEntry
+
+INDEX = "index"
+_MAGIC = b"musicldm-index\n"
+
+COLUMNS = np.dtype(
+    [
+        ("key", "<u8"),  # the first 64 bits of the track's key
+        ("home", "<u8"),  # a hash of its folder and source; 0 where it has none
+        ("part", "<u4"),  # which of the parts
+        ("artist", "<u4"),  # which of the artists
+        ("offset", "<u8"),
+        ("frames", "<u8"),
+        ("samples", "<u8"),
+        ("heldout", "?"),
+        ("json", "<u8"),  # where the rest begins, and how long it is
+        ("length", "<u4"),
+        ("crc", "<u4"),  # of that
+    ]
+)
+Columns = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class TrackTable(Sequence[TrackEntry]):
+    """Tracks of a store, in the order of their parts' names (the time of the commit) and of their offsets.
+
+    Also a `Sequence` of all that is known of each track.
+    """
+
+    parts: list[PartTable]
+    artists: list[str]
+    columns: Columns
+    """One row for each track; see `COLUMNS`."""
+    text: list[tuple[int, Bytes]]
+    """The tracks as JSON, in pieces: the number at which it begins, counted through all, and the bytes."""
+    all_count: bool = False
+    """Whether it is known that `counting` leaves nothing out."""
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[PartTable, list[dict[str, Any]]]]) -> TrackTable:
+        """The table of these parts and their tracks, all of them."""
+        tables, artists, rows = [], dict[str, int](), []
+        text = bytearray()
+        for number, (table, tracks) in enumerate(parts):
+            tables.append(table)
+            for track in tracks:
+                data = json.dumps(track, ensure_ascii=False).encode()
+                home = f"{track['folder']}/{track['source']}"
+                rows.append(
+                    (
+                        int(track["key"][:16], 16),
+                        _hash(home) if home != "/" else 0,
+                        number,
+                        artists.setdefault(track["artist"], len(artists)),
+                        track["offset"],
+                        track["frames"],
+                        track["samples"],
+                        track["split"] == "heldout",
+                        len(text),
+                        len(data),
+                        google_crc32c.value(data),
+                    )
+                )
+                text += data
+        return cls(tables, list(artists), np.array(rows, COLUMNS), [(0, np.frombuffer(bytes(text), np.uint8))])
+
+    # ---- What is in it ----
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @overload
+    def __getitem__(self, row: int) -> TrackEntry: ...
+    @overload
+    def __getitem__(self, row: slice) -> TrackTable: ...
+    def __getitem__(self, row: int | slice) -> TrackEntry | TrackTable:
+        if isinstance(row, slice):
+            return replace(self, columns=self.columns[row])
+        return TrackEntry(part=self.parts[self.columns[row]["part"]].id, **json.loads(self._json(row)))
+
+    def __iter__(self) -> Iterator[TrackEntry]:
+        return (self[row] for row in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    # ---- Other tables made of it ----
+
+    def chosen(self, rows: npt.NDArray[Any]) -> TrackTable:
+        """Some of the tracks, by their numbers or as one boolean for each."""
+        return replace(self, columns=self.columns[rows], all_count=self.all_count)
+
+    def rows_of(self, part: int) -> TrackTable:
+        """The tracks in one of the parts."""
+        start, stop = np.searchsorted(self.columns["part"], [part, part + 1])
+        return self[start:stop]
+
+    def of_parts(self, ids: Collection[str]) -> TrackTable:
+        """What is in some of the parts."""
+        kept = [number for number, part in enumerate(self.parts) if part.id in ids]
+        if len(kept) == len(self.parts):
+            return self
+        numbers = np.zeros(len(self.parts), "<u4")
+        numbers[kept] = np.arange(len(kept))
+        columns = self.columns[np.isin(self.columns["part"], kept)]
+        columns["part"] = numbers[columns["part"]]
+        return replace(self, parts=[self.parts[number] for number in kept], columns=columns)
+
+    def and_those(self, other: TrackTable) -> TrackTable:
+        """The tracks of both, which have no part in common."""
+        if not other.parts:
+            return self
+        shift = sum(len(piece) for _, piece in self.text)
+        artists = {name: number for number, name in enumerate(self.artists)}
+        their_artists = [artists.setdefault(name, len(artists)) for name in other.artists]
+        theirs = other.columns.copy()
+        theirs["part"] += len(self.parts)
+        theirs["artist"] = np.array(their_artists, "<u4")[theirs["artist"]]
+        theirs["json"] += shift
+        parts = self.parts + other.parts
+        order = sorted(range(len(parts)), key=lambda number: parts[number].id)
+        columns = np.concatenate([self.columns, theirs])
+        if order != list(range(len(parts))):
+            columns["part"] = np.argsort(order).astype("<u4")[columns["part"]]
+            columns = columns[np.argsort(columns["part"], kind="stable")]
+        text = self.text + [(shift + begin, piece) for begin, piece in other.text]
+        return TrackTable([parts[number] for number in order], list(artists), columns, text)
+
+    def counting(self) -> TrackTable:
+        """The tracks that count: of the same file only the latest, and of the same key only the first."""
+        if self.all_count:
+            return self
+        homes, keys = self.columns["home"], self.columns["key"]
+        at_home = np.flatnonzero(homes)[::-1]
+        _, latest = np.unique(homes[at_home], return_index=True)
+        counts = homes == 0
+        counts[at_home[latest]] = True
+        rows = np.flatnonzero(counts)
+        _, first = np.unique(keys[rows], return_index=True)
+        return self if len(first) == len(self) else self.chosen(np.sort(rows[first]))
+
+    # ---- The file ----
+
+    def to_bytes(self) -> bytes:
+        """The index of a store that has these parts."""
+        columns = self.columns.copy()
+        lengths = columns["length"].astype("<u8")
+        columns["json"] = np.cumsum(lengths) - lengths
+        rows = [self._json(row) for row in range(len(self))]
+        facts = {
+            "parts": [part.to_dict() for part in self.parts],
+            "artists": self.artists,
+            "rows": len(self),
+            "crc": google_crc32c.value(columns.tobytes()),
+            "all_count": len(self.counting()) == len(self),
+        }
+        head = json.dumps(facts).encode()
+        begin = _MAGIC + np.array([len(head), google_crc32c.value(head)], "<u8").tobytes() + head
+        return b"".join([begin, bytes(-len(begin) % 64), columns.tobytes(), *rows])
+
+    @classmethod
+    def from_bytes(cls, data: Bytes) -> TrackTable | None:
+        """The table in an index, and whether all of its tracks count; None where it is cut short or was changed."""
+        begin = len(_MAGIC) + 16
+        if data[: len(_MAGIC)].tobytes() != _MAGIC or len(data) < begin:
+            return None
+        length, crc = np.frombuffer(data[len(_MAGIC) : begin].tobytes(), "<u8").tolist()
+        text = data[begin : begin + length].tobytes()
+        if google_crc32c.value(text) != crc:
+            return None
+        head = json.loads(text)
+        start = begin + length + -(begin + length) % 64
+        stop = start + head["rows"] * COLUMNS.itemsize
+        columns = data[start:stop]
+        if len(columns) != stop - start or google_crc32c.value(columns.tobytes()) != head["crc"]:
+            return None
+        parts = [PartTable.from_dict(part) for part in head["parts"]]
+        return cls(parts, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"])
+
+    def _json(self, row: int) -> bytes:
+        columns = self.columns[row]
+        start, length = int(columns["json"]), int(columns["length"])
+        begin, piece = next((begin, piece) for begin, piece in reversed(self.text) if begin <= start)
+        data = piece[start - begin : start - begin + length].tobytes()
+        if google_crc32c.value(data) != columns["crc"]:
+            raise DataError(f"The file {INDEX} of the store is damaged.", "Delete that file; it will be made anew.")
+        return data
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
