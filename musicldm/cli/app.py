@@ -13,6 +13,7 @@ from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
 from musicldm.cli.demo import demo
 from musicldm.cli.encode import encode
+from musicldm.cli.latents import app as latents
 from musicldm.cli.preprocess import preprocess
 from musicldm.cli.sample import sample
 from musicldm.cli.train_diffusion import train_diffusion
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 for verb in (crawl, preprocess, train_vae, encode, train_diffusion, sample, demo):
     app.command(verb.__name__.replace("_", "-"))(verb)
+app.add_typer(latents, name="latents")
 
 
 def _version(wanted: bool) -> None:

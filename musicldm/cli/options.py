@@ -15,6 +15,7 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
 Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same result on a CPU.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)

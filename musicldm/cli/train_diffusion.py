@@ -19,13 +19,14 @@ from musicldm.cli.options import (
     Quiet,
     Seconds,
     Steps,
+    Store,
     TrainSeed,
 )
 from musicldm.cli.training import load_config, render, show
 
 
 def train_diffusion(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The latent store that encode made.")],
+    store: Store,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
     ] = Path("runs/ldm"),
@@ -46,6 +47,9 @@ def train_diffusion(
     seed: TrainSeed = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Train without the tracks whose latents are damaged.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -65,5 +69,7 @@ def train_diffusion(
         show(console, plan)
         return
     with console.progress("Training the denoiser") as progress:
-        result = train_diffusion(store, output, plan, pick_device(device), precision, progress, console.warn)
+        result = train_diffusion(
+            store, output, plan, pick_device(device), precision, progress, console.warn, skip_broken
+        )
     render(console, result, plan.training.steps, "loss")

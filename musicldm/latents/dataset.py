@@ -1,10 +1,17 @@
-"""Latent store -> crops for training a denoiser. This is the hot path: it reads from memory maps and nothing else.
+"""Latent store -> crops for training a denoiser. This is the hot path: from a folder it reads memory maps and nothing
+else; what is compressed or far away is fetched a whole batch at once, and the next batches meanwhile.
 
 Chance is counter-based: a batch is a pure function of (seed, step), so that a run resumed at any step sees exactly
-what it would have seen, whatever happened to any global generator and however many workers read.
+what it would have seen, whatever happened to any global generator and however many workers read. Nor does it matter in
+which order the tracks came into the store.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,74 +19,143 @@ import torch
 from torch import Tensor
 
 from musicldm.errors import DataError
-from musicldm.latents.store import LatentStore, TrackEntry
+from musicldm.latents.store import LatentStore
+from musicldm.latents.table import TrackTable
 
-Batch = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
+
+_AHEAD = 2  # batches that are fetched before they are asked for
+
+
+class LatentBatch(NamedTuple):
+    """Crops and where they come from."""
+
+    latents: Tensor
+    """Normalised, drawn from the posterior: float32 [B, D, L]."""
+    artist: Tensor
+    """The artist's place in `LatentDataset.artists`: int64 [B]."""
+    start: Tensor
+    """Where in its track the crop begins, in seconds: float32 [B]."""
+    total: Tensor
+    """The length of its track in seconds: float32 [B]."""
 
 
 class LatentDataset:
-    """Normalised crops [B, D, L] of one split's tracks, uniformly over frames: a long track is drawn more often.
+    """Normalised crops of one split's tracks, uniformly over frames: a long track is drawn more often.
+
+    A track shorter than a crop is left out. Filled up with silence, it would teach that music stops.
 
     Args:
         store: where the latents are; tracks that are added later are not seen.
         crop_frames: L.
         split: whose tracks to read.
         seed: what the draws depend on, beside the step.
+        without: keys of tracks to leave out.
 
     Attributes:
-        tracks: the tracks in use, in the store's order.
+        tracks: the tracks in use, in the order of their keys.
         left_out: how many tracks of the split are shorter than a crop.
         seconds: the length of the tracks in use.
         statistics: of the store's training tracks, whatever the split.
+        artists: the names of all of the store's artists, sorted.
 
     Raises:
         DataError: no track of the split is as long as a crop.
     """
 
-    def __init__(self, store: LatentStore, crop_frames: int, split: str = "train", seed: int = 0) -> None:
-        of_split = [entry for entry in store.tracks if entry.split == split]
-        self.tracks: list[TrackEntry] = [entry for entry in of_split if entry.frames >= crop_frames]
+    def __init__(
+        self,
+        store: LatentStore,
+        crop_frames: int,
+        split: str = "train",
+        seed: int = 0,
+        without: Collection[str] = (),
+    ) -> None:
+        tracks = store.tracks
+        if without:
+            tracks = tracks.chosen(np.array([entry.key not in without for entry in tracks], bool))
+        of_split = tracks.chosen(tracks.columns["heldout"] == (split == "heldout"))
+        long_enough = of_split.chosen(of_split.columns["frames"] >= crop_frames)
+        self.tracks: TrackTable = long_enough.chosen(np.argsort(long_enough.columns["key"], kind="stable"))
         self.left_out = len(of_split) - len(self.tracks)
         if not self.tracks:
             raise _nothing_to_read(store, of_split, crop_frames, split)
-        self.seconds = sum(entry.seconds for entry in self.tracks)
         self.statistics = store.statistics()
-        self._mean = np.array(self.statistics.mean, np.float32)
-        self._std = np.array(self.statistics.std, np.float32)
         self.crop_frames = crop_frames
         self.seed = seed
         self._store = store
+        self._mean = np.array(self.statistics.mean, np.float32)
+        self._std = np.array(self.statistics.std, np.float32)
+        columns = self.tracks.columns
+        self._parts = [part.id for part in self.tracks.parts]
+        self._part, self._offset = columns["part"].astype(np.int64), columns["offset"].astype(np.int64)
+        self._seconds = columns["samples"] / store.header.sample_rate
+        self.seconds = float(self._seconds.sum())
+        used = np.unique(tracks.columns["artist"])
+        self.artists = sorted(tracks.artists[number] for number in used)
+        places = {name: place for place, name in enumerate(self.artists)}
+        self._artist = np.array([places[self.tracks.artists[number]] for number in columns["artist"]], np.int64)
         # Crops are numbered through all tracks, one for each frame at which a crop can start.
-        crops = np.array([entry.frames - crop_frames + 1 for entry in self.tracks])
+        crops = columns["frames"].astype(np.int64) - crop_frames + 1
         self._ends = np.cumsum(crops)
         self._begins = self._ends - crops
+        self._ahead = _Ahead() if not store.is_mapped else None
 
-    def batch(self, step: int, batch_size: int) -> Tensor:
-        """The crops of one training step: drawn from the posterior and normalised, float32 [B, D, L].
+    def batch(self, step: int, batch_size: int) -> LatentBatch:
+        """The crops of one training step.
 
         A pure function of (seed, step, batch_size).
+
+        Raises:
+            DataError: a chunk is missing or was changed on disk; the file is named.
         """
-        seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
-        random = np.random.Generator(np.random.Philox(seeds))
-        mean, logvar = self._read(random.integers(self._ends[-1], size=batch_size))
-        noise = random.standard_normal(mean.shape, dtype=np.float32)
-        return self._normalised(mean + np.exp(0.5 * logvar) * noise)
+        if self._ahead is None:
+            return self._batch(step, batch_size)
+        return self._ahead.batch(self._batch, step, batch_size)
 
     def fixed_batch(self, count: int) -> Tensor:
         """The same `count` crops at every call, evenly spaced over the tracks: posterior means, float32 [B, D, L]."""
-        mean, _ = self._read((2 * np.arange(count) + 1) * self._ends[-1] // (2 * count))
+        tracks, starts = self._placed((2 * np.arange(count) + 1) * self._ends[-1] // (2 * count))
+        mean, _ = self._read(tracks, starts)
         return self._normalised(mean)
 
-    def _read(self, crops: npt.NDArray[np.int64]) -> tuple[Batch, Batch]:
-        """Mean and log-variance of numbered crops, raw, [B, L, D]."""
-        tracks = np.searchsorted(self._ends, crops, side="right")
-        starts = crops - self._begins[tracks]
-        both = np.empty((2, len(crops), self.crop_frames, self._store.header.channels), np.float32)
-        for i, (track, start) in enumerate(zip(tracks.tolist(), starts.tolist(), strict=True)):
-            both[0, i], both[1, i] = self._store.read(self.tracks[track], start, start + self.crop_frames)
-        return both[0], both[1]
+    def _batch(self, step: int, batch_size: int) -> LatentBatch:
+        seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
+        random = np.random.Generator(np.random.Philox(seeds))
+        tracks, starts = self._placed(random.integers(self._ends[-1], size=batch_size))
+        mean, logvar = self._read(tracks, starts)
+        noise = random.standard_normal(mean.shape, dtype=np.float32)
+        # z = mean + exp(logvar / 2)·noise, in place: at this size memory is what it costs.
+        logvar *= 0.5
+        np.exp(logvar, out=logvar)
+        logvar *= noise
+        mean += logvar
+        return LatentBatch(
+            latents=self._normalised(mean),
+            artist=torch.from_numpy(self._artist[tracks]),
+            start=torch.from_numpy((starts / self._store.header.frame_rate).astype(np.float32)),
+            total=torch.from_numpy(self._seconds[tracks].astype(np.float32)),
+        )
 
-    def _normalised(self, raw: Batch) -> Tensor:
+    def _placed(self, crops: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The tracks of numbered crops, and the frames in them at which the crops begin."""
+        tracks = np.searchsorted(self._ends, crops, side="right")
+        return tracks, crops - self._begins[tracks]
+
+    def _read(self, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Mean and log-variance of crops, raw, [B, L, D]."""
+        firsts = self._offset[tracks] + starts
+        frames = [
+            (self._parts[part], first, first + self.crop_frames)
+            for part, first in zip(self._part[tracks].tolist(), firsts.tolist(), strict=True)
+        ]
+        mean, logvar = np.empty((2, len(tracks), self.crop_frames, self._store.header.channels), np.float32)
+        with self._store.at_hand(frames):
+            for i, (part, start, stop) in enumerate(frames):
+                self._store.read_frames(part, start, stop, (mean[i], logvar[i]))
+        return mean, logvar
+
+    def _normalised(self, raw: Floats) -> Tensor:
         """From here on latents are normalised: [B, L, D] as stored -> [B, D, L] as the denoiser takes them.
 
         The arithmetic of `LatentStatistics.normalise`, in place and along the rows.
@@ -89,12 +165,36 @@ class LatentDataset:
         return torch.from_numpy(np.ascontiguousarray(raw.transpose(0, 2, 1)))
 
 
-def _nothing_to_read(store: LatentStore, of_split: list[TrackEntry], crop_frames: int, split: str) -> DataError:
+class _Ahead:
+    """Batches that are made before they are asked for. Steps come evenly spaced: worker w of n makes every n-th."""
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._threads: ThreadPoolExecutor | None = None
+        self._coming: dict[tuple[int, int], Future[LatentBatch]] = {}
+        self._last = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Ahead, ()
+
+    def batch(self, make: Any, step: int, batch_size: int) -> LatentBatch:
+        """What `make` returns for this step."""
+        if self._threads is None or self._process != os.getpid():  # a fork takes no threads along
+            self._process, self._coming = os.getpid(), {}
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="latents")
+        stride = step - self._last if 0 <= self._last < step else 1
+        self._last = step
+        wanted = [(step + n * stride, batch_size) for n in range(_AHEAD + 1)]
+        self._coming = {call: self._coming.get(call) or self._threads.submit(make, *call) for call in wanted}
+        return self._coming.pop(wanted[0]).result()
+
+
+def _nothing_to_read(store: LatentStore, of_split: TrackTable, crop_frames: int, split: str) -> DataError:
     if not of_split:
         hint = "Encode more tracks." if store.tracks else "Encode some tracks first."
         return DataError(f"The store {store.path} has no tracks of the split {split!r}.", hint)
-    longest = max(entry.frames for entry in of_split)
+    longest = int(of_split.columns["frames"].max())
     return DataError(
         f"No {split!r} track of {store.path} is as long as a crop of {crop_frames} frames; the longest has {longest}.",
-        f"Use a crop of at most {longest * store.header.hop / store.header.sample_rate:.1f} seconds, or longer tracks.",
+        f"Use a crop of at most {longest / store.header.frame_rate:.1f} seconds, or longer tracks.",
     )

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -52,8 +52,15 @@ class Place(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """A whole file, durably and all at once."""
 
-    def writing(self, name: str) -> Any:
-        """A context that yields a local folder, and at its end has all that is in it in the folder `name`, durably."""
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """A block with a local folder that has what is in the folder `name`."""
+
+    def writing(self, name: str, last: str = "") -> AbstractContextManager[Path]:
+        """A block with a local folder; at its end all that is in it is in the folder `name`, durably.
+
+        Args:
+            last: the file that is there only when all others are.
+        """
 
     def remove(self, name: str) -> None:
         """Take a folder away, its metadata first, as far as that can be done."""
@@ -104,7 +111,11 @@ class Folder:
         durable.write_bytes(path, data)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def reading(self, name: str) -> Iterator[Path]:
+        yield self.path / name
+
+    @contextmanager
+    def writing(self, name: str, last: str = "") -> Iterator[Path]:
         folder = self.path / name
         durable.make_folder(folder)
         yield folder
@@ -200,16 +211,23 @@ class Bucket:
         self._asking(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def reading(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            self._asking(lambda files, root: files.get(f"{root}/{name}/", folder, recursive=True))
+            yield Path(folder)
+
+    @contextmanager
+    def writing(self, name: str, last: str = "") -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             paths = [file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()]
-            self._asking(
-                lambda files, root: files.put(
-                    [f"{folder}/{path}" for path in paths], [f"{root}/{name}/{path}" for path in paths]
-                ),
-                writes=True,
-            )
+            for some in ([path for path in paths if path != last], [path for path in paths if path == last]):
+                here, there = [f"{folder}/{path}" for path in some], [f"{name}/{path}" for path in some]
+                self._put(here, there)
+
+    def _put(self, here: list[str], there: list[str]) -> None:
+        if here:
+            self._asking(lambda files, root: files.put(here, [f"{root}/{name}" for name in there]), writes=True)
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError, NetworkError):

@@ -53,16 +53,17 @@ class ShardedArray:
         """The names of the shards."""
         return [f"{self.name}/c/{number}/0" for number in range(len(self.sizes))]
 
-    def read(self, start: int, stop: int) -> Latents:
-        """A copy of frames `start` to `stop`, [stop - start, D].
+    def read(self, start: int, stop: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """A copy of frames `start` to `stop`, [stop - start, D], in `out` where that is given.
 
         Raises:
             DataError: a chunk is missing or was changed.
         """
-        out: Latents = np.empty((stop - start, self.shape[1]), np.float16)
+        if out is None:
+            out = np.empty((stop - start, self.shape[1]), np.float16)
         filled = 0
         for shard, chunk, row in self._chunks(start, stop):
-            count = min(len(out) - filled, self.chunk_frames - row)
+            count = min(stop - start - filled, self.chunk_frames - row)
             out[filled : filled + count] = shard.chunk(chunk)[row : row + count]
             filled += count
         return out

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from musicldm import durable
 from musicldm.errors import DataError, MismatchError, OutputError, UsageError
@@ -161,6 +162,31 @@ class LatentStore:
         """The committed parts, in the order of their names."""
         return self._table.parts
 
+    def tables(self) -> Iterator[TrackTable]:
+        """The tracks of each part, those included that do not count."""
+        return (self._table.rows_of(number) for number in range(len(self.parts)))
+
+    @property
+    def replaced(self) -> int:
+        """Tracks that do not count: another version of the same file has come since, or the same once more."""
+        return len(self._table) - len(self.tracks)
+
+    def file(self, name: str) -> bytes:
+        """A file of the store; FileNotFoundError where there is none."""
+        return self._place.read(name)
+
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """A block with a local folder that has what is in a folder of the store, such as `vae`."""
+        return self._place.reading(name)
+
+    def adding(self, name: str, last: str) -> AbstractContextManager[Path]:
+        """A block with a local folder; at its end all of it is in the store, the file `last` after the others."""
+        return self._place.writing(name, last)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file in the store."""
+        return self._place.sizes([name]) != [None]
+
     @property
     def bytes(self) -> int:
         """The size on disk."""
@@ -202,10 +228,12 @@ class LatentStore:
             raise UsageError(f"Frames {start} to {stop} lie outside of {entry.name}, which has {entry.frames}.")
         return self.read_frames(entry.part, entry.offset + start, entry.offset + stop)
 
-    def read_frames(self, part: str, start: int, stop: int) -> tuple[Latents, Latents]:
-        """The same of frames `start` to `stop` of a part."""
-        mean, logvar = self._arrays[part]
-        return mean.read(start, stop), logvar.read(start, stop)
+    def read_frames(
+        self, part: str, start: int, stop: int, out: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """The same of frames `start` to `stop` of a part, in the two arrays `out` where they are given."""
+        (mean, logvar), (to_mean, to_logvar) = self._arrays[part], out or (None, None)
+        return mean.read(start, stop, to_mean), logvar.read(start, stop, to_logvar)
 
     def at_hand(self, frames: Iterable[tuple[str, int, int]]) -> AbstractContextManager[None]:
         """A block in which these frames (part, start, stop) can be read without waiting for each.
@@ -220,6 +248,11 @@ class LatentStore:
             for array in self._arrays[part]
             for chunk in array.touched(start, stop)
         )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in a bucket."""
+        return self._place.is_remote
 
     @property
     def is_mapped(self) -> bool:

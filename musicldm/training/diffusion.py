@@ -15,9 +15,11 @@ from musicldm.config import to_dict
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.diffusion.schedule import NoiseConfig
 from musicldm.diffusion.unet import UNetConfig
+from musicldm.errors import DataError
 from musicldm.generate import Generator, denoiser_part
-from musicldm.latents.dataset import LatentDataset
+from musicldm.latents.dataset import LatentBatch, LatentDataset
 from musicldm.latents.encode import VAE_COPY
+from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.progress import Progress, silent
@@ -59,9 +61,10 @@ class DiffusionTraining(Trainable[Diffusion]):
         self.vae = vae
         self.precision = precision
 
-    def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        t = torch.randint(len(self.model.schedule), (len(batch),), device=batch.device)
-        return {"total": self.model.loss(batch, t, torch.randn_like(batch)).mean()}
+    def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
+        x0 = batch.latents
+        t = torch.randint(len(self.model.schedule), (len(x0),), device=x0.device)
+        return {"total": self.model.loss(x0, t, torch.randn_like(x0)).mean()}
 
     def validate(self) -> dict[str, float]:
         """At fixed noise levels with fixed noise: `loss` over all of them, and one figure for each."""
@@ -99,34 +102,61 @@ class DiffusionTraining(Trainable[Diffusion]):
 
 
 def train_diffusion(
-    store_path: Path,
+    store_path: Path | str,
     run: Path,
     config: DiffusionRunConfig,
     device: torch.device,
     precision: str = "auto",
     progress: Progress = silent,
     announce: Announce = ignore,
+    skip_broken: bool = False,
 ) -> TrainingResult:
     """Train a denoiser on the latents of a store; see `fit`.
+
+    A store in a folder is verified first, so that no damage comes to light days later; one that is far away would have
+    to be fetched whole for that, and a chunk is verified when it is read.
+
+    Args:
+        skip_broken: leave out the tracks that are damaged.
 
     Raises:
         DataError: no store there, a damaged one, or every track is shorter than a crop.
         BundleError: the store's copy of its VAE is damaged.
     """
     training = config.training
-    store = LatentStore.open(store_path)
-    vae = bundle.read(store.path / VAE_COPY)
+    store = LatentStore.open(store_path, skip_broken)
+    broken = _verified(store, skip_broken, progress, announce)
+    with store.reading(VAE_COPY) as folder:
+        vae = bundle.read(folder)
     config = replace(config, network=replace(config.network, latent_channels=store.header.channels))
     hop_seconds = store.header.hop / store.header.sample_rate
     crop = crop_length(training.seconds, config.network.multiple, 1 / hop_seconds)
-    dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"))
+    dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
     say_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
     heldout = None
-    if any(entry.split == "heldout" and entry.frames >= crop for entry in store.tracks):
-        heldout = LatentDataset(store, crop, "heldout").fixed_batch(training.validation_crops)
+    columns = store.tracks.columns
+    if (columns["heldout"] & (columns["frames"] >= crop)).any():
+        heldout = LatentDataset(store, crop, "heldout", without=broken).fixed_batch(training.validation_crops)
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks, precision)
     seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
     return fit(module, dataset, run, identity, seconds_a_step, device, precision, progress, announce)
+
+
+def _verified(store: LatentStore, skip_broken: bool, progress: Progress, announce: Announce) -> set[str]:
+    """The keys of the damaged tracks, which are announced."""
+    if store.is_remote:
+        return set()
+    faults = verify(store, progress)
+    if faults and not skip_broken:
+        more = f" And {len(faults) - 1} more." if len(faults) > 1 else ""
+        raise DataError(
+            f"The store is damaged. {faults[0].reason}{more}",
+            "musicldm latents verify lists all; delete the parts that it names and encode again, or train without "
+            "these tracks: --skip-broken.",
+        )
+    for fault in faults:
+        announce(f"Left out: {fault.reason}")
+    return {fault.key for fault in faults if fault.key}

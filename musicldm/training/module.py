@@ -71,7 +71,7 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
         return self.averaged.module  # type: ignore[return-value]
 
     @abstractmethod
-    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Any) -> dict[str, Tensor]:
         """The terms of the loss of a training batch; `total` is what is minimised."""
 
     @abstractmethod
@@ -95,13 +95,13 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
         ]
         return {"training": to_dict(config), "step": step, "tracks": tracks}
 
-    def on_train_batch_start(self, batch: Tensor | MusicLDMError, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, MusicLDMError):  # a worker process met it, see `Batches`
             raise batch
         # Every step has its own seed, so that a resumed run draws what the undisturbed one would have drawn.
         torch.manual_seed(derive(self.training_config.seed, "step", self.global_step, self.global_rank))
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
         total = losses["total"]
         if not torch.isfinite(total):
@@ -132,12 +132,12 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
 
 
 class BatchSource(Protocol):
-    """A dataset whose batches are a pure function of the step."""
+    """A dataset whose batches, tensors or tuples of them, are a pure function of the step."""
 
-    def batch(self, step: int, batch_size: int, /) -> Tensor: ...
+    def batch(self, step: int, batch_size: int, /) -> Any: ...
 
 
-class Batches(IterableDataset[Tensor | MusicLDMError]):
+class Batches(IterableDataset[Any]):
     """The batches of all steps from `start` on, for a DataLoader with any number of workers.
 
     An error is handed on like a batch: raised in a worker process, torch would bury its sentence in a traceback.
@@ -148,7 +148,7 @@ class Batches(IterableDataset[Tensor | MusicLDMError]):
         self.batch_size = batch_size
         self.start = start
 
-    def __iter__(self) -> Iterator[Tensor | MusicLDMError]:
+    def __iter__(self) -> Iterator[Any]:
         # A DataLoader takes from its workers in turn: worker w of n makes every n-th batch.
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)

@@ -1,0 +1,242 @@
+"""What a latent store holds, whether it is whole, and how its channels are doing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+
+from musicldm.errors import DataError
+from musicldm.latents.schema import ARRAYS, METADATA, PARTS, TrackEntry, read_part
+from musicldm.latents.shards import Latents
+from musicldm.latents.statistics import Moments
+from musicldm.latents.store import LatentStore
+from musicldm.progress import Progress, silent
+
+_STEP = 8192  # frames looked at together
+
+
+# ---- What is in it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds, in numbers and names."""
+
+    tracks: int
+    hours: float
+    heldout: int
+    """Tracks of these that no training sees."""
+    artists: int
+    parts: int
+    bytes: int
+    """Of all files, the copy of the VAE included."""
+    vae_name: str
+    vae_hash: str
+    sample_rate: int
+    audio_channels: int
+    hop: int
+    channels: int
+    frames_a_second: float
+    keep_bits: int | None
+    """Bits of each mantissa kept by compression; None where there is none."""
+    saved: float
+    """The share of the raw latents' bytes that compression saved."""
+    loss_db: float | None
+    """The energy of what rounding took off the means, beside their spread; None for float16's own rounding alone."""
+    licences: dict[str, int]
+    """Each licence as the sources state it -> tracks; "not stated" for the rest."""
+    replaced: int
+    """Tracks that wait for `prune`: another version of the same file has come since."""
+
+
+def info(store: LatentStore) -> StoreInfo:
+    """Look at the tables alone."""
+    header, tracks = store.header, store.tracks
+    columns = tracks.columns
+    frames = sum(part.frames for part in store.parts)
+    raw = 2 * 2 * frames * header.channels
+    stored = sum(sum(sizes) for part in store.parts for sizes in part.sizes.values())
+    entries = list(tracks)
+    licences = Counter(str(entry.provenance.get("licence") or "not stated") for entry in entries)
+    loss_db = None
+    moments = store.moments() if header.keep_bits is not None else Moments.none(header.channels)
+    if moments.count:
+        spread = moments.squares.sum() / moments.count
+        loss = sum(entry.loss for entry in entries) / max(1, int(columns["frames"].sum()))
+        loss_db = float(10 * np.log10(max(loss, 1e-30) / max(spread, 1e-30)))
+    return StoreInfo(
+        tracks=len(tracks),
+        hours=float(columns["samples"].sum()) / header.sample_rate / 3600,
+        heldout=int(columns["heldout"].sum()),
+        artists=len(np.unique(columns["artist"])),
+        parts=len(store.parts),
+        bytes=store.bytes,
+        vae_name=header.vae_name,
+        vae_hash=header.vae_hash,
+        sample_rate=header.sample_rate,
+        audio_channels=header.audio_channels,
+        hop=header.hop,
+        channels=header.channels,
+        frames_a_second=header.frame_rate,
+        keep_bits=header.keep_bits,
+        saved=1 - stored / raw if raw and header.keep_bits is not None else 0.0,
+        loss_db=loss_db,
+        licences=dict(licences.most_common()),
+        replaced=store.replaced,
+    )
+
+
+# ---- Is it whole? ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something in a store that is not as it was written."""
+
+    reason: str
+    """A sentence that names the file or the track."""
+    track: str = ""
+    """The track's name, where it is one's fault."""
+    key: str = ""
+    """The track's key."""
+
+
+def verify(store: LatentStore, progress: Progress = silent) -> list[Fault]:
+    """Hold every number in a store against the checksums that it was written with.
+
+    Each chunk is read and its crc32c compared, each track's frames against the track's own, each part's table and
+    moments against its latents, and the arrays' metadata, which other readers of zarr need.
+
+    Args:
+        store: opened with `skip_broken`, if the faults of whole parts are to be in the list too.
+        progress: called with the frames read.
+    """
+    faults = [Fault(reason) for reason in store.broken.values()]
+    total = sum(part.frames for part in store.parts)
+    done = 0
+    for part, table in zip(store.parts, store.tables(), strict=True):
+        faults += [Fault(reason) for reason in _metadata_faults(store, part.id)]
+        moments = Moments.none(store.header.channels)
+        whole = True
+        for entry in table:
+            fault, of_track = _track_fault(store, entry)
+            if fault:
+                faults.append(fault)
+                whole = False
+            elif entry.split == "train":
+                moments += of_track
+            done += entry.frames
+            progress(done, total, entry.name)
+        if whole and not _close(moments, part.moments):
+            faults.append(Fault(f"The moments in {store.path}/{PARTS}/{part.id}/{METADATA} do not fit its latents."))
+    return faults
+
+
+def _metadata_faults(store: LatentStore, part: str) -> list[str]:
+    faults = []
+    try:
+        read_part(part, store.file(f"{PARTS}/{part}/{METADATA}"), str(store.path))
+    except (DataError, FileNotFoundError) as error:
+        faults.append(str(error))
+    for name in ARRAYS:
+        array = store.array(part, name)
+        if not array.sizes:  # a part without tracks has no arrays
+            continue
+        file = f"{array.name}/{METADATA}"
+        try:
+            metadata = json.loads(store.file(file))
+            fits = metadata["shape"] == list(array.shape) and metadata["data_type"] == "float16"
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            fits = False
+        if not fits:
+            faults.append(f"{store.path}/{file} is not the metadata of its array: other readers of zarr need it.")
+    return faults
+
+
+def _track_fault(store: LatentStore, entry: TrackEntry) -> tuple[Fault | None, Moments]:
+    checksum, moments = 0, Moments.none(store.header.channels)
+    try:
+        for start in range(0, entry.frames, _STEP):
+            pair = store.read(entry, start, min(start + _STEP, entry.frames))
+            checksum = google_crc32c.extend(checksum, np.stack(pair, axis=1).tobytes())
+            moments += Moments.of(*pair)
+    except DataError as error:
+        return Fault(error.message, entry.name, entry.key), moments
+    if f"{checksum:08x}" != entry.checksum:
+        return Fault(f"The latents of {entry.name} are not those that were written.", entry.name, entry.key), moments
+    return None, moments
+
+
+def _close(one: Moments, other: Moments) -> bool:
+    return one.count == other.count and all(
+        np.allclose(a, b, rtol=1e-6, atol=1e-9)
+        for a, b in ((one.mean, other.mean), (one.squares, other.squares), (one.variances, other.variances))
+    )
+
+
+# ---- How are its channels? ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """One latent channel over all training tracks."""
+
+    channel: int
+    mean: float
+    std: float
+    """The spread of what the denoiser is given: of the posterior's mean and its variance together."""
+    used: float
+    """The variance of the posterior's mean as a share of all variance: 1 says all, 0 says nothing."""
+    largest: float
+    """How many spreads the farthest value lies from the mean."""
+    warnings: tuple[str, ...]
+
+
+def channel_statistics(store: LatentStore, progress: Progress = silent) -> list[ChannelStatistics]:
+    """The spread of every channel, and what looks wrong with it. One pass over all latents.
+
+    Raises:
+        DataError: no training tracks, or damaged ones.
+    """
+    statistics, moments = store.statistics(), store.moments()
+    mean = np.array(statistics.mean)
+    largest = np.zeros(len(mean))
+    tracks = [entry for entry in store.tracks if entry.split == "train"]
+    total, done = sum(entry.frames for entry in tracks), 0
+    for entry in tracks:
+        for start in range(0, entry.frames, _STEP):
+            values: Latents = store.read(entry, start, min(start + _STEP, entry.frames))[0]
+            largest = np.maximum(largest, np.abs(values - mean).max(axis=0))
+        done += entry.frames
+        progress(done, total, entry.name)
+    of_mean, of_posterior = moments.squares / moments.count, moments.variances / moments.count
+    used = of_mean / np.maximum(of_mean + of_posterior, 1e-30)
+    return [
+        ChannelStatistics(
+            channel=channel,
+            mean=float(mean[channel]),
+            std=statistics.std[channel],
+            used=float(used[channel]),
+            largest=float(largest[channel] / statistics.std[channel]),
+            warnings=_warnings(statistics.std[channel], used[channel], largest[channel] / statistics.std[channel]),
+        )
+        for channel in range(len(mean))
+    ]
+
+
+def _warnings(std: float, used: float, largest: float) -> tuple[str, ...]:
+    # 0.01: an inactive unit, as Burda, Grosse & Salakhutdinov (2016) count them, of a prior of unit spread.
+    found = []
+    if std < 1e-3:
+        found.append("dead: it hardly changes")
+    elif used < 0.01:
+        found.append("collapsed: the posterior says nothing of the sound")
+    elif not 0.1 <= std <= 10:
+        found.append("its spread is far from 1")
+    if largest > 20:
+        found.append("outliers")
+    return tuple(found)
