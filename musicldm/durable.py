@@ -46,8 +46,11 @@ class Lock:
         OSError: the file cannot be opened.
     """
 
+    _descriptor = -1
+
     def __init__(self, file: Path | None) -> None:
-        self._descriptor = -1 if file is None else os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        if file is not None:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
 
     def share(self) -> None:
         """Have it together with others, once nobody has it alone. What was held before is given back."""

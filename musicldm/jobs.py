@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,12 +59,26 @@ def run_all(
     there cannot take this one along. The workers ignore Ctrl-C; when the generator ends or is closed, by whatever
     cause, they are killed at once. When this process itself is killed, they end as well.
     """
+    yield from run_each([function] * jobs, items, time_limit)
+
+
+def run_each(
+    functions: Sequence[Callable[[T], R]], items: Iterable[T], time_limit: float | None = None
+) -> Generator[tuple[T, R | Exception], None, None]:
+    """As `run_all`, with one process for each function: every item goes to one of them, whichever is free."""
     waiting = deque((item, 1) for item in items)
+    free = list(functions)
     workers: dict[Connection, _Worker] = {}
+
+    def leave(worker: _Worker) -> int | None:
+        del workers[worker.connection]
+        free.append(worker.function)
+        return worker.stop()
+
     try:
         while waiting or workers:
-            while waiting and len(workers) < jobs:
-                worker = _Worker.start(function, time_limit)
+            while waiting and free:
+                worker = _Worker.start(free.pop(0), time_limit)
                 workers[worker.connection] = worker
                 worker.give(*waiting.popleft())
             for connection in wait(list(workers), _until_the_next_deadline(workers.values())):
@@ -73,8 +87,7 @@ def run_all(
                 try:
                     message = worker.connection.recv_bytes()
                 except (EOFError, OSError):  # OSError: it died in the middle of its answer
-                    del workers[worker.connection]
-                    code = worker.stop()
+                    code = leave(worker)
                     if tries < TRIES:
                         waiting.append((item, tries + 1))
                     else:
@@ -86,12 +99,10 @@ def run_all(
                 if waiting:  # before the result is handed out, so that the worker does not wait for our caller
                     worker.give(*waiting.popleft())
                 else:
-                    del workers[worker.connection]
-                    worker.stop()
+                    leave(worker)
                 yield item, pickle.loads(message)
             for worker in [worker for worker in workers.values() if worker.is_overdue()]:
-                del workers[worker.connection]
-                worker.stop()
+                leave(worker)
                 yield worker.item, _overtime(worker.time_limit)
     finally:
         for worker in workers.values():
@@ -100,6 +111,7 @@ def run_all(
 
 @dataclass
 class _Worker:
+    function: Callable[[Any], Any]
     process: SpawnProcess
     connection: Connection
     time_limit: float
@@ -117,7 +129,7 @@ class _Worker:
         with _interrupts_held():
             process.start()
         theirs.close()  # the worker's end must be the only one, else its death would go unseen
-        return cls(process, ours, math.inf if time_limit is None else time_limit)
+        return cls(function, process, ours, math.inf if time_limit is None else time_limit)
 
     def give(self, item: Any, tries: int) -> None:
         self.item, self.tries, self.deadline = item, tries, math.inf

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from musicldm.errors import DataError, MusicLDMError
-from musicldm.jobs import run_all
+from musicldm.jobs import run_all, run_each
 
 
 def square(number: int) -> int:
@@ -51,6 +52,12 @@ def raise_stubborn(_: int) -> None:
 def process_id(_: int) -> int:
     time.sleep(0.05)
     return os.getpid()
+
+
+def die_the_first_time_at(place: str, marker: Path) -> tuple[str, int]:
+    time.sleep(0.1)
+    die_the_first_time(marker)
+    return place, os.getpid()
 
 
 def sleep(seconds: float) -> float:
@@ -197,3 +204,15 @@ def test_an_interrupt_ends_the_workers_at_once_and_quietly(tmp_path):
     assert process.returncode == 130
     assert err == ""
     assert not alive_after_a_moment(process.pid)
+
+
+def test_each_function_has_one_process_at_a_time_and_outlives_it(tmp_path):
+    places = [functools.partial(die_the_first_time_at, name) for name in ("left", "right")]
+    markers = [tmp_path / str(number) for number in range(12)]
+    for done in markers[1:]:
+        done.touch()
+    outcomes = [outcome for _, outcome in run_each(places, markers)]
+    assert len(outcomes) == 12
+    processes = {name: {pid for place, pid in outcomes if place == name} for name in ("left", "right")}
+    assert not processes["left"] & processes["right"]
+    assert [len(ids) for ids in processes.values()] == [1, 1], "who died on the first item answered none"

@@ -14,6 +14,8 @@ MANIFEST = "manifest.jsonl"
 
 Split = Literal["train", "heldout"]
 
+_AGAIN = "Run musicldm preprocess again."
+
 
 @dataclass(frozen=True)
 class PreparedTrack:
@@ -33,10 +35,25 @@ class PreparedTrack:
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from and under what licence, as the crawl recorded it."""
+    bytes: int | None = None
+    """The file's size; None where the manifest is from before it was written down."""
 
     @property
     def seconds(self) -> float:
         return self.samples / self.sample_rate
+
+    def check(self) -> None:
+        """See that the file is there in its size, without reading it.
+
+        Raises:
+            DataError: it is gone, or is not the one that was prepared.
+        """
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise DataError(f"Cannot read {self.path}: {error.strerror}.", _AGAIN) from error
+        if self.bytes not in (None, size):
+            raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
 
     def read(self, start: int, stop: int) -> files.Floats:
         """Samples `start` to `stop`, float32 [C, stop - start].
@@ -47,7 +64,7 @@ class PreparedTrack:
         beyond = 1 if stop == self.samples else 0  # there must be nothing after the end
         audio = files.read(self.path, start, stop + beyond)
         if audio.shape != (self.channels, stop - start):
-            raise DataError(f"{self.path} was changed since it was prepared.", "Run musicldm preprocess again.")
+            raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
         return audio
 
 
@@ -77,6 +94,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
                 for key in ("sample_rate", "channels", "samples", "content", "split", "artist", "title")
             },
             provenance=record["provenance"],
+            bytes=record.get("bytes"),
         )
         for record in records
     ]

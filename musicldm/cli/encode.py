@@ -10,15 +10,58 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, Strict
+from musicldm.cli.options import Device, Json, Quiet, Store, Strict
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise typer.BadParameter("must be a number above 0, or auto.")
+    return int(text)
 
 
 def encode(
     data: Annotated[Path, typer.Argument(help="The folder that preprocess made.")],
-    store: Annotated[Path, typer.Argument(help="The latent store to make or to add to.")],
+    store: Store,
     vae: Annotated[Path, typer.Option(metavar="BUNDLE", help="The VAE: a run folder of train-vae, or its bundle.")],
     device: Device = "auto",
-    window_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of audio encoded at once.")] = 30.0,
+    precision: Annotated[
+        str,
+        typer.Option(help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; others are noted down."),
+    ] = "32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, which is faster so.",
+            parser=_batch_size,
+            show_default="auto",
+        ),
+    ] = None,
+    window_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of audio in a window.")] = 30.0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads that read audio ahead. Default: one for each core, up to 8.", show_default=False
+        ),
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers encode, tcp://host:8786 say.")
+    ] = "",
+    compress: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            min=1,
+            max=10,
+            help="Make the store smaller: keep so many of each number's 10 bits (7 is gentle), and squeeze them.",
+            show_default="uncompressed",
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop tracks from the store that this DATA has no more.")
+    ] = False,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -26,18 +69,32 @@ def encode(
     """Encode waveforms to latents, whole tracks of any length, into a store from which train-diffusion reads.
 
     Tracks that are in the store already are skipped. A track that cannot be used is named with its reason, and the
-    rest goes on; interrupted, the store keeps every track that was complete.
+    rest goes on; interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
+    machine work.
     """
-    from musicldm.devices import pick_device
     from musicldm.latents import encode as library
     from musicldm.vae.model import VAE
 
     console = Console(quiet, json)
-    model = VAE.load(vae, pick_device(device))
+    model = VAE.load(vae)
+    devices = [device] if cluster else library.pick_devices(device)
     start = time.monotonic()
     try:
         with console.progress("Encoding") as progress:
-            summary = library.encode(data, store, model, window_seconds, progress)
+            summary = library.encode(
+                data,
+                store,
+                model,
+                window_seconds,
+                progress,
+                devices=devices,
+                cluster=cluster,
+                readers=jobs or library.READERS,
+                batch_size=batch_size,
+                precision=precision,
+                keep_bits=compress,
+                prune=prune,
+            )
     except KeyboardInterrupt:
         console.note(f"Interrupted. {store} has every track that was complete; the same command goes on from there.")
         raise
@@ -45,6 +102,10 @@ def encode(
 
     for name, reason in summary.left_out.items():
         console.warn(f"Left out {name}: {reason}")
+    if summary.vanished:
+        some = ", ".join(summary.vanished[:3]) + (", …" if len(summary.vanished) > 3 else "")
+        done = "and were dropped" if prune else "but not from the store; --prune drops them"
+        console.note(f"{len(summary.vanished)} tracks have vanished from {data}, {done}: {some}.")
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -131,7 +133,8 @@ class Folder:
         shutil.rmtree(self.path / name, ignore_errors=True)
 
     def bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        # Others may write and delete meanwhile: what is gone counts nothing.
+        return sum(_size(f"{here}/{file}") or 0 for here, _, files in os.walk(self.path) for file in files)
 
 
 def _read(path: Path) -> bytes | None:
@@ -192,20 +195,32 @@ class Bucket:
             return []
 
         def found(files: Any, root: str) -> list[int | None]:
+            if len(names) == 1:
+                entry = files.info(f"{root}/{names[0]}")
+                return [int(entry["size"]) if entry["type"] == "file" else None]
             # One listing of all instead of a request for each.
-            top = os.path.commonpath(names) if len(names) > 1 else os.path.dirname(names[0])
-            sizes = {path: int(entry["size"]) for path, entry in files.find(f"{root}/{top}", detail=True).items()}
+            listed = files.find(f"{root}/{os.path.commonpath(names)}", detail=True)
+            sizes = {path: int(entry["size"]) for path, entry in listed.items()}
             return [sizes.get(f"{root}/{name}") for name in names]
 
-        return self._asking(found)
+        try:
+            return self._asking(found)
+        except FileNotFoundError:
+            return [None] * len(names)
 
     def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
-        def fetched(files: Any, root: str) -> list[Bytes]:
-            paths, starts, stops = zip(*((f"{root}/{name}", start, stop) for name, start, stop in spans), strict=True)
-            pieces = files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise")
-            return [np.frombuffer(piece, np.uint8) for piece in pieces]
+        runs = _runs(spans)
 
-        return self._asking(fetched) if spans else []
+        def fetched(files: Any, root: str) -> list[bytes]:
+            paths, starts, stops = zip(*((f"{root}/{name}", start, stop) for name, start, stop in runs), strict=True)
+            return list(files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"))
+
+        found = [np.frombuffer(data, np.uint8) for data in self._asking(fetched)] if runs else []
+        at = [bisect_right(runs, (name, start, inf)) - 1 for name, start, _ in spans]
+        return [
+            found[run][start - runs[run][1] : stop - runs[run][1]]
+            for run, (_, start, stop) in zip(at, spans, strict=True)
+        ]
 
     def write(self, name: str, data: bytes) -> None:
         self._asking(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
@@ -230,7 +245,7 @@ class Bucket:
             self._asking(lambda files, root: files.put(here, [f"{root}/{name}" for name in there]), writes=True)
 
     def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError, NetworkError):
+        with suppress(OSError):  # not allowed, not there, or no answer
             self._asking(lambda files, root: files.rm(f"{root}/{name}", recursive=True))
 
     def bytes(self) -> int:
@@ -245,10 +260,11 @@ class Bucket:
             if writes:
                 raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
             raise
-        except PermissionError as error:
-            raise OutputError(f"No access to {self}: {error}.", "Check the credentials.") from error
         except Exception as error:  # every service has its own tree of errors
-            raise NetworkError(f"{self} does not answer: {error}.", "The same command goes on from here.") from error
+            if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+                raise OutputError(f"No access to {self}: {_said(error)}.", "Check the credentials.") from error
+            hint = "The same command goes on from here."
+            raise NetworkError(f"{self} does not answer: {_said(error)}.", hint) from error
 
     def _connect(self) -> tuple[Any, str]:
         # A connection must not be taken along into another process: its event loop runs in a thread of ours.
@@ -259,13 +275,28 @@ class Bucket:
                 files, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False)
             except ImportError as error:
                 scheme = self.url.split(":", 1)[0]
-                raise MissingProgramError(
-                    f"For {scheme}:// a package is missing: {error}.", f"Install it: pip install 'musicldm[{scheme}]'"
-                ) from error
+                hint = "Install it: pip install 'musicldm[s3]'" if scheme == "s3" else ""
+                raise MissingProgramError(f"For {scheme}:// a package is missing: {_said(error)}.", hint) from error
             except ValueError as error:
-                raise UsageError(f"{self.url} is no place for a store: {error}.") from error
+                raise UsageError(f"{self.url} is no place for a store: {_said(error)}.") from error
             self._connected = os.getpid(), files, root
         return self._connected[1], self._connected[2]
+
+
+def _said(error: Exception) -> str:
+    """What an error says, as a part of a sentence."""
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _runs(spans: Sequence[Span]) -> list[Span]:
+    """The same pieces, sorted, and those that follow on one another as one: a request costs more than its bytes."""
+    runs: list[Span] = []
+    for name, start, stop in sorted(spans):
+        if runs and runs[-1][0] == name and runs[-1][2] >= start:
+            runs[-1] = name, runs[-1][1], max(stop, runs[-1][2])
+        else:
+            runs.append((name, start, stop))
+    return runs
 
 
 def place_at(location: Path | str) -> Place:

@@ -168,6 +168,12 @@ class PartTable:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def header_json(header: StoreHeader) -> bytes:
+    """The metadata of a store's root."""
+    attributes = {"format": FORMAT, **dataclasses.asdict(header)}
+    return group_json({**attributes, "crc32c": crc_of_json(attributes)})
+
+
 def group_json(attributes: dict[str, Any]) -> bytes:
     """The metadata of a zarr v3 group."""
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, ensure_ascii=False).encode()
@@ -197,6 +203,8 @@ def read_header(data: bytes, store: str) -> StoreHeader:
         raise DataError(f"{store} is a zarr, but no latent store.", NAME_A_STORE)
     if isinstance(schema := attributes.get("schema"), int) and schema > SCHEMA:
         raise MismatchError(f"The store {store} has schema {schema}; this musicldm knows {SCHEMA}.", "Update musicldm.")
+    if attributes.pop("crc32c", None) not in (None, crc_of_json(attributes)):
+        raise damaged(store, METADATA, "its checksum does not fit")
     try:
         return StoreHeader(**{field.name: attributes[field.name] for field in dataclasses.fields(StoreHeader)})
     except KeyError as error:

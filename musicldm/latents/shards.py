@@ -7,14 +7,18 @@ into memory, which is some hundred times faster for a crop than zarr-python; oth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from musicldm.jobs import CORES
 from musicldm.latents.places import Bytes, Folder, Place, Span
 from musicldm.latents.schema import damaged
 
@@ -88,11 +92,8 @@ class ShardedArray:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._shards:
-            self._shards[number] = (
-                MappedShard(self, number, self.place)
-                if isinstance(self.place, Folder) and not self.compressed
-                else FetchedShard(self, number)
-            )
+            mapped = isinstance(self.place, Folder)
+            self._shards[number] = MappedShard(self, number) if mapped else FetchedShard(self, number)
         return self._shards[number]
 
 
@@ -108,6 +109,7 @@ class Shard:
         size = array.sizes[number]
         self.index_span: Span = (self.name, size - 16 * self.chunks - 4, size)
         self.index: npt.NDArray[np.uint64] | None = None  # offset and length of every chunk, [chunks, 2]
+        self.ready: dict[int, Latents] = {}  # chunks that are decoded already
 
     def chunk(self, number: int) -> Latents:
         """One chunk, [chunk_frames, D], to be read only.
@@ -115,7 +117,12 @@ class Shard:
         Raises:
             DataError: it is missing or was changed.
         """
-        raise NotImplementedError
+        chunk = self.ready.get(number)
+        return self.decoded(number, self.stored(number)) if chunk is None else chunk
+
+    def stored(self, number: int) -> Bytes:
+        """The bytes of a chunk, its crc32c included."""
+        return fetch(self.place, [self.span(number)])[0]
 
     def written(self) -> list[int]:
         """The numbers of the chunks that it has: the last shard may not be full."""
@@ -157,62 +164,73 @@ class Shard:
 
 
 class MappedShard(Shard):
-    """A shard of raw chunks in a folder, as memory."""
-
-    def __init__(self, array: ShardedArray, number: int, folder: Folder) -> None:
-        super().__init__(array, number)
-        self._views: list[Latents | None] = [None] * self.chunks
-        try:
-            # Not the memmap itself: whatever is cut from one is one again, ten times slower to cut.
-            self._bytes = np.frombuffer(folder.map(self.name), np.uint8)
-        except (OSError, ValueError) as error:
-            raise damaged(str(folder), self.name, "it cannot be read") from error
-        self.take_index(self._bytes[self.index_span[1] :])
-
-    def chunk(self, number: int) -> Latents:
-        """A view of one chunk."""
-        view = self._views[number]
-        if view is None:
-            _, start, stop = self.span(number)
-            view = self._views[number] = self.decoded(number, self._bytes[start:stop])
-        return view
-
-
-class FetchedShard(Shard):
-    """A shard that is far away, or compressed; see `at_hand`."""
+    """A shard in a folder, as memory; of a raw one, the chunks are views of it, verified at first touch."""
 
     def __init__(self, array: ShardedArray, number: int) -> None:
         super().__init__(array, number)
-        self.ready: dict[int, Latents] = {}
+        assert isinstance(self.place, Folder)
+        try:
+            # Not the memmap itself: whatever is cut from one is one again, ten times slower to cut.
+            self._bytes = np.frombuffer(self.place.map(self.name), np.uint8)
+        except (OSError, ValueError) as error:
+            raise damaged(str(self.place), self.name, "it cannot be read") from error
+        self.take_index(self._bytes[self.index_span[1] :])
 
     def chunk(self, number: int) -> Latents:
-        chunk = self.ready.get(number)
-        return self.decoded(number, *fetch(self.place, [self.span(number)])) if chunk is None else chunk
+        """One chunk."""
+        chunk = super().chunk(number)
+        if not self.compressed:
+            self.ready[number] = chunk
+        return chunk
+
+    def stored(self, number: int) -> Bytes:
+        """A view of the bytes of a chunk, its crc32c included."""
+        _, start, stop = self.span(number)
+        return self._bytes[start:stop]
+
+
+class FetchedShard(Shard):
+    """A shard that is far away."""
 
 
 @contextmanager
 def at_hand(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
-    """Fetch some chunks, all of them at once, and have them ready within this block; mapped ones are so anyway.
+    """Fetch and decode some chunks, all of them at once, and have them ready within this block.
 
     Raises:
         DataError: a chunk is missing or was changed.
     """
-    wanted = {(shard, number) for shard, number in touched if isinstance(shard, FetchedShard)}
+    wanted = list(dict.fromkeys(touched))
     shards = {shard for shard, _ in wanted}
+    far = [(shard, number) for shard, number in wanted if isinstance(shard, FetchedShard)]
     try:
-        if unread := [shard for shard in shards if shard.index is None]:
-            spans = [shard.index_span for shard in unread]
-            for shard, stored in zip(unread, fetch(unread[0].place, spans), strict=True):
-                shard.take_index(stored)
-        if wanted:
-            place = next(iter(shards)).place
-            spans = [shard.span(number) for shard, number in wanted]
-            for (shard, number), stored in zip(wanted, fetch(place, spans), strict=True):
-                shard.ready[number] = shard.decoded(number, stored)
+        stored = dict(zip(far, _fetch_all(far), strict=True))
+        chunks = _threads(os.getpid()).map(
+            lambda each: each[0].decoded(each[1], stored[each] if each in stored else each[0].stored(each[1])), wanted
+        )
+        for (shard, number), chunk in zip(wanted, chunks, strict=True):
+            shard.ready[number] = chunk
         yield
     finally:
         for shard in shards:
             shard.ready.clear()
+
+
+def _fetch_all(chunks: Sequence[tuple[Shard, int]]) -> list[Bytes]:
+    """The bytes of chunks that are far away; first the indexes that say where they are."""
+    if not chunks:
+        return []
+    place = chunks[0][0].place
+    unread = list({shard for shard, _ in chunks if shard.index is None})
+    for shard, index in zip(unread, fetch(place, [shard.index_span for shard in unread]), strict=True):
+        shard.take_index(index)
+    return fetch(place, [shard.span(number) for shard, number in chunks])
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """For decoding, which leaves the interpreter to others. A fork takes no threads along: each process has its own."""
+    return ThreadPoolExecutor(min(4, CORES), thread_name_prefix="latents")
 
 
 def fetch(place: Place, spans: Sequence[Span]) -> list[Bytes]:
@@ -222,8 +240,12 @@ def fetch(place: Place, spans: Sequence[Span]) -> list[Bytes]:
         DataError: a shard is gone.
     """
     try:
-        return place.fetch(spans)
+        pieces = place.fetch(spans)
     except FileNotFoundError as error:
         names = sorted({name for name, _, _ in spans})
         missing = next((name for name, size in zip(names, place.sizes(names), strict=True) if size is None), names[0])
         raise damaged(str(place), missing, "it is missing") from error
+    for (name, start, stop), piece in zip(spans, pieces, strict=True):
+        if len(piece) != stop - start:
+            raise damaged(str(place), name, "it was cut short")
+    return pieces

@@ -13,7 +13,6 @@ error and not zeros, and a file cut short is named before anything is mapped.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -25,11 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from musicldm import durable
-from musicldm.errors import DataError, MismatchError, OutputError, UsageError
+from musicldm.errors import DataError, MismatchError, MusicLDMError, OutputError, UsageError
 from musicldm.latents.places import Folder, Place, place_at
 from musicldm.latents.schema import (
     ARRAYS,
-    FORMAT,
     METADATA,
     NAME_A_STORE,
     PARTS,
@@ -39,6 +37,7 @@ from musicldm.latents.schema import (
     TrackEntry,
     damaged,
     group_json,
+    header_json,
     read_header,
     read_part,
 )
@@ -80,7 +79,7 @@ class LatentStore:
         self._place = place
         self._lease = _Lease(place)
         self._skip_broken = False
-        self._indexed = 0
+        self._indexed: dict[str, int] = {}  # the parts in the index, and their tracks
         self._tracks: TrackTable | None = None  # chosen when asked for
         self._arrays: dict[str, tuple[ShardedArray, ...]] = {}
         self._take_in(TrackTable.of([]))
@@ -97,7 +96,7 @@ class LatentStore:
         place = place_at(path)
         if isinstance(place, Folder):
             folder = place.path
-            if folder.is_dir() and any(not child.name.startswith(durable.TEMPORARY) for child in folder.iterdir()):
+            if folder.is_dir() and not _is_free(folder):
                 what = "already holds a zarr" if (folder / METADATA).exists() else "is not empty"
                 raise OutputError(f"{path} {what}; a new store cannot go there.", "Name a new folder.")
             durable.make_folder(folder)
@@ -105,7 +104,7 @@ class LatentStore:
             raise OutputError(f"{path} already holds a zarr; a new store cannot go there.", "Name a new place.")
         # The groups, so that plain zarr finds its way to the parts: first the inner one, for the root's is the commit.
         place.write(f"{PARTS}/{METADATA}", group_json({}))
-        place.write(METADATA, group_json({"format": FORMAT, **dataclasses.asdict(header)}))
+        place.write(METADATA, header_json(header))
         return cls(place, header)
 
     @classmethod
@@ -137,7 +136,9 @@ class LatentStore:
         Raises:
             DataError: as `open`.
         """
-        table, self.broken = _read_table(self._place, self.header, self._skip_broken)
+        index = _read_index(self._place)
+        self._indexed = index.counts()
+        table, self.broken = _read_table(self._place, index, self._skip_broken)
         self._take_in(table)
 
     # ---- What is in it ----
@@ -200,7 +201,8 @@ class LatentStore:
         """See to it that latents made under `header` may stand beside those in this store.
 
         Raises:
-            MismatchError: another VAE, sample rate, hop, or number of channels; the sentence names both.
+            MismatchError: another VAE, sample rate, hop, or number of channels; the sentence names both. Or another
+                compression, where `header` asks for one.
         """
         ours, theirs = self.header, header
         hint = "Name another store, or the VAE that this one was made with."
@@ -215,6 +217,10 @@ class LatentStore:
         ):
             if (have := getattr(ours, field)) != (want := getattr(theirs, field)):
                 raise MismatchError(f"The store {self._place} was made with {have} {unit}, not with {want}.", hint)
+        if theirs.keep_bits not in (None, ours.keep_bits):
+            have = "uncompressed" if ours.keep_bits is None else f"compressed to {ours.keep_bits} bits"
+            what = f"The store {self._place} is {have}; tracks compressed to {theirs.keep_bits} cannot go there."
+            raise MismatchError(what, "Leave --compress out, or name another store.")
 
     def read(self, entry: TrackEntry, start: int = 0, stop: int | None = None) -> tuple[Latents, Latents]:
         """Frames `start` to `stop` of a track (default: all): its mean and log-variance, raw, each float16 [l, D].
@@ -293,30 +299,35 @@ class LatentStore:
             OutputError: the store cannot be written.
         """
         limits = chunk_frames, shard_frames, shard_frames, max_tracks, max_seconds
-        with self._writing(), StoreWriter(self._place, self.header, self._committed, *limits) as writer:
-            yield writer
-        self._save_index()
+        with self._writing():
+            with StoreWriter(self._place, self.header, self._committed, *limits) as writer:
+                yield writer
+            self._save_index()
 
     def prune(self, keys: Collection[str]) -> int:
         """Drop the tracks of these keys, and give back their space once nobody has the store open; how many they were.
 
         Raises:
-            OutputError: someone is writing to the store, or it cannot be written.
+            OutputError: someone is writing to the store, it cannot be written, or it is in a bucket: that has no locks.
             DataError: a part with such a track is damaged.
         """
+        if self.is_remote:
+            what = f"{self._place} is no folder of this machine; tracks cannot be dropped there."
+            raise OutputError(what, "Drop them from a copy in a folder, and put that in its place.")
         with self._rewriting() as alone:
             if not alone:
                 raise OutputError(f"Another run is writing to {self._place}.", "Wait until it is done.")
             self.refresh()
             dropped = 0
-            for number, part in enumerate(self.parts):
-                all_rows = self._table.rows_of(number)
-                kept = [entry for entry in self.tracks.rows_of(number) if entry.key not in keys]
-                dropped += len(self.tracks.rows_of(number)) - len(kept)
-                if len(kept) < len(all_rows):
+            everything, listed = self._table, self.tracks  # with every part that is rewritten these change
+            for number, part in enumerate(everything.parts):
+                rows = listed.rows_of(number)
+                kept = [entry for entry in rows if entry.key not in keys]
+                dropped += len(rows) - len(kept)
+                if len(kept) < len(everything.rows_of(number)):
                     self._rewrite([part], kept)
             self._sweep()
-        self._save_index()
+            self._save_index()
         return dropped
 
     def compact(self) -> int:
@@ -336,7 +347,7 @@ class LatentStore:
                 self._rewrite(group, [entry for number in numbers for entry in self.tracks.rows_of(number)])
                 merged += len(group)
             self._sweep()
-        self._save_index()
+            self._save_index()
         return merged
 
     # ---- Within ----
@@ -370,7 +381,7 @@ class LatentStore:
         )
 
     def _committed(self, part: PartTable, rows: list[dict[str, Any]]) -> None:
-        live = [known.id for known in self.parts if known.id not in part.replaces]
+        live = {known.id for known in self.parts}.difference(part.replaces)
         self._take_in(self._table.of_parts(live).and_those(TrackTable.of([(part, rows)])))
 
     def _moments(self) -> Iterator[Moments]:
@@ -425,9 +436,10 @@ class LatentStore:
         committed = self._place.sizes([f"{PARTS}/{name}/{METADATA}" for name in names])
         garbage = [name for name, size in zip(names, committed, strict=True) if size is None]
         if isinstance(self._place, Folder):
-            for file in self._place.path.glob(f"{durable.TEMPORARY}*"):
-                with suppress(OSError):
-                    file.unlink()
+            for folder in (self._place.path, self._place.path / PARTS):
+                for file in folder.glob(f"{durable.TEMPORARY}*"):
+                    with suppress(OSError):
+                        file.unlink()
         else:
             garbage = [name for name in garbage if _is_old(name)]
         replaced = {old for part in self.parts for old in part.replaces}.intersection(names)
@@ -437,11 +449,21 @@ class LatentStore:
             for name in replaced if nobody_reads else ():
                 self._place.remove(f"{PARTS}/{name}")
 
+    def write_index(self) -> None:
+        """Write the index, so that the store opens faster; writers do so by themselves when it is worth it.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        self._place.write(INDEX, self._table.to_bytes())
+        self._indexed = self._table.counts()
+
     def _save_index(self) -> None:
-        new = len(self._table) - self._indexed
-        if new >= max(_MANY_TRACKS, len(self._table) // 100):
-            self._place.write(INDEX, self._table.to_bytes())
-            self._indexed = len(self._table)
+        before, now = self._indexed, self._table.counts()
+        changed = sum((before | now)[part] for part in before.keys() ^ now.keys())
+        if changed >= max(_MANY_TRACKS, len(self._table) // 100):
+            with suppress(OSError):  # it can wait: what was to be written is safe
+                self.write_index()
 
 
 class _Lease:
@@ -495,6 +517,12 @@ def _is_old(part: str) -> bool:
     return datetime.now(UTC) - begun > _GARBAGE_AFTER
 
 
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing but what a killed `create` may have left."""
+    left = [child for child in (*folder.iterdir(), *folder.glob(f"{PARTS}/*")) if child.name != PARTS]
+    return all(child.name.startswith(durable.TEMPORARY) or child == folder / PARTS / METADATA for child in left)
+
+
 def _read_header(place: Place) -> StoreHeader:
     try:
         data = place.read(METADATA)
@@ -503,14 +531,21 @@ def _read_header(place: Place) -> StoreHeader:
         if isinstance(place, Folder) and place.path.exists():
             what = f"{place} is {'a file, not a' if place.path.is_file() else 'no'} latent store."
         raise DataError(what, NAME_A_STORE) from None
+    except OSError as error:
+        if isinstance(error, MusicLDMError):
+            raise
+        raise DataError(f"{place} cannot be read: {error.strerror}.", "Check its permissions.") from error
     return read_header(data, str(place))
 
 
-def _read_table(place: Place, header: StoreHeader, skip_broken: bool) -> tuple[TrackTable, dict[str, str]]:
-    """The tracks of the parts that are in a store, and the parts that are broken with the reason."""
+def _read_table(place: Place, table: TrackTable, skip_broken: bool) -> tuple[TrackTable, dict[str, str]]:
+    """The tracks of the parts that are in a store, and the parts that are broken with the reason.
+
+    Args:
+        table: what the index has.
+    """
     names = place.folders(PARTS)
     broken: dict[str, str] = {}
-    table = _read_index(place)
     known = {part.id for part in table.parts}
     unknown = [name for name in names if name not in known]
     new = []
@@ -533,14 +568,17 @@ def _read_table(place: Place, header: StoreHeader, skip_broken: bool) -> tuple[T
         for name, sizes in part.sizes.items()
         for shard, size in enumerate(sizes)
     }
-    for (name, size), found in zip(expected.items(), place.sizes(list(expected)), strict=True):
-        if found != size:
+    commits = {f"{PARTS}/{part.id}/{METADATA}": part.id for part in table.parts if part.id in known}
+    sizes = dict(zip([*expected, *commits], place.sizes([*expected, *commits]), strict=True))
+    gone = {part for name, part in commits.items() if sizes[name] is None}  # or is just being deleted
+    for name, size in expected.items():
+        if (found := sizes[name]) != size and name.split("/")[1] not in gone:
             reason = "it is missing" if found is None else f"it has {found:,} bytes instead of {size:,}"
             damage = damaged(str(place), name, reason)
             if not skip_broken:
                 raise damage
             broken.setdefault(name.split("/")[1], damage.message)
-    return table.of_parts({part.id for part in table.parts} - broken.keys()) if broken else table, broken
+    return table.of_parts({part.id for part in table.parts} - broken.keys() - gone), broken
 
 
 def _read_index(place: Place) -> TrackTable:

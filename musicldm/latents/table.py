@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, overload
 
 import google_crc32c
@@ -120,6 +122,11 @@ class TrackTable(Sequence[TrackEntry]):
         """Some of the tracks, by their numbers or as one boolean for each."""
         return replace(self, columns=self.columns[rows], all_count=self.all_count)
 
+    def counts(self) -> dict[str, int]:
+        """The number of tracks in each part."""
+        counts = np.bincount(self.columns["part"], minlength=len(self.parts))
+        return {part.id: count for part, count in zip(self.parts, counts.tolist(), strict=True)}
+
     def rows_of(self, part: int) -> TrackTable:
         """The tracks in one of the parts."""
         start, stop = np.searchsorted(self.columns["part"], [part, part + 1])
@@ -210,7 +217,7 @@ class TrackTable(Sequence[TrackEntry]):
     def _json(self, row: int) -> bytes:
         columns = self.columns[row]
         start, length = int(columns["json"]), int(columns["length"])
-        begin, piece = next((begin, piece) for begin, piece in reversed(self.text) if begin <= start)
+        begin, piece = self.text[bisect_right(self.text, start, key=itemgetter(0)) - 1]
         data = piece[start - begin : start - begin + length].tobytes()
         if google_crc32c.value(data) != columns["crc"]:
             raise DataError(f"The file {INDEX} of the store is damaged.", "Delete that file; it will be made anew.")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicldm import durable
-from musicldm.errors import DataError, OutputError, UsageError
+from musicldm.errors import DataError, MusicLDMError, UsageError
 from musicldm.latents.places import Folder, Place
 from musicldm.latents.schema import (
     ARRAYS,
@@ -87,7 +87,8 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._commit()
+            if kind is None or not self._replaces:  # what stands for other parts must have all of their tracks
+                self._commit()
         except KeyboardInterrupt:
             self._commit()  # heard, but not before what is complete is safe
             raise
@@ -180,7 +181,7 @@ class StoreWriter:
             rows = [entry.to_dict() for entry, _ in self._open]
             self._place.write(f"{name}/{METADATA}", group_json(table.to_attributes(rows)))
             committed = True
-        except OutputError:
+        except MusicLDMError:
             raise
         except OSError as error:
             raise durable.cannot_write(Path(str(self._place)) / name, error) from error

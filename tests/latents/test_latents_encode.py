@@ -105,17 +105,19 @@ def test_encoding_again_does_only_what_is_missing(
     data: Path, tmp_path: Path, vae: VAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode(data, tmp_path / "store", vae)
-    before = LatentStore.open(tmp_path / "store").tracks
+    before = list(LatentStore.open(tmp_path / "store").tracks)
     with monkeypatch.context() as patched:
         patched.setattr(files, "read", None)  # no sample is looked at
-        summary = encode(data, tmp_path / "store", vae)
+        patched.setattr(VAE, "to", None)  # the weights stay where they are
+        patched.setattr(VAE, "encode", None)
+        summary = encode(data, tmp_path / "store", vae, devices=["cuda:7"])
     assert (summary.encoded, summary.skipped, summary.tracks) == (0, 3, 3)
 
     add_track(data, 7, 900)
     summary = encode(data, tmp_path / "store", vae)
     assert (summary.encoded, summary.skipped, summary.tracks) == (1, 3, 4)
     after = LatentStore.open(tmp_path / "store").tracks
-    assert after[:3] == before
+    assert list(after)[:3] == list(before)
     assert after[3].title == "Title 7"
 
 
@@ -175,11 +177,84 @@ def test_a_file_that_changed_after_it_was_prepared_is_left_out_by_name(
     assert [entry.title for entry in LatentStore.open(tmp_path / "store").tracks] == ["Title 0", "Title 2"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_of_another_size_is_not_even_read(
+    data: Path, tmp_path: Path, vae: VAE, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    size = add_track(data, 3, 900).stat().st_size
+    add_track(data, 3, 900, bytes=size)
+    if known:
+        assert encode(data, tmp_path / "store", vae).left_out == {}
+    add_track(data, 3, 900, bytes=size - 1)  # as if the file had grown since
+    with monkeypatch.context() as patched:
+        read = files.read
+        patched.setattr(files, "read", lambda path, *where: None if path.name == "3.wav" else read(path, *where))
+        summary = encode(data, tmp_path / "store", vae)
+    assert list(summary.left_out) == ["artist 3/3.wav"]
+    assert "was changed since it was prepared" in summary.left_out["artist 3/3.wav"]
+    assert summary.skipped + summary.encoded == 3
+    assert summary.vanished == []
+
+
+def test_where_only_a_changed_file_is_left_the_hint_says_how_to_go_on(tmp_path: Path, vae: VAE) -> None:
+    add_track(tmp_path / "data", 1, 900, bytes=5)
+    with pytest.raises(DataError, match="was changed since it was prepared") as caught:
+        encode(tmp_path / "data", tmp_path / "store", vae)
+    assert "musicldm preprocess" in caught.value.hint
+
+
+def test_a_track_without_a_sample_is_left_out(data: Path, tmp_path: Path, vae: VAE) -> None:
+    add_track(data, 3, 0)
+    assert encode(data, tmp_path / "store", vae).left_out == {"artist 3/3.wav": "It has no samples."}
+
+
+def test_what_vanished_is_named_and_dropped_on_demand(data: Path, tmp_path: Path, vae: VAE) -> None:
+    other = tmp_path / "other"
+    add_track(other, 9, 800)
+    for folder in (data, other):
+        assert encode(folder, tmp_path / "store", vae).vanished == []
+    failed = {"source": "0.mp3", "status": "failed", "reason": "Its waveform is gone.", "path": "artist 0/0.wav"}
+    open_manifest(data).append(failed)
+    summary = encode(data, tmp_path / "store", vae)
+    assert (summary.vanished, summary.pruned, summary.tracks) == (["artist 0/0.wav"], 0, 4)
+    summary = encode(data, tmp_path / "store", vae, prune=True)
+    assert (summary.vanished, summary.pruned, summary.tracks) == (["artist 0/0.wav"], 1, 3)
+    titles = {entry.title for entry in LatentStore.open(tmp_path / "store").tracks}
+    assert titles == {"Title 1", "Title 2", "Title 9"}, "another folder's tracks are none of this one's business"
+    summary = encode(data, tmp_path / "store", vae, prune=True)
+    assert (summary.vanished, summary.pruned, summary.tracks) == ([], 0, 3)
+
+
+def test_a_file_with_another_sound_takes_the_place_of_the_one_before(data: Path, tmp_path: Path, vae: VAE) -> None:
+    encode(data, tmp_path / "store", vae)
+    add_track(data, 1, 1500, content="another")
+    summary = encode(data, tmp_path / "store", vae, prune=True)
+    assert (summary.encoded, summary.skipped, summary.tracks) == (1, 2, 3)
+    tracks = LatentStore.open(tmp_path / "store").tracks
+    assert {(entry.title, entry.samples) for entry in tracks} == {
+        ("Title 0", 2000),
+        ("Title 1", 1500),
+        ("Title 2", 777),
+    }
+
+
+def test_fewer_bits_are_written_down(data: Path, tmp_path: Path, vae: VAE) -> None:
+    encode(data, tmp_path / "exact", vae)
+    encode(data, tmp_path / "store", vae, precision="bf16")
+    exact, store = (LatentStore.open(tmp_path / name) for name in ("exact", "store"))
+    for entry, rounded in zip(exact.tracks, store.tracks, strict=True):
+        assert (entry.provenance, rounded.provenance) == ({"licence": "CC0"}, {"licence": "CC0", "precision": "bf16"})
+        assert entry.key == rounded.key
+        assert not np.array_equal(exact.read(entry)[0], store.read(rounded)[0])
+    with pytest.raises(UsageError, match="Unknown precision"):
+        encode(data, tmp_path / "new", vae, precision="64")
+
+
 def test_a_vae_that_breaks_on_a_track_leaves_that_track_out(data: Path, tmp_path: Path, vae: VAE) -> None:
     class Fragile(VAE):
         def encode(self, waveform: torch.Tensor):  # type: ignore[no-untyped-def]
             posterior = super().encode(waveform)
-            if waveform.shape[-1] == 777:
+            if waveform.shape[-1] == 784:  # 777 and the silence that fills the last frame
                 posterior.mean[0, 1, 5] = torch.nan
             return posterior
 
@@ -260,6 +335,33 @@ def test_what_was_left_out_fails_only_a_strict_run(data: Path, tmp_path: Path, s
     assert result.stdout
 
 
+def test_the_command_names_what_vanished_and_drops_it_on_demand(data: Path, tmp_path: Path, saved: Path) -> None:
+    for number in range(4, 9):
+        add_track(data, number, 500)
+    run(data, tmp_path / "store", "--vae", saved)
+    for number in range(4, 9):
+        gone = {"source": f"{number}.mp3", "status": "failed", "path": f"artist {number}/{number}.wav"}
+        open_manifest(data).append(gone)
+    told = run(data, tmp_path / "store", "--vae", saved).stderr
+    assert f"5 tracks have vanished from {data}, but not from the store; --prune drops them: " in told
+    assert "artist 6/6.wav, …." in told and "artist 7" not in told
+    done = run(data, tmp_path / "store", "--vae", saved, "--prune", "--json")
+    assert "and were dropped" in done.stderr
+    assert (json.loads(done.stdout)["pruned"], json.loads(done.stdout)["tracks"]) == (5, 3)
+
+
+def test_options_that_change_the_speed_change_no_latents(data: Path, tmp_path: Path, saved: Path) -> None:
+    run(data, tmp_path / "one", "--vae", saved)
+    speed = ("--batch-size", 3, "--jobs", 2, "--window-seconds", 0.3)
+    assert run(data, tmp_path / "two", "--vae", saved, *speed).exit_code == 0
+    one, two = (LatentStore.open(tmp_path / name) for name in ("one", "two"))
+    for a, b in zip(one.tracks, two.tracks, strict=True):
+        np.testing.assert_allclose(one.read(a)[0], two.read(b)[0], rtol=2e-3, atol=1e-4)
+    assert run(data, tmp_path / "two", "--vae", saved, "--batch-size", "auto").exit_code == 0
+    for wrong in ("0", "-1", "many"):
+        assert run(data, tmp_path / "two", "--vae", saved, "--batch-size", wrong).exit_code == 2
+
+
 def test_an_interrupted_command_says_what_is_kept(
     data: Path, tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,3 +381,20 @@ def test_no_bundle_is_an_error_of_the_bundle(data: Path, tmp_path: Path) -> None
 
 def test_the_summary_is_plain_data(data: Path, tmp_path: Path, vae: VAE) -> None:
     json.dumps(dataclasses.asdict(encode(data, tmp_path / "store", vae)))
+
+
+def test_a_compressed_store_stays_so(data: Path, tmp_path: Path, vae: VAE) -> None:
+    encode(data, tmp_path / "plain", vae)
+    encode(data, tmp_path / "packed", vae, keep_bits=4)
+    plain, packed = LatentStore.open(tmp_path / "plain"), LatentStore.open(tmp_path / "packed")
+    assert packed.header.keep_bits == 4
+    for one, other in zip(plain.tracks, packed.tracks, strict=True):
+        for exact, rounded in zip(plain.read(one), packed.read(other), strict=True):
+            np.testing.assert_allclose(rounded, exact, rtol=2**-5)
+            assert (rounded != exact).any()
+    add_track(data, 3, 500)
+    assert encode(data, tmp_path / "packed", vae).encoded == 1, "the store says how"
+    with pytest.raises(MismatchError, match="compressed to 4 bits; tracks compressed to 5 cannot go there"):
+        encode(data, tmp_path / "packed", vae, keep_bits=5)
+    with pytest.raises(MismatchError, match="is uncompressed"):
+        encode(data, tmp_path / "plain", vae, keep_bits=4)
