@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from toys import Command, Pipeline
 
 from musicldm.cli.app import app
+from musicldm.latents.store import LatentStore
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
@@ -19,7 +22,9 @@ COMMANDS = typer.main.get_command(app).commands
 
 
 def options(verb: str) -> set[str]:
-    return {name for parameter in COMMANDS[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+    commands = getattr(COMMANDS[verb], "commands", {verb: COMMANDS[verb]}).values()
+    parameters = [parameter for command in commands for parameter in command.params]
+    return {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.parametrize("title", [title for title in SECTIONS if title.split()[0] in COMMANDS])
@@ -27,11 +32,31 @@ def test_every_option_that_a_section_names_exists(title: str) -> None:
     verbs = [word for word in title.split() if word in COMMANDS]
     code = re.findall(r"^(?:\$ )?(musicldm .*)|`(--[^`]+|musicldm [^`]+)`", SECTIONS[title], re.MULTILINE)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", " ".join(map(" ".join, code))))
-    assert named and named <= set().union(*map(options, verbs))
+    assert code
+    verbs += [verb for verb in COMMANDS if f"`{verb}`" in SECTIONS[title]]
+    assert named <= set().union(*map(options, verbs))
 
 
 def test_every_verb_has_a_section() -> None:
     assert {word for title in SECTIONS for word in title.split()} >= set(COMMANDS) - {"demo"}
+
+
+def test_latents_info_prints_what_stands_here(pipeline: Pipeline, musicldm: Command) -> None:
+    (shown,) = re.findall(r"^\$ musicldm latents info .*?\n(.*?)```", SECTIONS["latents"], re.MULTILINE | re.DOTALL)
+    told = musicldm("latents", "info", pipeline.store)
+    assert [line.split()[0] for line in told.out.splitlines()] == [line.split()[0] for line in shown.splitlines()]
+    assert "frames a second, float16" in told.out and "frames a second, float16" in shown
+
+
+def test_the_python_under_latents_runs(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "latents.zarr").symlink_to(pipeline.store)
+    ours, plain = re.findall(r"```python\n(.*?)```", SECTIONS["latents"], re.DOTALL)
+    for code in (ours, plain):
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert names["mean"].shape[1] == LatentStore.open(pipeline.store).header.channels
 
 
 def test_preprocess_prints_the_table_that_stands_here(songs: Path, tmp_path: Path) -> None:

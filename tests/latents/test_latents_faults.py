@@ -194,7 +194,7 @@ def write_endlessly(path: Path, say: Callable[[str], None]) -> None:
 def test_a_writer_can_be_struck_at_any_moment(tmp_path: Path, blow: signal.Signals, full: bool) -> None:
     store = filled(tmp_path / "store")
     chance = random.Random(blow)
-    blows, lost = (100 if full else 6), 0
+    blows, lost = (100 if full else 4), 0
     for _ in range(blows):
         child, lines = forked(lambda say: write_endlessly(store.path, say))
         said = [lines.readline() for _ in range(chance.randrange(1, 12))]
@@ -300,7 +300,7 @@ def test_between_any_two_file_operations(
         check_between(path, always, perhaps)
         check_after(path, action, always, perhaps)
         shutil.rmtree(path)
-        moment += 1 if full else 9
+        moment += 1 if full else 13
     assert moment > 20
     print(f"{action.__name__}: {disaster.__name__} {moment} moments")
 
@@ -326,7 +326,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(
     before: Path, tmp_path: Path, action: Action, always: set[int], perhaps: set[int], full: bool
 ) -> None:
     failed = 0
-    sizes = range(0, 2600, 40 if full else 200)
+    sizes = range(0, 2600, 40 if full else 300)
     for size in sizes:
         path = tmp_path / f"store {size}"
         shutil.copytree(before, path)
@@ -373,7 +373,7 @@ def test_no_damage_passes_for_latents(before: Path, tmp_path: Path, full: bool) 
     assert before / "index" in files
     chance = random.Random(0)
     outcomes: Counter[str] = Counter()
-    for number in range(400 if full else 60):
+    for number in range(400 if full else 40):
         path = tmp_path / f"store {number}"
         shutil.copytree(before, path)
         file = path / chance.choice(files).relative_to(before)

@@ -163,7 +163,7 @@ def test_a_damaged_index_is_passed_over_or_named(indexed: Path, full: bool) -> N
             assert seen(indexed) == right
         except DataError as error:
             assert position >= begin, "only what is known of a single track is not verified at once"
-            assert "index" in error.message and error.hint.startswith("Delete")
+            assert f"{indexed}/index is damaged" in error.message and error.hint.startswith("Delete")
             named += 1
     assert named
     (indexed / "index").unlink()

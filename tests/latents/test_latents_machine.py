@@ -259,7 +259,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def test_the_store_is_a_dictionary_whatever_happens(full: bool) -> None:
-    examples, steps = (200, 50) if full else (10, 20)
+    examples, steps = (200, 50) if full else (6, 20)
     run_state_machine_as_test(
         StoreMachine, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     )

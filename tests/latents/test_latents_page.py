@@ -36,12 +36,12 @@ def test_the_program_on_the_page_reads_a_store_without_us(tmp_path: Path, keep_b
         for number, length in enumerate([20, 70, 5, 33, 9]):
             split = "heldout" if number == 3 else "train"
             writer.append(track(number, length, split), pieces(latents(number, length)))
-        writer.append(replace(track(6, 40), source="0.wav"), pieces(latents(6, 40)))  # new sound in an old file
-    with LatentStore.open(store.path).writer(**SMALL) as writer:
-        writer.append(replace(track(1, 70), source="elsewhere.wav"), pieces(latents(1, 70)))  # the same twice
     reader = LatentStore.open(store.path)  # so that what is replaced stays
-    assert store.prune({store.tracks[1].key}) == 1
+    assert store.prune({store.tracks[2].key}) == 1
     assert len(list((reader.path / "parts").iterdir())) > len(store.parts) + 1
+    with store.writer(**SMALL) as writer:
+        writer.append(replace(track(6, 40), source="0.wav"), pieces(latents(6, 40)))  # new sound in an old file
+        writer.append(replace(track(1, 70), source="elsewhere.wav"), pieces(latents(1, 70)))  # the same twice
     (store.path / "parts" / "20261121T160000000000-1a2b3c4d" / "mean").mkdir(parents=True)  # a writer was killed
 
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
