@@ -587,4 +587,4 @@ def _read_index(place: Place) -> TrackTable:
         data = place.map(INDEX) if isinstance(place, Folder) else np.frombuffer(place.read(INDEX), np.uint8)
     except (OSError, ValueError):
         data = np.empty(0, np.uint8)
-    return TrackTable.from_bytes(data) or TrackTable.of([])
+    return TrackTable.from_bytes(data, f"{place}/{INDEX}") or TrackTable.of([])

@@ -65,6 +65,8 @@ class TrackTable(Sequence[TrackEntry]):
     """The tracks as JSON, in pieces: the number at which it begins, counted through all, and the bytes."""
     all_count: bool = False
     """Whether it is known that `counting` leaves nothing out."""
+    origin: str = INDEX
+    """The file that it was read from, for sentences."""
 
     @classmethod
     def of(cls, parts: Iterable[tuple[PartTable, list[dict[str, Any]]]]) -> TrackTable:
@@ -161,7 +163,7 @@ class TrackTable(Sequence[TrackEntry]):
             columns["part"] = np.argsort(order).astype("<u4")[columns["part"]]
             columns = columns[np.argsort(columns["part"], kind="stable")]
         text = self.text + [(shift + begin, piece) for begin, piece in other.text]
-        return TrackTable([parts[number] for number in order], list(artists), columns, text)
+        return TrackTable([parts[number] for number in order], list(artists), columns, text, origin=self.origin)
 
     def counting(self) -> TrackTable:
         """The tracks that count: of the same file only the latest, and of the same key only the first."""
@@ -196,7 +198,7 @@ class TrackTable(Sequence[TrackEntry]):
         return b"".join([begin, bytes(-len(begin) % 64), columns.tobytes(), *rows])
 
     @classmethod
-    def from_bytes(cls, data: Bytes) -> TrackTable | None:
+    def from_bytes(cls, data: Bytes, origin: str) -> TrackTable | None:
         """The table in an index, and whether all of its tracks count; None where it is cut short or was changed."""
         begin = len(_MAGIC) + 16
         if data[: len(_MAGIC)].tobytes() != _MAGIC or len(data) < begin:
@@ -212,7 +214,7 @@ class TrackTable(Sequence[TrackEntry]):
         if len(columns) != stop - start or google_crc32c.value(columns.tobytes()) != head["crc"]:
             return None
         parts = [PartTable.from_dict(part) for part in head["parts"]]
-        return cls(parts, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"])
+        return cls(parts, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"], origin)
 
     def _json(self, row: int) -> bytes:
         columns = self.columns[row]
@@ -220,7 +222,7 @@ class TrackTable(Sequence[TrackEntry]):
         begin, piece = self.text[bisect_right(self.text, start, key=itemgetter(0)) - 1]
         data = piece[start - begin : start - begin + length].tobytes()
         if google_crc32c.value(data) != columns["crc"]:
-            raise DataError(f"The file {INDEX} of the store is damaged.", "Delete that file; it will be made anew.")
+            raise DataError(f"{self.origin} is damaged: a track in it was changed.", "Delete that file; it is derived.")
         return data
 
 

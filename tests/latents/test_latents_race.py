@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_six_processes_with_overlapping_lists_have_every_track_once(tmp_path: Pa
     store = LatentStore.create(tmp_path / "store", HEADER)
     safe: set[int] = set()  # what was said to be committed
     wanted: set[int] = set()
+    killed = 0
     for turn in range(rounds):
         firsts = [turn * commits * 3 + who * commits // 2 for who in range(6)]  # each overlaps the next by half
         wanted |= {number for first in firsts for number in range(first, first + commits)}
@@ -70,15 +72,14 @@ def test_six_processes_with_overlapping_lists_have_every_track_once(tmp_path: Pa
                 writer.stdin.write("\n")
                 writer.stdin.flush()
             victim = chance.choice(writers)
-            assert victim.stdout is not None
-            said = [victim.stdout.readline() for _ in range(chance.randrange(commits // 2))]
+            time.sleep(chance.uniform(0, 0.02 * commits))
             victim.kill()
             for writer in writers:
                 assert writer.stdout is not None
                 safe |= {int(number) for number in writer.stdout.read().split()}
                 status = writer.wait()
-                assert status == (-signal.SIGKILL if writer is victim else 0)
-            safe |= {int(number) for number in "".join(said).split()}
+                assert status in ((-signal.SIGKILL, 0) if writer is victim else (0,))
+                killed += status != 0
         assert safe <= set(check_whole(LatentStore.open(store.path)))
     missing = wanted - set(check_whole(LatentStore.open(store.path)))
     with store.writer(**SMALL) as writer:
@@ -89,7 +90,7 @@ def test_six_processes_with_overlapping_lists_have_every_track_once(tmp_path: Pa
     assert sorted(check_whole(store)) == sorted(wanted), "each once"
     assert store.statistics().count == sum(entry.frames for entry in store.tracks)
     assert not list(leftovers(store.path))
-    print(f"{rounds} rounds, {6 * rounds * commits} commits wanted, {len(missing)} tracks left over by the killed")
+    print(f"{rounds} rounds, {killed} killed on the way, {6 * rounds * commits} commits, each track once")
 
 
 HOLDER = """
