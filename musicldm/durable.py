@@ -6,6 +6,7 @@ too: after a power cut the old file or the new one is there, never half of eithe
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -40,7 +41,8 @@ def make_folder(path: Path) -> Path:
 class Lock:
     """A lock file that many may share or one may have alone.
 
-    The kernel takes it back when the process ends, however it does. Without a file it is everybody's.
+    The kernel takes it back when the process ends, however it does. Without a file, or where the file system has no
+    locks, it is everybody's.
 
     Raises:
         OSError: the file cannot be opened.
@@ -50,18 +52,19 @@ class Lock:
 
     def __init__(self, file: Path | None) -> None:
         if file is not None:
-            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError:  # a lock that is there already can be had without a right to write
+                self._descriptor = os.open(file, os.O_RDONLY)
 
     def share(self) -> None:
         """Have it together with others, once nobody has it alone. What was held before is given back."""
-        if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self._get(fcntl.LOCK_SH)
 
     def take(self) -> bool:
         """Have it alone; at once False where others have it. What was held before is given back."""
         try:
-            if self._descriptor >= 0:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._get(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -73,6 +76,14 @@ class Lock:
             self._descriptor = -1
 
     __del__ = close
+
+    def _get(self, kind: int) -> None:
+        if self._descriptor >= 0:
+            try:
+                fcntl.flock(self._descriptor, kind)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
 
 
 @contextmanager

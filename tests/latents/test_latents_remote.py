@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 import zarr
 from disasters import forked
 from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
+from toys import Command, Pipeline
 
+from musicldm.audio.manifest import read_tracks
 from musicldm.errors import DataError, MissingProgramError, NetworkError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
 
@@ -81,6 +84,30 @@ def append(store: LatentStore, *numbers: int) -> None:
 
 def names(bucket: Any) -> set[str]:
     return {found.key for found in bucket.objects.all()}
+
+
+# ---- The commands
+
+
+def test_encode_latents_and_training_take_a_bucket(
+    bucket: Any, pipeline: Pipeline, configs: dict[str, Path], tmp_path: Path, musicldm: Command
+) -> None:
+    url = "s3://music/latents.zarr"
+    for encoded in (len(read_tracks(pipeline.wav)), 0):
+        told = musicldm("encode", pipeline.wav, url, "--vae", pipeline.vae, "--json")
+        assert told.code == 0, told.err
+        assert json.loads(told.out)["encoded"] == encoded
+    told = musicldm("latents", "verify", url)
+    assert (told.code, told.out) == (0, "")
+    told = musicldm("latents", "info", url, "--json")
+    assert json.loads(told.out)["tracks"] == len(LatentStore.open(pipeline.store).tracks)
+    weights = []
+    for store, run in ((url, tmp_path / "far"), (pipeline.store, tmp_path / "here")):
+        told = musicldm("train-diffusion", store, "-o", run, "--config", configs["ldm"], "--steps", 2)
+        assert told.code == 0, told.err
+        (file,) = (run / "bundle").glob("denoiser*.safetensors")
+        weights.append(file.read_bytes())
+    assert weights[0] == weights[1]
 
 
 # ---- Reading and writing
