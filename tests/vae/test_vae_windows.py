@@ -159,7 +159,10 @@ def test_no_more_than_two_batches_are_read_ahead(batch_size: int) -> None:
             assert len(begun) <= sum(vae.batches) + 2 * batch_size
             if taken == 20:
                 break
-    assert threading.active_count() < 8, "the readers end with it"
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+    for thread in readers:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in readers), "the readers end with it"
 
 
 def test_reading_goes_on_while_the_vae_works() -> None:
