@@ -92,8 +92,10 @@ class ShardedArray:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._shards:
-            mapped = isinstance(self.place, Folder)
-            self._shards[number] = MappedShard(self, number) if mapped else FetchedShard(self, number)
+            place = self.place
+            self._shards[number] = (
+                MappedShard(self, number, place) if isinstance(place, Folder) else FetchedShard(self, number)
+            )
         return self._shards[number]
 
 
@@ -135,12 +137,13 @@ class Shard:
             raise damaged(str(self.place), self.name, f"chunk {number} is missing")
         return self.name, offset, offset + length
 
-    def take_index(self, stored: Bytes) -> None:
-        """Have the bytes of `index_span` for an index."""
+    def take_index(self, stored: Bytes) -> npt.NDArray[np.uint64]:
+        """Have the bytes of `index_span` for an index, which is returned."""
         data, crc = stored[:-4].tobytes(), stored[-4:].tobytes()
         if len(stored) != 16 * self.chunks + 4 or google_crc32c.value(data) != int.from_bytes(crc, "little"):
             raise damaged(str(self.place), self.name, "its index was changed")
-        self.index = np.frombuffer(data, "<u8").reshape(self.chunks, 2)
+        self.index = index = np.frombuffer(data, "<u8").reshape(self.chunks, 2)
+        return index
 
     def decoded(self, number: int, stored: Bytes) -> Latents:
         """A chunk from its bytes in the file, without a copy where it is raw."""
@@ -157,21 +160,17 @@ class Shard:
         return raw.view("<f2").reshape(self.chunk_shape)
 
     def _indexed(self) -> npt.NDArray[np.uint64]:
-        if self.index is None:
-            self.take_index(*fetch(self.place, [self.index_span]))
-        assert self.index is not None
-        return self.index
+        return self.take_index(*fetch(self.place, [self.index_span])) if self.index is None else self.index
 
 
 class MappedShard(Shard):
     """A shard in a folder, as memory; of a raw one, the chunks are views of it, verified at first touch."""
 
-    def __init__(self, array: ShardedArray, number: int) -> None:
+    def __init__(self, array: ShardedArray, number: int, folder: Folder) -> None:
         super().__init__(array, number)
-        assert isinstance(self.place, Folder)
         try:
             # Not the memmap itself: whatever is cut from one is one again, ten times slower to cut.
-            self._bytes = np.frombuffer(self.place.map(self.name), np.uint8)
+            self._bytes = np.frombuffer(folder.map(self.name), np.uint8)
         except (OSError, ValueError) as error:
             raise damaged(str(self.place), self.name, "it cannot be read") from error
         self.take_index(self._bytes[self.index_span[1] :])
