@@ -11,13 +11,9 @@ import numpy as np
 
 from musicldm.errors import DataError
 from musicldm.latents.schema import ARRAYS, METADATA, PARTS, TrackEntry, read_part
-from musicldm.latents.shards import Latents
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore
 from musicldm.progress import Progress, silent
-
-_STEP = 8192  # frames looked at together
-
 
 # ---- What is in it --------------------------------------------------------------------------------------------------
 
@@ -160,8 +156,7 @@ def _metadata_faults(store: LatentStore, part: str) -> list[str]:
 def _track_fault(store: LatentStore, entry: TrackEntry) -> tuple[Fault | None, Moments]:
     checksum, moments = 0, Moments.none(store.header.channels)
     try:
-        for start in range(0, entry.frames, _STEP):
-            pair = store.read(entry, start, min(start + _STEP, entry.frames))
+        for pair in store.pieces(entry):
             checksum = google_crc32c.extend(checksum, np.stack(pair, axis=1).tobytes())
             moments += Moments.of(*pair)
     except DataError as error:
@@ -208,8 +203,7 @@ def channel_statistics(store: LatentStore, progress: Progress = silent) -> list[
     tracks = [entry for entry in store.tracks if entry.split == "train"]
     total, done = sum(entry.frames for entry in tracks), 0
     for entry in tracks:
-        for start in range(0, entry.frames, _STEP):
-            values: Latents = store.read(entry, start, min(start + _STEP, entry.frames))[0]
+        for values, _ in store.pieces(entry):
             largest = np.maximum(largest, np.abs(values - mean).max(axis=0))
         done += entry.frames
         progress(done, total, entry.name)

@@ -77,10 +77,6 @@ class ShardedArray:
         for shard, chunk, _ in self._chunks(start, stop):
             yield shard, chunk
 
-    def shards(self) -> list[Shard]:
-        """All of them."""
-        return [self._shard(number) for number in range(len(self.sizes))]
-
     def _chunks(self, start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
         """The chunks from frame `start` on: the shard, the chunk in it, and where in that to begin."""
         frame = start
@@ -125,10 +121,6 @@ class Shard:
     def stored(self, number: int) -> Bytes:
         """The bytes of a chunk, its crc32c included."""
         return fetch(self.place, [self.span(number)])[0]
-
-    def written(self) -> list[int]:
-        """The numbers of the chunks that it has: the last shard may not be full."""
-        return [number for number, (offset, _) in enumerate(self._indexed().tolist()) if offset != 2**64 - 1]
 
     def span(self, number: int) -> Span:
         """Where a chunk lies, its crc32c included."""
