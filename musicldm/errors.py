@@ -6,6 +6,7 @@ MusicLDMError                 one sentence for a person, and a hint
 ├── DataError (ValueError)          audio, a manifest or a store that cannot be used as it is
 ├── BundleError (ValueError)        a model that is missing, cut short or changed
 ├── TrainingError (RuntimeError)     a loss that is no longer a number
+├── CapacityError (MemoryError)     more than the card's memory holds
 ├── MismatchError (ValueError)      two parts that were not made for each other
 ├── NotFoundError (LookupError)     an artist or recording that nobody knows
 │   └── AmbiguousError                  a name that fits several equally well
@@ -52,6 +53,10 @@ class DataError(MusicLDMError, ValueError):
 
 
 class BundleError(MusicLDMError, ValueError):
+    pass
+
+
+class CapacityError(MusicLDMError, MemoryError):
     pass
 
 

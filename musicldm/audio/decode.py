@@ -100,6 +100,11 @@ def decode(path: Path, sample_rate: int, channels: int) -> Iterator[Floats]:
     return _resampled(_mixed(_joined(path), channels), sample_rate)
 
 
+def resample(audio: Floats, from_rate: int, to_rate: int) -> Floats:
+    """A whole sound [C, n] at another rate, as `decode` would give it: [C, about n · to_rate / from_rate]."""
+    return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate, quality="HQ").T)
+
+
 def _joined(path: Path) -> Iterator[av.AudioFrame]:
     """The decoder's frames, joined to a second or so each: all that follows takes long blocks much faster."""
     with _opened(path) as (container, stream):

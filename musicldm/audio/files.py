@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
+import subprocess
 import warnings
 import wave
 from collections.abc import Callable, Iterator
@@ -197,6 +199,68 @@ def write(
         target.flush()
 
 
+@contextmanager
+def piecewise(
+    target: Path | BinaryIO, sample_rate: int, channels: int, samples: int
+) -> Iterator[Callable[[Floats], object]]:
+    """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n], written in 16 bits.
+
+    Args:
+        target: a path, which gets its file whole or not at all, or a stream, which gets a WAV.
+        samples: how many there will be in all.
+
+    Raises:
+        UsageError, MissingProgramError, OutputError: as `write`; and where it is longer than a WAV file can be.
+    """
+    format = format_of(target)
+    if format == "wav" and not fits_wav(samples, channels, 16):
+        raise OutputError("It is longer than a WAV file can be.", "Write flac, which has no such limit.")
+    if not isinstance(target, Path):
+        target.write(_wav_header(sample_rate, channels, samples))
+        yield lambda audio: target.write(_pcm(audio))
+        target.flush()
+    elif format in WAVEFORMS:
+        durable.make_folder(target.parent)
+        with (
+            durable.replacing(target) as temporary,
+            writer(temporary, format, sample_rate, channels, bit_depth=16) as append,
+        ):
+            yield lambda audio: append(quantise(audio, 16))
+    else:
+        durable.make_folder(target.parent)
+        with durable.replacing(target) as temporary, _ffmpeg(temporary, format, sample_rate, channels) as pipe:
+            yield lambda audio: pipe.write(_pcm(audio))
+
+
+def _pcm(audio: Floats) -> bytes:
+    return quantise(audio, 16).T.astype("<i2").tobytes()
+
+
+def _wav_header(sample_rate: int, channels: int, samples: int) -> bytes:
+    """Of 16-bit PCM, its sizes true from the first, since nobody can go back in a pipe to mend them."""
+    frame = 2 * channels
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+    data = struct.pack("<4sI", b"data", samples * frame)
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(data) + samples * frame, b"WAVE") + form + data
+
+
+@contextmanager
+def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int) -> Iterator[Any]:
+    """A pipe into ffmpeg, which takes 16-bit samples and writes one of the lossy formats."""
+    container, codec, quality = _LOSSY[format]
+    program = find_ffmpeg()
+    sound = ["-f", "s16le", "-ar", str(sample_rate), "-ac", str(channels), "-i", "pipe:0"]
+    command = [program, "-v", "error", "-y", *sound, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with process:
+            yield process.stdin
+    except BrokenPipeError:
+        pass  # it has ended before its time, and its exit status says so
+    if process.returncode:
+        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")
+
+
 def _encode_lossless(audio: Floats, sample_rate: int, format: str, bit_depth: int) -> bytes:
     # Made in memory: a pipe cannot be sought, yet the sizes in the header must be true. A shift to 32 bits, since
     # soundfile takes the upper ones.
@@ -212,9 +276,7 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing pydub warns where the system has no ffmpeg; we bring one
         import pydub
-    segment = pydub.AudioSegment(
-        data=quantise(audio, 16).T.astype("<i2").tobytes(), sample_width=2, frame_rate=sample_rate, channels=len(audio)
-    )
+    segment = pydub.AudioSegment(data=_pcm(audio), sample_width=2, frame_rate=sample_rate, channels=len(audio))
     segment.converter = program
     container, codec, quality = _LOSSY[format]
     try:

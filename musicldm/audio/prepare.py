@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from musicldm import durable
 from musicldm.audio import files
 from musicldm.audio.decode import BLOCK, Floats, decode, probe
 from musicldm.audio.loudness import LoudnessMeter
+from musicldm.audio.spool import Spool
 from musicldm.errors import ConfigError, DataError, OutputError
 
-_IN_MEMORY = 64 << 20  # bytes that a spool holds before it goes to the disk: 17 minutes of 16 kHz mono
 _OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and taken off; below, nobody hears it
 _SILENT = 1e-5  # peak; -100 dBFS
 _QUIET = 1e-6  # mean square at the edges that --trim-silence takes off; -60 dBFS
@@ -222,11 +221,9 @@ class _Sound:
 
     def __init__(self, settings: PrepareSettings, folder: Path) -> None:
         self.settings = settings
-        self.samples = 0
         self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
         """Taken off each channel: [C, 1]."""
-        # Without a name in its folder, so that not even a kill leaves it behind.
-        self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
+        self._spool = Spool(settings.channels, folder)
         shaping = {key: value for key, value in settings.shaping().items() if key != "format"}
         self._hash = hashlib.sha256(repr(shaping).encode())
         self._sum = np.zeros((settings.channels, 1))
@@ -235,14 +232,15 @@ class _Sound:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._spool.close()
+        self._spool.__exit__(*error)
+
+    @property
+    def samples(self) -> int:
+        return self._spool.samples
 
     def append(self, block: Floats) -> None:
-        frames = np.ascontiguousarray(block.T)
-        self._hash.update(frames.data)
-        self._spool.write(frames.data)
+        self._hash.update(self._spool.append(block))
         self._sum += block.sum(axis=1, dtype=np.float64, keepdims=True)
-        self.samples += block.shape[1]
 
     @property
     def content(self) -> str:
@@ -261,9 +259,7 @@ class _Sound:
 
     def read(self, start: int, stop: int) -> Floats:
         """Samples [start, stop) without their offset, [C, n]."""
-        frame = 4 * len(self.offset)
-        self._spool.seek(start * frame)
-        block = np.frombuffer(self._spool.read((stop - start) * frame), np.float32).reshape(-1, len(self.offset)).T
+        block = self._spool.read(start, stop)
         return block - self.offset if self.offset.any() else block
 
     def blocks(self, start: int, stop: int) -> Iterator[Floats]:

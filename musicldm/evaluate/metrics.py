@@ -1,0 +1,296 @@
+"""The figures by which a reconstruction is judged, beside its original.
+
+Shapes: C channels, T samples, any axes before them; targets and estimates are audio [..., C, T] in [-1, 1]. A figure
+of an item is of all its channels.
+
+Every figure is made of sums over time, so a long sound can be judged piece by piece, and comes out as it would whole.
+No figure here is a training loss, nor changes with one: they stay comparable.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor
+
+from musicldm.errors import DataError, MismatchError
+from musicldm.vae.losses import study_loss
+
+WINDOWS = {2048: 320, 1024: 160, 512: 80, 256: 40, 128: 20, 64: 10, 32: 5}
+"""Samples of a Hann window -> mel bands. Windows lie a quarter of their length apart, the first and the last centred
+on the ends of the sound, beyond which there is silence."""
+LIMIT = 100.0
+"""dB; SI-SDR lies between -LIMIT and LIMIT."""
+SILENT = 1e-5
+"""RMS about the mean, -100 dBFS; what is quieter is silence."""
+
+_MARGIN = max(WINDOWS) // 2  # samples beyond a segment that its windows reach
+_LONGEST_HOP = max(WINDOWS) // 4
+_FLOOR = 1e-5  # of magnitudes where a sine at full scale reads 0.5: 94 dB below it
+_MEL_FLOOR = 1e-5
+
+_Sums = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How near a reconstruction is: means over items, or the figures of one sound."""
+
+    seconds: float
+    """Of all items together."""
+    si_sdr: float | None
+    """dB, see `si_sdr`; higher is nearer. Without the items that are silent; None where all are."""
+    stft: float
+    """See `multi_resolution_stft_distance`; 0 is perfect."""
+    mel: float
+    """See `mel_distance`; 0 is perfect."""
+    study: float
+    """`vae.losses.study_loss`; a long sound's is the mean over its segments."""
+    silence: float
+    """The same of silence in the place of the reconstruction."""
+    study_to_silence: float | None
+    """One over the other: 0 is perfect, 1 no better than silence. None where the original is silent."""
+
+
+def si_sdr(target: Tensor, estimate: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB: [..., C, T] to [...].
+
+    10·log10(‖αs‖² / ‖αs − ŝ‖²) with α = ⟨ŝ, s⟩ / ‖s‖² (Le Roux et al. 2019, eq. 3 and 4), one α for all channels, each
+    channel taken without its mean. An exact copy has LIMIT; where target or estimate is silent, -LIMIT.
+
+    Raises:
+        MismatchError: target and estimate differ in shape.
+        DataError: there is not a sample in them.
+    """
+    x, y = _pair(target, estimate)
+    return _si_sdr(_moments(x, y))
+
+
+def multi_resolution_stft_distance(target: Tensor, estimate: Tensor) -> Tensor:
+    """Distance of magnitude spectrograms, without a unit: [..., C, T] to [...].
+
+    The mean over WINDOWS of ‖|X| − |Y|‖ / ‖|X|‖ + mean |ln |X| − ln |Y|| (the two terms of Yamamoto et al. 2020, eq. 4
+    and 5). Windows have unit sum, so that a sine at full scale reads 0.5; in the second term magnitudes below 1e-5
+    count as 1e-5, and so does the root mean square of |X| in the first.
+
+    Raises:
+        MismatchError: target and estimate differ in shape.
+        DataError: there is not a sample in them.
+    """
+    x, y = _pair(target, estimate)
+    spectrograms = _spectrograms(_padded(x), _padded(y), x.shape[-1], last=True)
+    return _stft_distance(torch.stack([_stft_sums(*each) for each in spectrograms]))
+
+
+def mel_distance(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
+    """Distance of mel spectrograms: [..., C, T] to [...].
+
+    The sum over WINDOWS of mean |log10 X − log10 Y|, X and Y being magnitudes in mel bands (Slaney's scale, of unit
+    area, from 0 Hz to the Nyquist frequency), windows unscaled, values below 1e-5 counting as 1e-5: the mel loss that
+    Kumar et al. 2023 (Descript's codec) train with and report, but for what lies beyond the ends. A tenth is 2 dB.
+
+    Raises:
+        MismatchError: target and estimate differ in shape.
+        DataError: there is not a sample in them.
+    """
+    x, y = _pair(target, estimate)
+    spectrograms = _spectrograms(_padded(x), _padded(y), x.shape[-1], last=True)
+    return _mel_distance(torch.stack([_mel_sums(*each, sample_rate) for each in spectrograms]))
+
+
+def compare(target: Tensor, estimate: Tensor, sample_rate: int) -> Reconstruction:
+    """All figures of crops [..., C, T], on the device that they are on.
+
+    Raises:
+        MismatchError: target and estimate differ in shape.
+        DataError: there is not a sample in them.
+    """
+    x, y = _pair(target, estimate)
+    return _reconstruction(_sums(_padded(x), _padded(y), x.shape[-1], sample_rate, last=True))
+
+
+class Judge:
+    """Takes a sound and its reconstruction piece by piece; its memory is that of a segment, however long they are.
+
+    Args:
+        sample_rate: of both.
+        segment_seconds: how much is worked on at once.
+    """
+
+    def __init__(self, sample_rate: int, segment_seconds: float = 10.0) -> None:
+        self._sample_rate = sample_rate
+        self._segment = max(1, round(segment_seconds * sample_rate / _LONGEST_HOP)) * _LONGEST_HOP
+        self._held: Tensor | None = None  # [2, C, _MARGIN + n]: what is still to be judged, and the margin before it
+        self._sums: _Sums = {}
+
+    def add(self, target: Tensor, estimate: Tensor) -> None:
+        """Go on with the samples [C, n] of both.
+
+        Raises:
+            MismatchError: they differ in shape.
+            DataError: there is not a sample in them.
+        """
+        piece = torch.stack(_pair(target, estimate))
+        held = F.pad(piece, (_MARGIN, 0)) if self._held is None else torch.cat([self._held, piece], dim=-1)
+        while held.shape[-1] >= self._segment + 2 * _MARGIN:
+            self._sums = self._and(held, self._segment, last=False)
+            held = held[..., self._segment :]
+        self._held = held
+
+    def result(self) -> Reconstruction:
+        """The figures of all that was added.
+
+        Raises:
+            DataError: nothing was added.
+        """
+        if self._held is None:
+            raise DataError("There is no sound to judge.")
+        return _reconstruction(self._and(F.pad(self._held, (0, _MARGIN)), self._held.shape[-1] - _MARGIN, last=True))
+
+    def _and(self, held: Tensor, samples: int, last: bool) -> _Sums:
+        sums = _sums(held[0], held[1], samples, self._sample_rate, last)
+        return {name: self._sums[name] + value for name, value in sums.items()} if self._sums else sums
+
+
+# ---- Sums over time, and what is made of them ----------------------------------------------------------------------
+#
+# x and y are target and estimate with what lies beyond them, [..., C, _MARGIN + samples + _MARGIN]; `last` says that
+# the sound ends after `samples`. Sums are [what is summed, ...] in float64 on the CPU, spectral ones [windows, what is
+# summed, ...].
+
+
+def _sums(x: Tensor, y: Tensor, samples: int, sample_rate: int, last: bool) -> _Sums:
+    """All that a `Reconstruction` is made of."""
+    target, estimate = (z[..., _MARGIN : _MARGIN + samples].reshape(-1, x.shape[-2], samples) for z in (x, y))
+    study = torch.stack([study_loss(target, other) for other in (estimate, torch.zeros_like(target))]).cpu().double()
+    stft, mel = [], []
+    for each in _spectrograms(x, y, samples, last):
+        stft.append(_stft_sums(*each))
+        mel.append(_mel_sums(*each, sample_rate))
+    return {
+        "moments": _moments(x[..., _MARGIN : _MARGIN + samples], y[..., _MARGIN : _MARGIN + samples]),
+        "stft": torch.stack(stft),
+        "mel": torch.stack(mel),
+        "study": torch.cat([study, torch.ones(1)]) * (len(target) * samples / sample_rate),
+    }
+
+
+def _reconstruction(sums: _Sums) -> Reconstruction:
+    sounding = _energies(sums["moments"])[0] > 0
+    decibels = _si_sdr(sums["moments"])[sounding]
+    study, silence, seconds = sums["study"].tolist()
+    return Reconstruction(
+        seconds=seconds,
+        si_sdr=decibels.mean().item() if len(decibels) else None,
+        stft=_stft_distance(sums["stft"]).mean().item(),
+        mel=_mel_distance(sums["mel"]).mean().item(),
+        study=study / seconds,
+        silence=silence / seconds,
+        study_to_silence=study / silence if sounding.any() else None,
+    )
+
+
+def _moments(x: Tensor, y: Tensor) -> Tensor:
+    """[..., C, T] to [6, ..., C]: in float64, since the energy of a small error is a difference of large ones."""
+    x, y = x.cpu().double(), y.cpu().double()
+    count = torch.full(x.shape[:-1], x.shape[-1], dtype=torch.float64)
+    return torch.stack([count, *(z.sum(dim=-1) for z in (x, y, x * x, y * y, x * y))])
+
+
+def _energies(moments: Tensor) -> Tensor:
+    """[6, ..., C] to [3, ...]: of the target, of the estimate and common to both, about the means; 0 for silence."""
+    count, x, y, xx, yy, xy = moments
+    energies = torch.stack([xx - x * x / count, yy - y * y / count, xy - x * y / count]).sum(dim=-1)
+    silent = energies[:2] <= SILENT**2 * count.sum(dim=-1)
+    return energies.masked_fill(torch.cat([silent, silent.any(dim=0, keepdim=True)]), 0.0)
+
+
+def _si_sdr(moments: Tensor) -> Tensor:
+    target, estimate, common = _energies(moments)
+    least = 10 ** (-LIMIT / 10)
+    # How much of the estimate's energy is the target's: the square of their correlation.
+    share = (common.square() / (target * estimate).clamp_min(1e-300)).clamp(least / (1 + least), 1 / (1 + least))
+    return 10 * torch.log10(share / (1 - share))
+
+
+def _stft_sums(size: int, target: Tensor, estimate: Tensor) -> Tensor:
+    target, estimate = 2 / size * target, 2 / size * estimate  # the sum of the window is half its length
+    logarithms = (target.clamp_min(_FLOOR).log() - estimate.clamp_min(_FLOOR).log()).abs()
+    return _sum((target - estimate).square(), target.square(), logarithms)
+
+
+def _stft_distance(sums: Tensor) -> Tensor:
+    difference, energy, logarithms, count = sums.unbind(1)
+    convergence = (difference / energy.maximum(_FLOOR**2 * count)).sqrt()
+    return (convergence + logarithms / count).mean(dim=0)
+
+
+def _mel_sums(size: int, target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
+    bands = _mel_bands(sample_rate, size, str(target.device))
+    with torch.autocast(target.device.type, enabled=False):
+        target, estimate = ((bands @ z).clamp_min(_MEL_FLOOR).log10() for z in (target, estimate))
+    return _sum((target - estimate).abs())
+
+
+def _mel_distance(sums: Tensor) -> Tensor:
+    difference, count = sums.unbind(1)
+    return (difference / count).sum(dim=0)
+
+
+def _spectrograms(x: Tensor, y: Tensor, samples: int, last: bool) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """|STFT| of both, [..., C, F, frames], one length of window after the other, which comes first.
+
+    A segment has the windows centred in it, which reach into the margins; the last also the one centred on its end.
+    """
+    for size in WINDOWS:
+        hop = size // 4
+        frames = samples // hop + last
+        start = _MARGIN - size // 2
+        window = torch.hann_window(size, device=x.device)
+        magnitudes = []
+        for z in (x, y):
+            span = z[..., start : start + (frames - 1) * hop + size]
+            spectrum = torch.stft(
+                span.reshape(-1, span.shape[-1]), size, hop, window=window, center=False, return_complex=True
+            )
+            magnitudes.append(spectrum.abs().reshape(*z.shape[:-1], *spectrum.shape[-2:]))
+        yield size, magnitudes[0], magnitudes[1]
+
+
+def _sum(*values: Tensor) -> Tensor:
+    """Of each [..., C, F, frames] the sum, and their number last: [len(values) + 1, ...], on the CPU."""
+    sums = [value.sum(dim=(-3, -2, -1)) for value in values]
+    count = torch.full_like(sums[0], values[0].shape[-3:].numel())
+    return torch.stack([*sums, count]).cpu().double()  # not every device has float64
+
+
+@lru_cache(maxsize=64)
+def _mel_bands(sample_rate: int, size: int, device: str) -> Tensor:
+    """Weights [mel bands, F]; bands that are too narrow to hold a frequency are left out."""
+    with warnings.catch_warnings(), torch.inference_mode(False):
+        warnings.filterwarnings("ignore", "At least one mel filterbank", UserWarning)
+        bands: Tensor = torchaudio.functional.melscale_fbanks(
+            size // 2 + 1, 0.0, sample_rate / 2, WINDOWS[size], sample_rate, norm="slaney", mel_scale="slaney"
+        ).T
+    return bands[bands.amax(dim=1) > 0].to(device)
+
+
+def _pair(target: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    if target.shape != estimate.shape:
+        raise MismatchError(
+            f"A reconstruction of shape {tuple(estimate.shape)} is no match for {tuple(target.shape)}.",
+            "Cut both to the same length and give them the same channels.",
+        )
+    if not target.numel():
+        raise DataError("There is no sound to judge.")
+    return target.detach().float(), estimate.detach().float()
+
+
+def _padded(x: Tensor) -> Tensor:
+    return F.pad(x, (_MARGIN, _MARGIN))
