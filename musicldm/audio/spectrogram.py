@@ -1,8 +1,9 @@
-"""Mel spectrograms: to measure with, and to look at."""
+"""Mel spectrograms, to measure with and to look at, and what else is drawn."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def picture(path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int
     durable.make_folder(path.parent)
     with durable.replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a title in a script that the font lacks
+        figure.savefig(temporary, format="png")
+
+
+def bars(path: Path, values: Sequence[float], across: str, up: str) -> None:
+    """Write a PNG of one bar for each value, whole or not at all.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    figure = Figure(figsize=(10, 3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.bar(range(len(values)), values)
+    axis.set_xlabel(across)
+    axis.set_ylabel(up)
+    durable.make_folder(path.parent)
+    with durable.replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 

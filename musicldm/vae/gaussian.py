@@ -29,10 +29,24 @@ class DiagonalGaussian:
 
     def kl(self) -> Tensor:
         """KL divergence to N(0, 1) in nats, summed over D and L: one value for each item, [B]."""
-        per_number = 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
-        return per_number.sum(dim=(1, 2))
+        return self.kl_of_numbers().sum(dim=(1, 2))
+
+    def kl_of_numbers(self) -> Tensor:
+        """Each number's own share of it, [B, D, L]."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
 
     def nll(self, x: Tensor) -> Tensor:
         """Negative log-likelihood of `x` in nats, summed over D and L: [B]."""
         squared = (x - self.mean).square() * torch.exp(-self.logvar)
         return 0.5 * (math.log(2 * math.pi) + self.logvar + squared).sum(dim=(1, 2))
+
+
+class Point(DiagonalGaussian):
+    """A posterior of no width, as far as one can be written down: what a network without one emits."""
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__(mean, torch.full_like(mean, LOGVAR_RANGE[0]))
+
+    def kl_of_numbers(self) -> Tensor:
+        """Nothing: there is no distribution to compare."""
+        return torch.zeros_like(self.mean)

@@ -1,11 +1,11 @@
 """The variational autoencoder: waveforms [B, C, T] <-> raw latents [B, D, L], where L = T / hop.
 
-    waveform ─stem─ stage ─↓─ stage ─↓─ … ─ middle ─ mean, log-variance     (Encoder)
-    waveform ─head─ stage ─↑─ stage ─↑─ … ─ middle ─ latent                 (Decoder)
+    waveform ─front end─ stage ─↓─ stage ─↓─ … ─ middle ─ mean, log-variance     (Encoder)
+    waveform ─front end─ stage ─↑─ stage ─↑─ … ─ middle ─ latent                 (Decoder)
 
-A stage is a few ResNet blocks at one rate; the middle has linear attention between two of them. The stem and the head
-are one strided convolution each way: a learned filter bank of `patch` samples a frame, so that no block runs at the
-full rate unless `patch` is 1 (as in the study that this follows).
+A front end turns `patch` samples into a frame, by learned filters or by a Fourier transform (see `frontend`), so that
+no block runs at the full rate unless `patch` is 1 (as in the study that this follows). A stage is a few ResNet blocks
+at one rate; the middle has linear attention between two of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from musicldm import bundle
 from musicldm.config import from_dict, to_dict
 from musicldm.errors import ConfigError
-from musicldm.layers import Downsample, LinearAttention, ResnetBlock, Upsample
-from musicldm.vae.gaussian import DiagonalGaussian
+from musicldm.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
+from musicldm.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
+from musicldm.vae.gaussian import DiagonalGaussian, Point
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,16 @@ class VAEConfig:
     """1 mono, 2 stereo."""
     latent_channels: int = 32
     """D, the numbers in one latent frame."""
+    front_end: Literal["waveform", "spectral"] = "waveform"
+    """waveform: learned filters; spectral: the Fourier transform, real and imaginary parts in and out."""
+    polar: bool = False
+    """Of a spectral decoder: emit magnitude and phase in place of real and imaginary part."""
+    bottleneck: Literal["gaussian", "tanh"] = "gaussian"
+    """gaussian: a posterior, kept near N(0, 1) by its KL divergence; tanh: numbers in (-1, 1), without either."""
     patch: int = 1
-    """Samples in one step of the first and last convolution."""
+    """Samples in one step of the front end."""
     patch_kernel: int = 7
-    """Length of that convolution, in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
+    """Length of its window in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
     """Channels of each stage, from the fastest to the slowest."""
     strides: tuple[int, ...] = (2, 2, 2)
@@ -63,6 +70,8 @@ class VAEConfig:
             raise ConfigError("patch_kernel must be odd where patch is 1, else an even multiple of patch.")
         if self.widths[-1] % self.heads:
             raise ConfigError("The last width must be a multiple of heads.")
+        if self.front_end == "spectral" and self.patch_kernel < 2 * self.patch:
+            raise ConfigError("A spectral front end needs a patch_kernel of at least two patches.")
         if self.audio_channels not in (1, 2):
             raise ConfigError("audio_channels must be 1 or 2.")
 
@@ -82,19 +91,28 @@ class VAEConfig:
         return self.audio_channels * self.hop / self.latent_channels
 
     @property
+    def reach(self) -> int:
+        """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
+        at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
+        outer, samples_a_frame = self.patch_kernel, self.patch
+        for stride in (*self.strides, 1):
+            outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
+            samples_a_frame *= stride
+        return at_latent_rate + math.ceil(outer / self.hop)
+
+    @property
     def margin(self) -> int:
         """Latent frames on either side that decide a frame: windows with this margin agree with the whole track.
 
         A frame reaches through the convolutions after the attention into neighbouring blocks, through the attention
         to the whole of those, and through the convolutions before it further still.
         """
-        at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
-        outer, samples_a_frame = self.patch_kernel, self.patch
-        for stride in (*self.strides, 1):
-            outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
-            samples_a_frame *= stride
-        reach = at_latent_rate + math.ceil(outer / self.hop)
-        return 2 * self.attention_block * math.ceil(reach / self.attention_block)
+        return 2 * self.attention_block * math.ceil(self.reach / self.attention_block)
+
+    @property
+    def receptive_field(self) -> float:
+        """Seconds of the waveform that decide one latent frame, at most."""
+        return (2 * self.margin + 1) * self.hop / self.sample_rate
 
 
 class Stage(nn.Sequential):
@@ -117,20 +135,19 @@ class Middle(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """Waveform [B, C, T] -> mean and log-variance [B, 2D, L]."""
+    """Waveform [B, C, T] -> mean and log-variance [B, 2D, L], or only what will be the mean [B, D, L]."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        padding = (config.patch_kernel - config.patch) // 2
-        self.stem = nn.Conv1d(
-            config.audio_channels, config.widths[0], config.patch_kernel, stride=config.patch, padding=padding
-        )
+        analysis = SpectralAnalysis if config.front_end == "spectral" else WaveformAnalysis
+        self.stem = analysis(config.audio_channels, config.widths[0], config.patch, config.patch_kernel)
         layers: list[nn.Module] = []
         for width, following, stride in zip(config.widths, config.widths[1:], config.strides, strict=False):
             layers += [Stage(width, config.blocks), Downsample(width, following, stride)]
         self.stages = nn.Sequential(*layers, Stage(config.widths[-1], config.blocks))
         self.middle = Middle(config)
-        self.head = nn.Conv1d(config.widths[-1], 2 * config.latent_channels, 1)
+        moments = 2 if config.bottleneck == "gaussian" else 1
+        self.head = nn.Conv1d(config.widths[-1], moments * config.latent_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.middle(self.stages(self.stem(x)))
@@ -151,27 +168,18 @@ class Decoder(nn.Module):
         for width, previous, stride in falling:
             layers += [Upsample(previous, width, stride), Stage(width, config.blocks)]
         self.stages = nn.Sequential(*layers)
-        padding = (config.patch_kernel - config.patch) // 2
-        self.head = nn.ConvTranspose1d(
-            config.widths[0],
-            config.audio_channels,
-            config.patch_kernel,
-            stride=config.patch,
-            padding=padding,
-            bias=False,
+        shape = (config.widths[0], config.audio_channels, config.patch, config.patch_kernel)
+        self.head = (
+            SpectralSynthesis(*shape, config.polar) if config.front_end == "spectral" else WaveformSynthesis(*shape)
         )
-        # Untrained, the network is quiet: nothing loud has to be unlearned first.
-        nn.init.normal_(self.head.weight, std=0.1 * config.widths[0] ** -0.5 / config.patch_kernel**0.5)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.stages(self.middle(self.stem(z)))
-        with torch.autocast(z.device.type, enabled=False):  # bfloat16 would put a floor of noise at -57 dB
-            waveform: Tensor = self.head(h.float())
+        waveform: Tensor = self.head(self.stages(self.middle(self.stem(z))))
         return waveform
 
 
-class VAE(nn.Module):
-    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014)."""
+class VAE(Checkpointable):
+    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -184,6 +192,8 @@ class VAE(nn.Module):
     def encode(self, waveform: Tensor) -> DiagonalGaussian:
         """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
         moments = self.encoder(F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop)))
+        if self.config.bottleneck == "tanh":
+            return Point(moments.tanh())
         return DiagonalGaussian(*moments.chunk(2, dim=1))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from musicldm.devices import autocast
@@ -74,22 +73,44 @@ def encode_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024)
         yield posterior.mean[0, :, kept].cpu(), posterior.logvar[0, :, kept].cpu()
 
 
-@torch.inference_mode()
 def decode_long(vae: VAE, z: Tensor, window_frames: int = 1024) -> Iterator[Tensor]:
     """Decode raw latents [D, L] of any length; yields successive pieces of the waveform, [C, l·hop] on the CPU."""
+    return decode_pieces(vae, [z], z.shape[-1], window_frames)
+
+
+@torch.inference_mode()
+def decode_pieces(vae: VAE, pieces: Iterable[Tensor], frames: int, window_frames: int = 1024) -> Iterator[Tensor]:
+    """`decode_long`, for raw latents that come piece by piece, [D, l] each and `frames` in all.
+
+    No more is asked for, nor held, than the next window needs.
+    """
     config, device = vae.config, next(vae.parameters()).device
-    for start, stop, first, last in windows(z.shape[-1], window_frames, config.margin, config.attention_block):
+    arriving = iter(pieces)
+    held, begin = next(arriving), 0
+    for start, stop, first, last in windows(frames, window_frames, config.margin, config.attention_block):
+        while begin + held.shape[-1] < last:
+            held = torch.cat([held, next(arriving)], dim=-1)
+        held, begin = held[:, first - begin :], first
         with _full_float32():
-            audio = vae.decode(z[None, :, first:last].to(device))[0]
+            audio = vae.decode(held[None, :, : last - first].to(device))[0]
         yield audio[:, (start - first) * config.hop : (stop - first) * config.hop].cpu()
+
+
+def reconstruct_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024) -> Iterator[Tensor]:
+    """A track through the VAE by its posterior's mode, in bounded memory.
+
+    The arguments are those of `encode_long`. Yields successive pieces, [C, n] on the CPU, `samples` in all.
+    """
+    means = (mean for mean, _ in encode_long(vae, read, samples, window_frames))
+    for audio in decode_pieces(vae, means, -(-samples // vae.config.hop), window_frames):
+        yield audio[:, :samples]
+        samples -= audio.shape[-1]
 
 
 def reconstruct(vae: VAE, waveform: Tensor, window_frames: int = 1024) -> Tensor:
     """A waveform [C, T] through the VAE by its posterior's mode, in windows: [C, T]."""
-    samples = waveform.shape[-1]
-    means = [mean for mean, _ in encode_long(vae, lambda a, b: waveform[:, a:b], samples, window_frames)]
-    audio = torch.cat(list(decode_long(vae, torch.cat(means, dim=-1), window_frames)), dim=-1)
-    return F.pad(audio, (0, max(0, samples - audio.shape[-1])))[:, :samples]
+    pieces = reconstruct_long(vae, lambda a, b: waveform[:, a:b], waveform.shape[-1], window_frames)
+    return torch.cat(list(pieces), dim=-1)
 
 
 # ---- Many tracks ---------------------------------------------------------------------------------------------------

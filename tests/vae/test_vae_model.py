@@ -27,6 +27,29 @@ TOYS = {
         blocks=3,
         attention_block=4,
     ),
+    "spectral": VAEConfig(
+        front_end="spectral",
+        latent_channels=6,
+        patch=8,
+        patch_kernel=32,
+        widths=(8, 16),
+        strides=(2,),
+        attention_block=8,
+        heads=2,
+    ),
+    "spectral stereo, polar, tanh": VAEConfig(
+        front_end="spectral",
+        polar=True,
+        bottleneck="tanh",
+        audio_channels=2,
+        latent_channels=4,
+        patch=8,
+        patch_kernel=16,
+        widths=(8,),
+        strides=(),
+        blocks=1,
+        attention_block=4,
+    ),
 }
 
 
@@ -125,6 +148,15 @@ def test_posterior_agrees_with_torch() -> None:
     torch.testing.assert_close(draws.std(dim=0), (0.5 * logvar).exp(), rtol=0.1, atol=0)
 
 
+def test_a_tanh_bottleneck_has_neither_noise_nor_divergence() -> None:
+    vae = awake(VAE(TOYS["spectral stereo, polar, tanh"]))
+    waveform = torch.randn(2, 2, 400)
+    once, posterior = vae(waveform)
+    assert 0.5 < posterior.mean.abs().max() <= 1
+    assert posterior.kl().tolist() == [0, 0]
+    torch.testing.assert_close(vae(waveform)[0], once, atol=0.05 * once.abs().max().item(), rtol=0)
+
+
 def test_presets_are_what_the_issue_of_size_promises() -> None:
     small = config.from_dict(VAEConfig, config.preset("vae", "small")["model"])
     assert small.compression >= 16 and (small.sample_rate, small.audio_channels) == (16000, 1)
@@ -143,6 +175,7 @@ def test_presets_are_what_the_issue_of_size_promises() -> None:
         {"patch": 0},
         {"heads": 3},
         {"audio_channels": 3},
+        {"front_end": "spectral", "patch": 1, "patch_kernel": 1},
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, object]) -> None:

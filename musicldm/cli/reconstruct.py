@@ -1,0 +1,85 @@
+"""`musicldm reconstruct`: what a VAE makes of a sound."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musicldm.cli.console import Console
+from musicldm.cli.options import Device, Json, Quiet, positive
+from musicldm.errors import DataError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from musicldm.evaluate.metrics import Reconstruction
+
+
+def reconstruct(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An audio file of any kind and length.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", help="Where to: wav, flac, mp3, ogg or m4a by its name; - for stdout.")
+    ],
+    vae: Annotated[Path, typer.Option(metavar="BUNDLE", help="The VAE: a run folder of train-vae, or its bundle.")],
+    start: Annotated[float, typer.Option(min=0, help="Seconds to pass over.")] = 0.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="Seconds to take from there.", callback=positive, show_default="all")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hear what a VAE does to a file, and see in figures how near it comes.
+
+    The file goes to latents (the posterior's mode) and back, at the VAE's rate and with its channels.
+    """
+    from musicldm.audio import files
+    from musicldm.devices import pick_device
+    from musicldm.durable import make_folder
+    from musicldm.evaluate.reconstruct import reconstruct_file
+    from musicldm.vae.model import VAE
+
+    console = Console(quiet, as_json)
+    target = None if output == "-" else Path(output)
+    if target is None and as_json:
+        raise UsageError("--json and - both want stdout.", "Choose one.")
+    if source.is_dir():
+        raise DataError(f"{source} is a folder.", "Name one audio file in it.")
+    files.format_of(target)
+    if target is not None:  # what cannot be written is known before anything is loaded
+        make_folder(target.parent)
+        if target.is_dir():
+            raise OutputError(f"{output} is a folder.", "Name a file in it.")
+        if target.exists() and source.exists() and target.samefile(source):
+            raise UsageError(f"{output} would overwrite the original.", "Give the reconstruction another name.")
+    model = VAE.load(vae, pick_device(device))
+    with console.progress("Reconstructing") as progress:
+        result = reconstruct_file(source, target or sys.stdout.buffer, model, start, seconds, progress)
+    figures, speed = result.figures, result.figures.seconds / result.spent
+    _show(console, figures)
+    if figures.si_sdr is None:
+        console.warn(f"{source} is silent: there is nothing to measure by.")
+    console.note(
+        f"{figures.seconds:.1f} s of audio there and back in {result.spent:.1f} s ({speed:.1f} times real time); "
+        f"the latent has {model.config.compression:.3g} times fewer numbers."
+    )
+    if target is not None:
+        data = {"file": output, **asdict(figures), "speed": speed, "compression": model.config.compression}
+        console.result(data, [output])
+
+
+def _show(console: Console, figures: Reconstruction) -> None:
+    from rich.table import Table
+
+    table = Table("", box=None, show_header=False)
+    table.add_column(justify="right")
+    table.add_column("")
+    decibels, share = figures.si_sdr, figures.study_to_silence
+    table.add_row("SI-SDR", "-" if decibels is None else f"{decibels:.2f}", "dB; more is nearer")
+    table.add_row("STFT distance", f"{figures.stft:.3f}", "0 is perfect")
+    table.add_row("mel distance", f"{figures.mel:.3f}", "0 is perfect")
+    of_silence = "" if share is None else f"; {share:.1%} of silence's, {figures.silence:.4f}"
+    table.add_row("study's loss", f"{figures.study:.4f}", f"0 is perfect{of_silence}")
+    console.show(table)

@@ -1,0 +1,115 @@
+"""Where waveforms become frames and frames waveforms: [B, C, T] <-> [B, width, T / patch].
+
+Each front end is one linear layer over windows of `kernel` samples every `patch` samples, the first of the encoder or
+the last of the decoder. `waveform` learns its filters; `spectral` has those of the Fourier transform, behind a layer
+that mixes the bins of one frame (Musika, Pasini & Schlüter 2022; Vocos, Siuzdak 2023). What leaves the network, and
+the transforms, are float32 under any autocast: bfloat16 would put a floor of noise at -57 dB.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEVEL = 3.0  # brings the bins of music to about one
+
+
+class WaveformAnalysis(nn.Conv1d):
+    """A learned filter bank: [B, C, T] -> [B, width, T / patch]."""
+
+    def __init__(self, audio_channels: int, width: int, patch: int, kernel: int) -> None:
+        super().__init__(audio_channels, width, kernel, patch, padding=(kernel - patch) // 2)
+
+
+class WaveformSynthesis(nn.ConvTranspose1d):
+    """Its counterpart: [B, width, L] -> [B, C, L·patch]; the kernel is a multiple of the patch, so no checkerboard."""
+
+    def __init__(self, width: int, audio_channels: int, patch: int, kernel: int) -> None:
+        super().__init__(width, audio_channels, kernel, patch, padding=(kernel - patch) // 2, bias=False)
+        # Untrained, the network is quiet: nothing loud has to be unlearned first.
+        nn.init.normal_(self.weight, std=0.1 * width**-0.5 / kernel**0.5)
+
+    def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):
+            return super().forward(h.float(), output_size)
+
+
+class STFT(nn.Module):
+    """The short-time Fourier transform and its inverse, with frames on the grid of the patches.
+
+    Frame l is centred on patch l, so T samples give T / patch frames, and a window of them that starts on the grid is
+    what the whole would give. The Hann window has unit power: white noise keeps its own in every bin.
+    """
+
+    window: Tensor
+
+    def __init__(self, patch: int, kernel: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.kernel = kernel
+        self.padding = (kernel - patch) // 2
+        window = torch.hann_window(kernel)
+        self.register_buffer("window", window / window.norm(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> complex [B, C, bins, T / patch]."""
+        padded = F.pad(x.flatten(0, 1), (self.padding, self.padding))
+        spectrum = torch.stft(padded, self.kernel, self.patch, window=self.window, center=False, return_complex=True)
+        return spectrum.view(*x.shape[:2], *spectrum.shape[1:])
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        """Complex [B, C, bins, L] -> [B, C, L·patch]: the waveform whose transform is nearest (Griffin & Lim 1984)."""
+        frames = torch.fft.irfft(spectrum.flatten(0, 1), n=self.kernel, dim=1) * self.window.unsqueeze(-1)
+        weight = self.window.square().unsqueeze(-1).expand(1, -1, frames.shape[-1])
+        return (self._overlap(frames) / self._overlap(weight)).view(*spectrum.shape[:2], -1)
+
+    def _overlap(self, frames: Tensor) -> Tensor:
+        """Add frames [N, kernel, L] where they lie in time: [N, L·patch]."""
+        length = (frames.shape[-1] - 1) * self.patch + self.kernel
+        added = F.fold(frames, (1, length), (1, self.kernel), stride=(1, self.patch))
+        return added[:, 0, 0, self.padding : length - self.padding]
+
+
+class SpectralAnalysis(nn.Module):
+    """The bins of each frame, mixed: [B, C, T] -> [B, width, T / patch]."""
+
+    def __init__(self, audio_channels: int, width: int, patch: int, kernel: int) -> None:
+        super().__init__()
+        self.stft = STFT(patch, kernel)
+        self.mix = nn.Conv1d(2 * audio_channels * (kernel // 2 + 1), width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = self.stft(x.float())
+        h: Tensor = self.mix(LEVEL * torch.cat([spectrum.real, spectrum.imag], dim=2).flatten(1, 2))
+        return h
+
+
+class SpectralSynthesis(nn.Module):
+    """Real and imaginary part of every bin, and the inverse transform: [B, width, L] -> [B, C, L·patch].
+
+    Args:
+        polar: emit the logarithm of the magnitude and the phase instead (Siuzdak 2023, eq. 2 and 3).
+    """
+
+    def __init__(self, width: int, audio_channels: int, patch: int, kernel: int, polar: bool = False) -> None:
+        super().__init__()
+        self.audio_channels = audio_channels
+        self.polar = polar
+        self.stft = STFT(patch, kernel)
+        self.mix = nn.Conv1d(width, 2 * audio_channels * (kernel // 2 + 1), 1)
+        # Untrained, the network is quiet: nothing loud has to be unlearned first.
+        nn.init.normal_(self.mix.weight, std=0.1 * width**-0.5)
+        bias = torch.zeros(audio_channels, 2, kernel // 2 + 1)
+        bias[:, 0] = -4.0 if polar else 0.0
+        self.mix.bias = nn.Parameter(bias.flatten())
+
+    def forward(self, h: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):
+            first, second = self.mix(h.float()).view(len(h), self.audio_channels, -1, h.shape[-1]).chunk(2, dim=2)
+            if self.polar:
+                spectrum = torch.polar(first.clamp(max=5.0).exp(), second)
+            else:
+                spectrum = torch.complex(first, second)
+            return self.stft.inverse(spectrum / LEVEL)
