@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ import torch
 from toys import Command, Pipeline
 
 from musicldm.audio import files
+from musicldm.config import from_dict, preset
+from musicldm.errors import UsageError
 from musicldm.generate import Generator
+from musicldm.training import memory
+from musicldm.training.vae import VAERunConfig
 from musicldm.vae.windows import encode_long
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -39,3 +44,25 @@ def test_both_trainings_go_on_a_gpu(
     for verb, data, config in (("train-vae", pipeline.wav, "vae"), ("train-diffusion", pipeline.store, "ldm")):
         options = ["--config", configs[config], "--steps", 3, "--device", "cuda", "--precision", precision]
         assert musicldm(verb, data, "-o", tmp_path / config, *options).code == 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["32", "16"])
+@pytest.mark.parametrize("name", ["base", "paper"])
+def test_memory_is_what_was_predicted(name: str, precision: str, checkpointing: bool) -> None:
+    run = from_dict(VAERunConfig, preset("vae", name))
+    rehearsal, cuda = memory.vae_rehearsal(run), torch.device("cuda")
+    training = replace(run.training, precision=precision, batch_size=8, seconds=4.0, checkpointing=checkpointing)
+    measured = memory.measure(rehearsal, training, cuda)
+    predicted = memory.as_is(rehearsal, training, cuda).memory.total
+    assert measured <= predicted <= 1.25 * measured
+
+
+def test_a_plan_is_measured(tmp_path: Path) -> None:
+    run = from_dict(VAERunConfig, preset("vae", "paper"))
+    rehearsal, training = memory.vae_rehearsal(run), replace(run.training, batch_size=16)
+    _, asked, plan = memory.decide(rehearsal, training, tmp_path, torch.device("cuda"), 4)
+    assert asked and plan and plan.verified and plan.limit and plan.memory.total <= plan.limit
+    assert torch.cuda.memory_allocated() == 0
+    with pytest.raises(UsageError, match="too little"):
+        memory.decide(rehearsal, training, tmp_path, torch.device("cuda"), 10**6)

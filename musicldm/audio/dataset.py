@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musicldm.audio import resampled
 from musicldm.audio.manifest import PreparedTrack, Split, read_tracks
 from musicldm.errors import DataError, MismatchError
 from musicldm.seeding import derive
@@ -27,7 +28,8 @@ def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: in
             raise MismatchError(
                 f"{track.path} has {track.channels} channel(s) at {track.sample_rate} Hz; "
                 f"the model needs {channels} at {sample_rate} Hz.",
-                f"Choose another preset, or prepare it with --sample-rate {sample_rate} --channels {channels}.",
+                "Add --resample, choose another preset, or prepare it with "
+                f"--sample-rate {sample_rate} --channels {channels}.",
             )
 
 
@@ -60,28 +62,49 @@ class CropDataset:
         places = [(track.samples - samples) // grid + 1 for track in self.tracks]
         self._ends = list(itertools.accumulate(places))
 
-    def batch(self, step: int, size: int) -> Tensor:
-        """The batch of a training step: [size, C, samples]."""
-        rng = np.random.default_rng(derive(self.seed, "crop", step))
-        return self._read(rng.integers(self._ends[-1], size=size).tolist())
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> Tensor:
+        """Of the `size` crops of a training step those in `part`: [B, C, samples]."""
+        return self._read(self._draw(step, size)[part])
+
+    def describe(self, step: int, size: int) -> list[str]:
+        """Where each of the `size` crops of a training step comes from, as a person would say it."""
+        places = [self._find(place) for place in self._draw(step, size)]
+        return [
+            f"{track.path.parent.name}/{track.path.name} at {start / track.sample_rate:.1f} s"
+            for track, start in places
+        ]
 
     def fixed_batch(self, count: int) -> Tensor:
         """`count` crops (or as many as there are) evenly spread over all places: [count, C, samples]."""
         count = min(count, self._ends[-1])
         return self._read([int((i + 0.5) * self._ends[-1] / count) for i in range(count)])
 
+    def _draw(self, step: int, size: int) -> list[int]:
+        rng = np.random.default_rng(derive(self.seed, "crop", step))
+        places: list[int] = rng.integers(self._ends[-1], size=size).tolist()
+        return places
+
+    def _find(self, place: int) -> tuple[PreparedTrack, int]:
+        """The track of a place, and the sample at which a crop there begins."""
+        index = bisect.bisect_right(self._ends, place)
+        return self.tracks[index], (place - (self._ends[index - 1] if index else 0)) * self.grid
+
     def _read(self, places: list[int]) -> Tensor:
-        crops = []
-        for place in places:
-            index = bisect.bisect_right(self._ends, place)
-            start = (place - (self._ends[index - 1] if index else 0)) * self.grid
-            crops.append(self.tracks[index].read(start, start + self.samples))
+        crops = [track.read(start, start + self.samples) for track, start in map(self._find, places)]
         return torch.from_numpy(np.stack(crops))
 
 
-def open_splits(data: Path, sample_rate: int, channels: int) -> dict[Split, list[PreparedTrack]]:
-    """The tracks that `preprocess` left in a folder, by split; raises as `read_tracks` and `check_format` do."""
+def open_splits(
+    data: Path, sample_rate: int, channels: int, resample: bool = False
+) -> dict[Split, list[PreparedTrack]]:
+    """The tracks that `preprocess` left in a folder, by split; raises as `read_tracks` and `check_format` do.
+
+    Args:
+        resample: give the form that is wanted to tracks that have another.
+    """
     tracks = read_tracks(data)
+    if resample:
+        tracks = resampled.fit(tracks, sample_rate, channels)
     check_format(tracks, sample_rate, channels)
     splits: dict[Split, list[PreparedTrack]] = {"train": [], "heldout": []}
     for track in tracks:

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 import musicldm
+from musicldm.cli.bundle import app as bundle
 from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
 from musicldm.cli.demo import demo
 from musicldm.cli.encode import encode
 from musicldm.cli.latents import app as latents
 from musicldm.cli.preprocess import preprocess
+from musicldm.cli.reconstruct import reconstruct
 from musicldm.cli.sample import sample
 from musicldm.cli.train_diffusion import train_diffusion
 from musicldm.cli.train_vae import train_vae
@@ -29,9 +31,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (crawl, preprocess, train_vae, encode, train_diffusion, sample, demo):
+for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion, sample, demo):
     app.command(verb.__name__.replace("_", "-"))(verb)
 app.add_typer(latents, name="latents")
+app.add_typer(bundle, name="bundle")
 
 
 def _version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, Store, Strict
+from musicldm.cli.options import Device, Json, Quiet, Resample, Store, Strict
 
 
 def _batch_size(text: str) -> int | None:
@@ -59,6 +59,7 @@ def encode(
             show_default="uncompressed",
         ),
     ] = None,
+    resample: Resample = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop tracks from the store that this DATA has no more.")
     ] = False,
@@ -94,6 +95,7 @@ def encode(
                 precision=precision,
                 keep_bits=compress,
                 prune=prune,
+                resample=resample,
             )
     except KeyboardInterrupt:
         console.note(f"Interrupted. {store} has every track that was complete; the same command goes on from there.")

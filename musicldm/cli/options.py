@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,4 +41,50 @@ LearningRate = Annotated[
 ]
 TrainSeed = Annotated[
     int | None, typer.Option("--seed", help="Where weights, crops and noise come from.", show_default="the preset's")
+]
+TrainPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU.",
+        show_default="the preset's",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Processes that read crops beside the training; 0: in between.", show_default="the preset's"
+    ),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="GPUs, or processes on a CPU, that share the crops of a step.", show_default="1"),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Machines that do so: start the command on each, as torchrun or SLURM does.", show_default="1"
+    ),
+]
+Strategy = Annotated[
+    Literal["auto", "ddp"] | None, typer.Option(help="How several devices train together.", show_default="auto")
+]
+Wandb = Annotated[
+    str | None, typer.Option(metavar="PROJECT", help="A project of Weights & Biases to send the metrics to too.")
+]
+Vram = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB",
+        help="Memory of the GPU to fit into, by smaller parts of a step and by computing activations again.",
+        callback=positive,
+        show_default="what it has",
+    ),
+]
+Resample = Annotated[
+    bool, typer.Option("--resample", help="Take tracks of other rates and channels too, and convert them on the fly.")
+]
+Init = Annotated[
+    Path | None,
+    typer.Option(metavar="BUNDLE", help="Begin with the weights of this bundle: to go on with other music."),
 ]

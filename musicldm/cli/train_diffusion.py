@@ -8,21 +8,29 @@ from typing import Annotated, Literal
 import typer
 
 from musicldm.cli.console import Console
+from musicldm.cli.memory import fitted, foreseen, sentence
 from musicldm.cli.options import (
     BatchSize,
     ConfigFile,
     Device,
+    Devices,
     DryRun,
+    Init,
     Json,
     LearningRate,
-    Precision,
+    Nodes,
     Quiet,
     Seconds,
     Steps,
     Store,
+    Strategy,
+    TrainPrecision,
     TrainSeed,
+    Vram,
+    Wandb,
+    Workers,
 )
-from musicldm.cli.training import load_config, render, show
+from musicldm.cli.training import load_config, render, show, speaking_once
 
 
 def train_diffusion(
@@ -40,13 +48,20 @@ def train_diffusion(
     schedule: Annotated[
         Literal["linear", "cosine"] | None, typer.Option(help="How the noise grows.", show_default="the preset's")
     ] = None,
+    init: Init = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     seconds: Seconds = None,
     learning_rate: LearningRate = None,
     seed: TrainSeed = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: TrainPrecision = None,
+    vram: Vram = None,
+    workers: Workers = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    strategy: Strategy = None,
+    wandb: Wandb = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Train without the tracks whose latents are damaged.")
     ] = False,
@@ -59,17 +74,34 @@ def train_diffusion(
     Ctrl-C saves and stops; the same command goes on. The bundle it leaves holds the VAE too: sample needs nothing else.
     """
     from musicldm.devices import pick_device
+    from musicldm.latents.store import LatentStore
     from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
+    from musicldm.training.memory import diffusion_rehearsal
+    from musicldm.training.run import rank_of
 
-    console = Console(quiet, as_json)
-    given = {"steps": steps, "batch_size": batch_size, "seconds": seconds, "learning_rate": learning_rate, "seed": seed}
+    given = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "seconds": seconds,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "precision": precision,
+        "workers": workers,
+        "devices": devices,
+        "nodes": nodes,
+        "strategy": strategy,
+        "wandb": wandb,
+    }
     over = {"training": given, "noise": {"objective": objective, "schedule": schedule}}
     plan = load_config(DiffusionRunConfig, "ldm", preset, config, over)
+    console = Console(quiet or rank_of(plan.training) > 0, as_json)
+    where, rehearsal = pick_device(device), diffusion_rehearsal(plan, LatentStore.open(store, skip_broken).header)
+    plan, fit = fitted(plan, rehearsal, output, where, vram)
     if dry_run:
-        show(console, plan)
+        show(console, plan, fit or foreseen(plan, rehearsal, where), [])
         return
-    with console.progress("Training the denoiser") as progress:
-        result = train_diffusion(
-            store, output, plan, pick_device(device), precision, progress, console.warn, skip_broken
-        )
+    if fit:
+        console.note(sentence(fit))
+    with console.progress("Training the denoiser") as progress, speaking_once(plan.training):
+        result = train_diffusion(store, output, plan, where, progress, console.warn, skip_broken, init)
     render(console, result, plan.training.steps, "loss")

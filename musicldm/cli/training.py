@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from musicldm import config
+from musicldm.cli import memory
 from musicldm.cli.console import Console
+from musicldm.errors import TrainingError
 
 if TYPE_CHECKING:
+    from musicldm.training.config import TrainingConfig
+    from musicldm.training.memory import Plan
     from musicldm.training.run import TrainingResult
 
 T = TypeVar("T")
@@ -24,14 +30,36 @@ def load_config(cls: type[T], kind: str, preset: str, file: Path | None, options
     return config.from_dict(cls, config.merge(data, options))
 
 
-def show(console: Console, plan: Any) -> None:
-    """What --dry-run says: the whole configuration."""
+def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:
+    """What --dry-run says: the whole configuration, on stdout; something about it, and what it takes, beside that."""
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for row in (*about, *memory.rows(fit)):
+        table.add_row(*row)
+    console.show(table)
     data = config.to_dict(plan)
-    console.result(data, [f"{table}.{key} = {value}" for table, keys in data.items() for key, value in keys.items()])
+    lines = [f"{name}.{key} = {value}" for name, keys in data.items() if keys for key, value in keys.items()]
+    console.result({**data, "about": dict(about), "memory": memory.data(fit)}, lines)
+
+
+@contextmanager
+def speaking_once(plan: TrainingConfig) -> Iterator[None]:
+    """Where several processes train together and all go wrong alike, leave the sentence to the main one."""
+    from musicldm.training.run import rank_of
+
+    try:
+        yield
+    except TrainingError as error:
+        if rank_of(plan):
+            raise typer.Exit from error
+        raise
 
 
 def render(console: Console, result: TrainingResult, steps: int, figure: str) -> None:
-    """Say how a training ended; an interrupted one exits with 130."""
+    """Say how a training ended; an interrupted one exits with 130. One of several processes speaks for all."""
+    if not result.main:
+        return
     if result.first and result.last:
         silence = f" (silence: {result.last['silence']:.4f})" if "silence" in result.last else ""
         console.note(

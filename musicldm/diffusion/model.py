@@ -10,6 +10,7 @@ from torch import Tensor
 from musicldm.diffusion.objective import target, to_x0_eps
 from musicldm.diffusion.schedule import NoiseConfig, NoiseSchedule
 from musicldm.diffusion.unet import UNet, UNetConfig
+from musicldm.layers import Checkpointable
 
 LIMIT = 5.0  # in spreads of a channel: 3 in 1,000 of a piano's normalised latents lie further out
 
@@ -22,7 +23,7 @@ class DiffusionConfig:
     noise: NoiseConfig
 
 
-class Diffusion(torch.nn.Module):
+class Diffusion(Checkpointable):
     """The forward process, the network that learned to undo it, and its loss. Latents are normalised, [B, D, L]."""
 
     def __init__(self, config: DiffusionConfig) -> None:

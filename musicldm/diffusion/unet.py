@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.errors import ConfigError
-from musicldm.layers import Attention, Downsample, ResnetBlock, RMSNorm, Upsample
+from musicldm.layers import Attention, Block, Checkpointable, Downsample, ResnetBlock, RMSNorm, Upsample
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,17 @@ class TimeEmbedding(nn.Module):
         return embedding
 
 
-class Unit(nn.Module):
-    """One ResNet block, with attention after it where wanted."""
+class Unit(Block):
+    """One ResNet block, with attention after it where wanted; a skip joins the input."""
 
     def __init__(self, channels: int, out_channels: int, embedding_width: int, heads: int, attention: bool) -> None:
         super().__init__()
         self.block = ResnetBlock(channels, out_channels, embedding_width)
         self.attention = Attention(out_channels, heads) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        out: Tensor = self.attention(self.block(x, embedding))
+    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        joined = x if skip is None else torch.cat([x, skip], dim=1)
+        out: Tensor = self.attention(self.block(joined, embedding))
         return out
 
 
@@ -103,11 +104,11 @@ class UpStage(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         for unit in self.units:
-            h = unit(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = unit(h, embedding, skips.pop())
         return h if self.upsample is None else self.upsample(h)
 
 
-class UNet(nn.Module):
+class UNet(Checkpointable):
     """(noisy latents [B, D, L], steps t [B]) -> prediction [B, D, L], for any L."""
 
     def __init__(self, config: UNetConfig) -> None:

@@ -101,17 +101,24 @@ class LatentDataset:
         self._begins = self._ends - crops
         self._ahead = _Ahead() if not store.is_mapped else None
 
-    def batch(self, step: int, batch_size: int) -> LatentBatch:
-        """The crops of one training step.
+    def batch(self, step: int, batch_size: int, part: slice = slice(None)) -> LatentBatch:
+        """Of the `batch_size` crops of a training step those in `part`.
 
-        A pure function of (seed, step, batch_size).
+        A pure function of (seed, step, batch_size, part), and the parts of a step make up the whole.
 
         Raises:
             DataError: a chunk is missing or was changed on disk; the file is named.
         """
         if self._ahead is None:
-            return self._batch(step, batch_size)
-        return self._ahead.batch(self._batch, step, batch_size)
+            return self._batch(step, batch_size, part.start, part.stop)
+        return self._ahead.batch(self._batch, step, batch_size, part.start, part.stop)
+
+    def describe(self, step: int, batch_size: int) -> list[str]:
+        """Where each of the crops of a training step comes from, as a person would say it."""
+        tracks, starts = self._placed(self._random(step).integers(self._ends[-1], size=batch_size))
+        entries = [self.tracks[track] for track in tracks.tolist()]
+        seconds = (starts / self._store.header.frame_rate).tolist()
+        return [f"{entry.artist}/{entry.title} at {start:.1f} s" for entry, start in zip(entries, seconds, strict=True)]
 
     def fixed_batch(self, count: int) -> Tensor:
         """The same `count` crops at every call, evenly spaced over the tracks: posterior means, float32 [B, D, L]."""
@@ -119,12 +126,15 @@ class LatentDataset:
         mean, _ = self._read(tracks, starts)
         return self._normalised(mean)
 
-    def _batch(self, step: int, batch_size: int) -> LatentBatch:
+    def _random(self, step: int) -> np.random.Generator:
         seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
-        random = np.random.Generator(np.random.Philox(seeds))
-        tracks, starts = self._placed(random.integers(self._ends[-1], size=batch_size))
+        return np.random.Generator(np.random.Philox(seeds))
+
+    def _batch(self, step: int, batch_size: int, first: int | None, stop: int | None) -> LatentBatch:
+        random = self._random(step)
+        tracks, starts = self._placed(random.integers(self._ends[-1], size=batch_size)[first:stop])
         mean, logvar = self._read(tracks, starts)
-        noise = random.standard_normal(mean.shape, dtype=np.float32)
+        noise = random.standard_normal((batch_size, *mean.shape[1:]), dtype=np.float32)[first:stop]
         # z = mean + exp(logvar / 2)·noise, in place: at this size memory is what it costs.
         logvar *= 0.5
         np.exp(logvar, out=logvar)
@@ -171,20 +181,20 @@ class _Ahead:
     def __init__(self) -> None:
         self._process = 0
         self._threads: ThreadPoolExecutor | None = None
-        self._coming: dict[tuple[int, int], Future[LatentBatch]] = {}
+        self._coming: dict[tuple[int | None, ...], Future[LatentBatch]] = {}
         self._last = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Ahead, ()
 
-    def batch(self, make: Any, step: int, batch_size: int) -> LatentBatch:
-        """What `make` returns for this step."""
+    def batch(self, make: Any, step: int, *which: int | None) -> LatentBatch:
+        """What `make` returns for this step and for `which` of its crops."""
         if self._threads is None or self._process != os.getpid():  # a fork takes no threads along
             self._process, self._coming = os.getpid(), {}
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="latents")
         stride = step - self._last if 0 <= self._last < step else 1
         self._last = step
-        wanted = [(step + n * stride, batch_size) for n in range(_AHEAD + 1)]
+        wanted = [(step + n * stride, *which) for n in range(_AHEAD + 1)]
         self._coming = {call: self._coming.get(call) or self._threads.submit(make, *call) for call in wanted}
         return self._coming.pop(wanted[0]).result()
 

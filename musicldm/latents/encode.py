@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from musicldm import bundle
+from musicldm.audio import resampled
 from musicldm.audio.manifest import PreparedTrack, read_tracks
 from musicldm.bundle import Bundle
 from musicldm.devices import pick_device, pick_precision
@@ -78,6 +79,7 @@ def encode(
     precision: str = "32",
     keep_bits: int | None = None,
     prune: bool = False,
+    resample: bool = False,
 ) -> EncodeSummary:
     """Encode every prepared track of `data` that is not yet in the store, in memory bounded by the window.
 
@@ -102,6 +104,7 @@ def encode(
             within 1e-4 of whole tracks; what others gave is written into the tracks' provenance.
         keep_bits: see `StoreHeader.keep_bits`; None: as the store has it, and uncompressed in a new one.
         prune: drop from the store what has vanished from `data`.
+        resample: encode tracks of other rates and channels than the VAE's too.
 
     Raises:
         DataError: no prepared tracks, or none that could be used; or the store is damaged.
@@ -112,7 +115,10 @@ def encode(
         MusicLDMError: a device's memory does not hold a single window.
     """
     header = header_of(vae)
-    tracks = {_name(track, data): track for track in _obeying(vae, read_tracks(data))}
+    found = read_tracks(data)
+    if resample:
+        found = resampled.fit(found, header.sample_rate, header.audio_channels)
+    tracks = {_name(track, data): track for track in _obeying(vae, found)}
     left_out = {name: reason for name, track in tracks.items() if (reason := _misfit(track, header))}
     if len(left_out) == len(tracks):
         raise _none_usable(data, left_out)

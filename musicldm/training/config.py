@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from musicldm.errors import ConfigError
 
@@ -14,7 +15,13 @@ class TrainingConfig:
     steps: int = 10000
     """Optimizer steps in all."""
     batch_size: int = 8
-    """Crops in a step."""
+    """Crops in a step, over all its parts and all devices."""
+    accumulate: int = 1
+    """Parts in which a device's crops of a step go through the network, one after another, to need less memory."""
+    checkpointing: bool = False
+    """Forget what lies inside the blocks of the network and compute it again for the gradient, to need less memory."""
+    precision: str = "auto"
+    """auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU; a run that goes on keeps what it had."""
     seconds: float = 2.0
     """Length of a crop; rounded up to whole blocks of the VAE's attention, or to whole latent frames."""
     learning_rate: float = 1e-3
@@ -39,16 +46,64 @@ class TrainingConfig:
     """Processes that read crops beside the training, no more than there are cores; 0 reads in between."""
     seed: int = 0
     """Where weights, crops and noise come from."""
+    patience: int = 5
+    """Returns to the last good checkpoint, each at half the rate, before the training gives up."""
+    devices: int = 1
+    """GPUs of a machine, or processes on a CPU, that share the crops of a step."""
+    nodes: int = 1
+    """Machines that do so, all with this folder and with as many devices."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices train together: ddp, each with all the weights, as also auto has it."""
+    wandb: str = ""
+    """A project of Weights & Biases that hears the metrics too; empty: none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "demo_every", "validation_crops"):
+        counts = ("steps", "batch_size", "validate_every", "demo_every", "validation_crops")
+        for name in (*counts, "accumulate", "devices", "nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1.")
         if self.seconds <= 0 or self.learning_rate <= 0:
             raise ConfigError("training.seconds and training.learning_rate must be positive.")
-        if self.workers < 0 or self.warmup < 0:
-            raise ConfigError("training.workers and training.warmup cannot be negative.")
+        if self.workers < 0 or self.warmup < 0 or self.patience < 0:
+            raise ConfigError("training.workers, training.warmup and training.patience cannot be negative.")
+        if self.batch_size % self.parts:
+            raise ConfigError(
+                f"A batch of {self.batch_size} crops does not divide into {self.parts} equal parts "
+                f"({self.accumulate} on each of {self.processes} devices).",
+                "Choose a training.batch_size that is a multiple of accumulate × devices × nodes.",
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError("training.ema must lie in [0, 1).")
         if len(self.betas) != 2:
             raise ConfigError("training.betas must be two numbers.")
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together, one on each device."""
+        return self.devices * self.nodes
+
+    @property
+    def parts(self) -> int:
+        """Equal parts into which the crops of a step fall, over all devices."""
+        return self.processes * self.accumulate
+
+    @property
+    def part_size(self) -> int:
+        """Crops that go through the network at once."""
+        return self.batch_size // self.parts
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What was asked for before the training was fitted into a card's memory; a run that goes on keeps its plan."""
+
+    vram: float = 0.0
+    """Gigabytes of the card; 0: what it has."""
+    batch_size: int = 1
+    """Crops in a step."""
+    seconds: float = 0.0
+    """Length of a crop."""
+    accumulate: int = 1
+    """Parts of a step."""
+    checkpointing: bool = False
+    """Whether activations are computed again in any case."""

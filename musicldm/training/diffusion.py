@@ -24,9 +24,9 @@ from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
-from musicldm.training.config import TrainingConfig
+from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import Announce, TrainingResult, crop_length, fit, ignore, say_left_out
+from musicldm.training.run import Announce, TrainingResult, begin_with, crop_length, fit, ignore, say_left_out, settle
 
 DEMO_SECONDS = 10.0
 DEMO_TAKES = 2
@@ -40,6 +40,8 @@ class DiffusionRunConfig:
     network: UNetConfig = field(default_factory=UNetConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    plan: PlanConfig | None = None
+    """What was asked for, where `training` is what a plan made of it."""
 
 
 class DiffusionTraining(Trainable[Diffusion]):
@@ -52,19 +54,17 @@ class DiffusionTraining(Trainable[Diffusion]):
         heldout: Tensor | None,
         vae: Bundle,
         tracks: Sequence[TrackFacts],
-        precision: str = "auto",
     ) -> None:
         super().__init__(Diffusion(DiffusionConfig(config.network, config.noise)), config.training, tracks)
         self.config = config
         self.statistics = statistics
         self.heldout = heldout
         self.vae = vae
-        self.precision = precision
 
     def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
         x0 = batch.latents
-        t = torch.randint(len(self.model.schedule), (len(x0),), device=x0.device)
-        return {"total": self.model.loss(x0, t, torch.randn_like(x0)).mean()}
+        t = (self.rand_like(x0[:, 0, 0]) * len(self.model.schedule)).long()
+        return {"total": self.model.loss(x0, t, self.randn_like(x0)).mean()}
 
     def validate(self) -> dict[str, float]:
         """At fixed noise levels with fixed noise: `loss` over all of them, and one figure for each."""
@@ -74,7 +74,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         levels = [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.heldout.shape, generator=generator)
-        size = self.training_config.batch_size
+        size = self.training_config.part_size
         losses = {}
         for level in levels:
             total = 0.0
@@ -86,7 +86,7 @@ class DiffusionTraining(Trainable[Diffusion]):
 
     def demos(self) -> list[Demo]:
         """New music by DDIM in 20 steps, always from the same seeds."""
-        generator = Generator(self.bundle("demo"), str(self.device), self.precision)
+        generator = Generator(self.bundle("demo"), str(self.device), self.training_config.precision)
         steps = min(20, len(self.model.schedule))
         return [
             Demo(
@@ -106,10 +106,10 @@ def train_diffusion(
     run: Path,
     config: DiffusionRunConfig,
     device: torch.device,
-    precision: str = "auto",
     progress: Progress = silent,
     announce: Announce = ignore,
     skip_broken: bool = False,
+    init: Path | None = None,
 ) -> TrainingResult:
     """Train a denoiser on the latents of a store; see `fit`.
 
@@ -118,11 +118,14 @@ def train_diffusion(
 
     Args:
         skip_broken: leave out the tracks that are damaged.
+        init: a bundle whose weights are the first ones.
 
     Raises:
         DataError: no store there, a damaged one, or every track is shorter than a crop.
         BundleError: the store's copy of its VAE is damaged.
+        MismatchError: a bundle of another shape.
     """
+    config = replace(config, training=settle(config.training, run, device))
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
     broken = _verified(store, skip_broken, progress, announce)
@@ -139,10 +142,11 @@ def train_diffusion(
         heldout = LatentDataset(store, crop, "heldout", without=broken).fixed_batch(training.validation_crops)
 
     torch.manual_seed(derive(training.seed, "weights"))
-    module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks, precision)
+    module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
+    begin_with(module, init, "denoiser", to_dict(module.model.config), announce)
     seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
-    return fit(module, dataset, run, identity, seconds_a_step, device, precision, progress, announce)
+    return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)
 
 
 def _verified(store: LatentStore, skip_broken: bool, progress: Progress, announce: Announce) -> set[str]:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from musicldm.audio.dataset import CropDataset, open_splits
 from musicldm.audio.manifest import PreparedTrack
+from musicldm.audio.spectrogram import bars
 from musicldm.bundle import Bundle
 from musicldm.config import to_dict
+from musicldm.devices import autocast
 from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
-from musicldm.training.config import TrainingConfig
+from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import Announce, TrainingResult, crop_length, fit, ignore, say_left_out
+from musicldm.training.run import Announce, TrainingResult, begin_with, crop_length, fit, ignore, say_left_out, settle
+from musicldm.vae.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+)
 from musicldm.vae.losses import LossConfig, study_loss, vae_loss
 from musicldm.vae.model import VAE, VAEConfig
 from musicldm.vae.windows import reconstruct
@@ -32,7 +43,11 @@ class VAERunConfig:
 
     model: VAEConfig = field(default_factory=VAEConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """Of use where `loss` has an adversarial term."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    plan: PlanConfig | None = None
+    """What was asked for, where `training` is what a plan made of it."""
 
     @property
     def crop_samples(self) -> int:
@@ -49,23 +64,62 @@ class VAETraining(Trainable[VAE]):
     ) -> None:
         super().__init__(VAE(config.model), config.training, tracks)
         self.config = config
+        self.discriminator: Discriminator | None = None
+        if config.loss.adversarial or config.loss.features:
+            self.discriminator = Discriminator(config.discriminator, config.model.audio_channels)
         self.heldout = heldout
         self.excerpts = excerpts
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        reconstruction, posterior = self.model(batch)
-        return vae_loss(batch, reconstruction, posterior, self.config.loss)
+        return self._judged_output(batch)[1]
+
+    def learn(self, batch: Tensor) -> dict[str, Tensor]:
+        loss = self.config.loss
+        if self.discriminator is None or self.step < loss.adversarial_start:
+            return super().learn(batch)
+        with autocast(self.training_config.precision, self.device):
+            output, terms = self._judged_output(batch)
+            at_output = output.detach().requires_grad_()
+            real, fake = self.discriminator(batch), self.discriminator(at_output)
+        terms["discriminator"] = discriminator_loss(real, fake)
+        terms["adversarial"] = adversarial_loss(fake)
+        terms["features"] = feature_loss(real, fake)
+        weight = self.scaler.scale(torch.ones((), device=self.device)) / self.training_config.accumulate
+        gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
+        wanted = gradient.norm()
+        for name, share in (("adversarial", loss.adversarial), ("features", loss.features)):
+            other = torch.autograd.grad(self.scaler.scale(terms[name]), at_output, retain_graph=True)[0]
+            # Each has the strength that was asked for, whatever the discriminator's own is (Défossez et al. 2022, 3.4).
+            gradient = gradient + other * (share * wanted / other.norm().clamp_min(1e-20))
+        torch.autograd.backward(weight * terms["discriminator"], inputs=list(self.discriminator.parameters()))
+        torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _judged_output(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
+        posterior = self.model.encode(batch)
+        z = posterior.mean + torch.exp(0.5 * posterior.logvar) * self.randn_like(posterior.mean)
+        output = self.model.decode(z)[..., : batch.shape[-1]]
+        terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
+        return output, terms
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = super().parameter_groups()
+        if self.discriminator is not None:
+            weights = list(self.discriminator.parameters())
+            groups.append({"params": weights, "name": "discriminator", "lr": self.config.discriminator.learning_rate})
+        return groups
 
     def validate(self) -> dict[str, float]:
         """By the posterior's mode. `study` and `silence` are the 2023 study's loss of the output and of silence."""
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
-        for crop in torch.split(self.heldout, self.training_config.batch_size):
+        for crop in torch.split(self.heldout, self.training_config.part_size):
             waveform = crop.to(self.device)
             posterior = self.best.encode(waveform)
             output = self.best.decode(posterior.mode())
-            losses = vae_loss(waveform, output, posterior, self.config.loss)
+            losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
             losses["study"] = study_loss(waveform, output)
             losses["silence"] = study_loss(waveform, torch.zeros_like(waveform))
             for name, value in losses.items():
@@ -83,6 +137,17 @@ class VAETraining(Trainable[VAE]):
             for i, original in enumerate(self.excerpts)
         ]
 
+    def pictures(self, folder: Path) -> list[Path]:
+        """How much each latent channel carries: dead ones carry nothing, and cost the denoiser as much as the rest."""
+        if self.heldout is None or self.config.model.bottleneck != "gaussian":
+            return []
+        parts = torch.split(self.heldout, self.training_config.part_size)
+        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
+        path = folder / "kl-per-channel.png"
+        bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
+        bars(path, bits, "latent channel, in order", "bits per frame of held-out tracks (KL)")
+        return [path]
+
     def bundle(self, name: str) -> Bundle:
         return Bundle(name, {"vae": self.best.part()}, {"vae": self.facts(self.config)})
 
@@ -92,18 +157,24 @@ def train_vae(
     run: Path,
     config: VAERunConfig,
     device: torch.device,
-    precision: str = "auto",
     progress: Progress = silent,
     announce: Announce = ignore,
+    init: Path | None = None,
+    resample: bool = False,
 ) -> TrainingResult:
     """Train a VAE on the prepared waveforms in `data`; see `fit`.
 
+    Args:
+        init: a bundle whose weights are the first ones.
+        resample: take tracks of other rates and channels too.
+
     Raises:
         DataError: nothing prepared there, or every track is shorter than a crop.
-        MismatchError: tracks of another rate or other channels than the model's.
+        MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
+    config = replace(config, training=settle(config.training, run, device))
     model, training = config.model, config.training
-    splits = open_splits(data, model.sample_rate, model.audio_channels)
+    splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
     grid = model.attention_block * model.hop
     crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
     say_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
@@ -114,8 +185,9 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
+    begin_with(module, init, "vae", to_dict(config.model), announce)
     seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
-    return fit(module, crops, run, to_dict(config), seconds_a_step, device, precision, progress, announce)
+    return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:

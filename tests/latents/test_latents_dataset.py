@@ -53,6 +53,19 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
     assert LatentDataset(store, crop_frames=12, seed=-1).batch(0, 1).latents.isfinite().all()
 
 
+def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> None:
+    dataset = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
+    whole = dataset.batch(3, 6)
+    parts = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
+    for column, some in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(torch.cat(some), column)
+    names = dataset.describe(3, 6)
+    for name, frame in zip(names, first_frames(dataset, whole.latents).tolist(), strict=True):
+        number, frame = (0, frame) if frame < 40 else (1, frame - 40)
+        entry = next(entry for entry in dataset.tracks if entry.frames == (40, 90)[number])
+        assert name == f"{entry.artist}/{entry.title} at {frame / HEADER.frame_rate:.1f} s"
+
+
 def test_crops_are_uniform_over_frames_and_not_over_tracks(tmp_path: Path) -> None:
     dataset = LatentDataset(numbered(tmp_path / "store", 20, 110, 8, 7), crop_frames=8)
     firsts = np.concatenate([first_frames(dataset, dataset.batch(step, 500).latents) for step in range(40)])

@@ -1,7 +1,8 @@
-"""Runs that stop and go on: exact resume, Ctrl-C and SIGTERM, other configurations, a loss that is no number."""
+"""Runs of both networks that stop and go on: exact resume, signals, other configurations, weights to begin with."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -13,12 +14,15 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm import bundle, config
+from musicldm.audio import files
+from musicldm.audio.dataset import CropDataset, open_splits
 from musicldm.audio.manifest import read_tracks
 from musicldm.errors import DataError, MismatchError, TrainingError
 from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
@@ -35,10 +39,10 @@ def plan(cls: type, text: str, **training: object) -> VAERunConfig | DiffusionRu
 
 
 def train(kind: str, pipeline: Pipeline, run: Path, **options: object) -> TrainingResult:
-    progress = options.pop("progress", lambda done, total, text="": None)
+    heard = {name: options.pop(name) for name in ("progress", "announce", "init") if name in options}
     if kind == "vae":
-        return train_vae(pipeline.wav, run, plan(VAERunConfig, TOY_VAE, **options), CPU, progress=progress)  # type: ignore[arg-type]
-    return train_diffusion(pipeline.store, run, plan(DiffusionRunConfig, TOY_LDM, **options), CPU, progress=progress)  # type: ignore[arg-type]
+        return train_vae(pipeline.wav, run, plan(VAERunConfig, TOY_VAE, **options), CPU, **heard)  # type: ignore[arg-type]
+    return train_diffusion(pipeline.store, run, plan(DiffusionRunConfig, TOY_LDM, **options), CPU, **heard)  # type: ignore[arg-type]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -50,12 +54,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {**shipped, **state}
 
 
-@pytest.mark.parametrize("kind", ["vae", "ldm"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("kind", "workers"), [("vae", 0), ("ldm", 2)])
 def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     kind: str, workers: int, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    train(kind, pipeline, tmp_path / "whole", workers=workers)
+    train(kind, pipeline, tmp_path / "whole", workers=workers, accumulate=2)
 
     class Power(Exception):
         """Cut between a checkpoint and the next."""
@@ -65,8 +68,8 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
             raise Power
 
     with pytest.raises(Power):
-        train(kind, pipeline, tmp_path / "cut", workers=2 - workers, progress=cut)
-    train(kind, pipeline, tmp_path / "cut", workers=workers)
+        train(kind, pipeline, tmp_path / "cut", workers=2 - workers, progress=cut, accumulate=2)
+    train(kind, pipeline, tmp_path / "cut", workers=workers, accumulate=2)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
@@ -74,25 +77,41 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize("kind", ["vae", "ldm"])
+def test_a_step_in_parts_is_the_same_step(kind: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    """In its gradients, of which Adam keeps an average, and in the weights."""
+    gradients, trained = [], []
+    for parts in (1, 2):
+        train(kind, pipeline, tmp_path / str(parts), steps=3, accumulate=parts, warmup=0, learning_rate=1e-4)
+        state = torch.load(tmp_path / f"{parts}/checkpoints/last.ckpt", weights_only=True)
+        gradients.append(torch.cat([moments["exp_avg"].flatten() for moments in state["optimizer"]["state"].values()]))
+        names = [name for name in state["state_dict"] if name.startswith("model.")]
+        trained.append(torch.cat([state["state_dict"][name].flatten() for name in names]))
+    for (whole, parted), near in ((gradients, 1e-3), (trained, 1e-5)):
+        assert 0 < (parted - whole).norm() <= near * whole.norm()
+
+
+def test_parts_of_a_batch_of_crops_make_up_the_whole_and_can_be_named(pipeline: Pipeline) -> None:
+    tracks = open_splits(pipeline.wav, 16000, 1)["train"]
+    crops = CropDataset(tracks, 4096, 4096, seed=3)
+    whole = crops.batch(5, 6)
+    assert torch.equal(torch.cat([crops.batch(5, 6, slice(first, first + 3)) for first in (0, 3)]), whole)
+    for crop, name in zip(whole, crops.describe(5, 6), strict=True):
+        file, second = name.removesuffix(" s").rsplit(" at ", 1)
+        starts = [start for start in range(0, 200 * 4096, 4096) if f"{start / 16000:.1f}" == second]
+        found = [files.read(pipeline.wav / file, start, start + 4096) for start in starts]
+        assert any(np.array_equal(samples, crop.numpy()) for samples in found), name
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(
-    number: signal.Signals, pipeline: Pipeline, configs: dict[str, Path], tmp_path: Path
+    number: signal.Signals, pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "musicldm",
-        "train-vae",
-        str(pipeline.wav),
-        "-o",
-        str(run),
-        "--config",
-        str(configs["vae"]),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--steps", "100000"], stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 60
+    arguments = ["train-vae", str(pipeline.wav), "-o", str(run), "--config", str(configs["vae"])]
+    command = [sys.executable, "-m", "musicldm", *arguments, "--steps", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
     while "train/total" not in ((run / "metrics.csv").read_text() if (run / "metrics.csv").exists() else ""):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -100,12 +119,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Stopped and saved at step" in said
-    step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["course"]["step"]
     assert step > 0 and bundle.read(run).facts["vae"]["step"] == step
-    done = subprocess.run(
-        [*command, "--steps", str(step + 1), "--json"], capture_output=True, text=True, check=True, env=environment
-    )
-    assert f'"steps": {step + 1}' in done.stdout
+    done = musicldm(*arguments, "--steps", step + 1, "--json")
+    assert json.loads(done.out)["steps"] == step + 1, done.err
 
 
 def test_another_configuration_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -144,8 +161,11 @@ def test_a_waveform_changed_under_a_training(workers: int, pipeline: Pipeline, t
 
 
 class Counting:
-    def batch(self, step: int, batch_size: int) -> torch.Tensor:
+    def batch(self, step: int, batch_size: int, part: slice) -> torch.Tensor:
         return torch.tensor([step])
+
+    def describe(self, step: int, batch_size: int) -> list[str]:
+        return []
 
 
 def test_workers_end_with_the_training_and_not_before() -> None:
@@ -164,17 +184,108 @@ def test_workers_end_with_the_training_and_not_before() -> None:
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_a_checkpoint_that_is_none(pipeline: Pipeline, tmp_path: Path) -> None:
-    train("vae", pipeline, tmp_path, steps=2)
-    checkpoint = tmp_path / "checkpoints/last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(DataError, match="cannot be read"):
-        train("vae", pipeline, tmp_path, steps=4)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    command = ["train-vae", pipeline.wav, "-o", tmp_path / "run", "--config", configs["vae"]]
+    assert musicldm(*command, "--steps", 2).code == 0
+    last, previous = (tmp_path / f"run/checkpoints/{name}.ckpt" for name in ("last", "previous"))
+    last.write_bytes(last.read_bytes()[:1000])
+    done = musicldm(*command, "--steps", 3)
+    assert done.code == 0 and "is damaged. Going on from the one before it." in done.err
+    assert torch.load(last, weights_only=True)["course"]["step"] == 3
+    for path in (last, previous):
+        path.write_bytes(path.read_bytes()[:1000])
+    done = musicldm(*command, "--steps", 4)
+    assert done.code == 1 and "cannot be read" in done.err and "Hint: " in done.err
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence(pipeline: Pipeline, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no longer a number"):
-        train("vae", pipeline, tmp_path, learning_rate=1e30, warmup=0)
+def test_a_loss_that_stays_no_number_stops_with_a_sentence(pipeline: Pipeline, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(TrainingError, match=r"no longer a number on .* gone back 2 times already") as caught:
+        train("vae", pipeline, tmp_path, learning_rate=1e30, warmup=0, patience=2, announce=said.append)
+    assert "--learning-rate" in caught.value.hint
+    assert len(said) == 2 and ".wav at " in said[0] and "5e+29" in said[0]
+
+
+def test_training_goes_on_from_a_bundle(
+    pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    """With its weights at first, its tracks among those that were trained on, and no need of it later."""
+    for verb, data, kind, part in (
+        ("train-diffusion", pipeline.store, "ldm", "denoiser"),
+        ("train-vae", pipeline.wav, "vae", "vae"),
+    ):
+        parent = shutil.copytree(getattr(pipeline, kind) / "bundle", tmp_path / f"{kind}-parent")
+        index = json.loads((parent / "bundle.json").read_text())
+        tracks = index["facts"][part]["tracks"]
+        tracks.append(tracks[0] | {"content": "heard elsewhere"})
+        (parent / "bundle.json").write_text(json.dumps(index))
+        run = tmp_path / kind
+        command = [verb, data, "-o", run, "--config", configs[kind], "--learning-rate", 1e-12]
+        done = musicldm(*command, "--steps", 2, "--init", parent)
+        assert done.code == 0, done.err
+        old, new = bundle.read(parent), bundle.read(run)
+        for name, tensor in old.part(part).tensors.items():
+            torch.testing.assert_close(new.part(part).tensors[name], tensor, rtol=1e-5, atol=1e-8)
+        assert {track["content"] for track in new.facts[part]["tracks"]} == {track["content"] for track in tracks}
+    shutil.rmtree(parent)
+    done = musicldm(*command, "--steps", 3)
+    assert done.code == 0, done.err
+    assert bundle.read(run).facts[part]["init"]["digest"] == old.part(part).digest
+    assert len(bundle.read(run).facts[part]["tracks"]) == len(tracks)
+    done = musicldm(*command, "--steps", 4, "--init", run)
+    assert done.code == 1 and "init differ" in done.err, done.err
+
+
+def test_tracks_that_the_first_weights_know_are_told_of(
+    pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    parent = shutil.copytree(pipeline.vae / "bundle", tmp_path / "parent")
+    index = (parent / "bundle.json").read_text()
+    (parent / "bundle.json").write_text(index.replace('"split": "heldout"', '"split": "train"'))
+    command = ["train-vae", pipeline.wav, "-o", tmp_path / "run", "--config", configs["vae"], "--steps", 1]
+    done = musicldm(*command, "--init", parent)
+    assert done.code == 0 and "tracks held out here, so the held-out figures will flatter" in done.err, done.err
+    assert {track["split"] for track in bundle.read(tmp_path / "run").facts["vae"]["tracks"]} == {"train"}
+
+
+def test_a_bundle_of_another_shape(
+    pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "wide.toml").write_text(configs["vae"].read_text().replace("widths = [32, 48]", "widths = [32, 64]"))
+    done = musicldm(
+        "train-vae", pipeline.wav, "-o", tmp_path, "--config", tmp_path / "wide.toml", "--init", pipeline.vae
+    )
+    assert done.code == 1 and "The vae of vae has weights of another shape: widths differ." in done.err, done.err
+    done = musicldm("train-vae", pipeline.wav, "-o", tmp_path, "--init", tmp_path)
+    assert done.code == 1 and "no bundle in" in done.err
+
+
+def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
+    for run, part in ((pipeline.vae, "vae"), (pipeline.ldm, "denoiser")):
+        out = tmp_path / part
+        done = musicldm("bundle", "export", run / "checkpoints/last.ckpt", "-o", out)
+        assert done.code == 0 and done.out.splitlines() == [str(out)], done.err
+        shipped, exported = bundle.read(run), bundle.read(out)
+        assert exported.facts == shipped.facts
+        assert {name: made.digest for name, made in exported.parts.items()} == {
+            name: made.digest for name, made in shipped.parts.items()
+        }
+        done = musicldm("bundle", "export", run / "checkpoints/previous.ckpt", "-o", out, "--json")
+        before = bundle.read(out)
+        assert json.loads(done.out) == {"bundle": str(out), "step": before.facts[part]["step"]}
+        assert before.facts[part]["step"] < shipped.facts[part]["step"]
+        assert before.part(part).digest != shipped.part(part).digest
+    lost = shutil.copy(pipeline.vae / "checkpoints/last.ckpt", tmp_path / "lost.ckpt")
+    for path, sentence in ((lost, "no bundle in"), (tmp_path / "none.ckpt", "no checkpoint")):
+        done = musicldm("bundle", "export", path, "-o", tmp_path / "out")
+        assert done.code == 1 and sentence in done.err and "Hint: " in done.err, done.err
+    other = tmp_path / "run/checkpoints"
+    shutil.copytree(pipeline.ldm / "bundle", other.parent / "bundle")
+    other.mkdir()
+    done = musicldm("bundle", "export", shutil.copy(lost, other), "-o", tmp_path / "out")
+    assert done.code == 1 and "does not belong to ldm" in done.err, done.err
 
 
 def test_one_track_trains_without_validation(

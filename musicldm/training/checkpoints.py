@@ -1,0 +1,161 @@
+"""What a training goes on from: files that are whole or absent, and known to be whole before they are trusted.
+
+A checkpoint is torch's zip archive, which keeps a CRC-32 of all that it holds. It is read back before it takes the name
+of the last one, and checked again before anything in it is believed; nothing in it is ever run. There are never more
+than three: `last`, the one before it, and the best by the held-out loss.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musicldm import bundle, durable
+from musicldm.errors import DataError, MismatchError, OutputError
+
+FOLDER = "checkpoints"
+FORMAT = 2
+AVERAGED = "averaged."  # how the names of the averaged weights begin
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: where they are.
+        announce: told when the last one is damaged.
+    """
+
+    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
+        self.last = folder / "last.ckpt"
+        self.previous = folder / "previous.ckpt"
+        self.best = folder / "best.ckpt"
+        self.announce = announce
+        self._step = -1  # of the last one, once it was read or written
+
+    def exist(self) -> bool:
+        """Whether there is anything to go on from."""
+        return self.last.exists() or self.previous.exists()
+
+    def read(self, before: bool = False) -> dict[str, Any]:
+        """The last one, or the one `before` it where that can be read; the other one in the place of a damaged one.
+
+        Raises:
+            DataError: none of them can be read.
+        """
+        first, second = (self.previous, self.last) if before else (self.last, self.previous)
+        try:
+            checkpoint = read(first)
+        except DataError as damage:
+            try:
+                checkpoint = read(second)
+            except DataError:
+                raise damage from None
+            if not before:
+                self.announce(f"{damage.message} Going on from the one before it.")
+        self._step = checkpoint["course"]["step"]
+        return checkpoint
+
+    def mend(self) -> None:
+        """Put the previous one in the place of a last one that is damaged or gone, or the next write would lose it."""
+        if self.previous.exists() and not _is_whole(self.last):
+            _link(self.previous, self.last)
+
+    def write(self, checkpoint: dict[str, Any], best: bool = False) -> None:
+        """Make this the last one, and the `best` one too where it is; at any moment there is a whole one.
+
+        What it replaces becomes the previous one, unless it is of the same step.
+
+        Raises:
+            OutputError: the folder cannot be written, or does not keep what is written.
+        """
+        with durable.replacing(self.last) as temporary:
+            try:
+                torch.save({"format": FORMAT, **checkpoint}, temporary)
+            except RuntimeError as error:  # torch's archive writer has no other for a disk that is full
+                raise OutputError(
+                    f"Cannot write {self.last}: {str(error).splitlines()[0]}.", "Free some space; the run can go on."
+                ) from error
+            durable.flush(temporary)
+            if not _is_whole(temporary):
+                raise OutputError(f"The disk of {self.last} does not keep what is written.", "Use another disk.")
+            # The best comes first: after a kill the run goes on from before it and finds it again.
+            if best:
+                _link(temporary, self.best)
+            if self.last.exists() and checkpoint["course"]["step"] != self._step:
+                _link(self.last, self.previous)
+        self._step = checkpoint["course"]["step"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint with all its tensors on the CPU; every byte is checked first, and nothing is unpickled but data.
+
+    Raises:
+        DataError: missing, damaged, or not a checkpoint of this version.
+    """
+    hint = "Delete the folder to start anew, or choose another one with -o."
+    if not path.is_file():
+        raise DataError(f"There is no checkpoint {path}.", hint)
+    checkpoint: Any = None
+    if _is_whole(path):
+        with suppress(Exception):  # torch names no error of its own for an archive that is not its own
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict):
+        raise DataError(f"The checkpoint {path} cannot be read: it is damaged.", hint)
+    if checkpoint.get("format") != FORMAT:
+        raise DataError(f"The checkpoint {path} is of another version of musicldm.", hint)
+    return checkpoint
+
+
+def as_bundle(path: Path) -> bundle.Bundle:
+    """The averaged weights of a checkpoint as a bundle; what else a bundle has comes from the one in the run's folder.
+
+    Raises:
+        DataError: the checkpoint cannot be read.
+        BundleError: the run has no bundle, or a damaged one.
+        MismatchError: the checkpoint is not of this run.
+    """
+    checkpoint = read(path)
+    shipped = bundle.read(path.absolute().parent.parent)
+    name = "denoiser" if "denoiser" in shipped.parts else "vae"
+    part = shipped.part(name)
+    weights = {
+        key.removeprefix(AVERAGED): tensor
+        for key, tensor in checkpoint["state_dict"].items()
+        if key.startswith(AVERAGED)
+    }
+    if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in part.tensors.items()}:
+        raise MismatchError(f"{path} does not belong to {shipped.name}.", "Name a checkpoint in the folder of its run.")
+    facts = shipped.facts | {name: shipped.facts.get(name, {}) | {"step": checkpoint["course"]["step"]}}
+    return bundle.Bundle(shipped.name, shipped.parts | {name: bundle.Part(part.config, weights)}, facts)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # whatever a few wrong bytes make of an archive's directory
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of what had it; a copy where the file system has no links."""
+    temporary = durable.unfinished(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        durable.move(temporary, target)
+    except OSError as error:
+        raise durable.cannot_write(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""Music of mixed rates and channels: named, or converted on the fly, in training and in encoding."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import Command, Pipeline
+
+from musicldm import LatentStore
+from musicldm.audio import files
+
+
+@pytest.fixture
+def mixed(pipeline: Pipeline, tmp_path: Path) -> Path:
+    """The prepared songs, one of them at 22,050 Hz and in stereo."""
+    folder = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    record = next(record for record in map(json.loads, lines) if record["split"] == "train")
+    audio = files.read(folder / record["path"])
+    files.write(folder / "other.wav", np.repeat(np.repeat(audio, 2, axis=0), 2, axis=1)[:, : 22050 * 4], 22050)
+    record |= {"source": "other.wav", "path": "other.wav", "sample_rate": 22050, "channels": 2, "content": "other"}
+    record |= {"samples": 22050 * 4, "bytes": (folder / "other.wav").stat().st_size}
+    (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    return folder
+
+
+def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command, tmp_path: Path) -> None:
+    train = ["train-vae", mixed, "-o", tmp_path / "vae", "--config", configs["vae"], "--steps", 2]
+    refused = musicldm(*train)
+    assert refused.code == 1 and "other.wav has 2 channel(s) at 22050 Hz" in refused.err and "--resample" in refused.err
+    assert musicldm(*train, "--resample").code == 0
+    tracks = json.loads((tmp_path / "vae/bundle/bundle.json").read_text())["facts"]["vae"]["tracks"]
+    assert len(tracks) == 9
+
+    encode = ["encode", mixed, tmp_path / "store.zarr", "--vae", tmp_path / "vae"]
+    left_out = musicldm(*encode)
+    assert left_out.code == 0 and "22050 samples a second" in left_out.err
+    assert len(LatentStore.open(tmp_path / "store.zarr").tracks) == 8
+    assert musicldm(*encode, "--resample").code == 0
+    store = LatentStore.open(tmp_path / "store.zarr")
+    (other,) = (track for track in store.tracks if abs(track.seconds - 4) < 0.01)
+    assert len(store.tracks) == 9 and other.samples == 4 * 16000
