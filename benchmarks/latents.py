@@ -353,7 +353,7 @@ def training(store: LatentStore, rounds: int) -> Table:
     """The preset `tiny` on a CPU, `small` on a GPU; without workers, so that all of the reading shows."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = from_dict(DiffusionRunConfig, preset("ldm", "small" if device.type == "cuda" else "tiny"))
-    network = replace(config.network, latent_channels=32)
+    network = replace(config.model.unet, latent_channels=32)
     model = Diffusion(DiffusionConfig(network, config.noise)).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     dataset = LatentDataset(store, CROP)

@@ -13,6 +13,7 @@ from torch import Tensor
 from musicldm import bundle
 from musicldm.config import from_dict, to_dict
 from musicldm.devices import autocast, pick_device, pick_precision
+from musicldm.diffusion.conditions import Conditions
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.diffusion.samplers import SAMPLERS, ddim
 from musicldm.errors import BundleError, DataError, MismatchError, UsageError
@@ -113,14 +114,14 @@ class Generator:
         Raises:
             UsageError: an unknown sampler, an η that it does not have, or too few or too many steps.
         """
-        timesteps = self.diffusion.schedule.timesteps(steps)
+        levels = self.diffusion.schedule.levels(steps)
+        told = Conditions.none(1, max(1, len(self.diffusion.config.conditions.artists)), self.device)
         x, fresh = self.noise(seed, take, frames)
         with autocast(self.precision, self.device):
             z = pick_sampler(sampler, eta)(
-                self.diffusion.denoise,
+                partial(self.diffusion.denoise, conditions=told),
                 x,
-                self.diffusion.schedule,
-                timesteps,
+                levels,
                 fresh,
                 lambda i, _: callback and callback(i + 1),
             )

@@ -35,7 +35,7 @@ validation_crops = 8
 """
 
 TOY_LDM = """
-[network]
+[model.unet]
 widths = [48, 64]
 blocks = 1
 attention_stages = 1

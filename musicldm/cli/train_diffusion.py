@@ -43,10 +43,15 @@ def train_diffusion(
     ] = "small",
     config: ConfigFile = None,
     objective: Annotated[
-        Literal["eps", "v"] | None, typer.Option(help="What the network predicts.", show_default="the preset's")
+        Literal["eps", "x0", "v", "flow"] | None,
+        typer.Option(help="What the network predicts.", show_default="the preset's"),
     ] = None,
     schedule: Annotated[
-        Literal["linear", "cosine"] | None, typer.Option(help="How the noise grows.", show_default="the preset's")
+        Literal["linear", "cosine", "flow"] | None,
+        typer.Option(help="How the noise grows.", show_default="the preset's"),
+    ] = None,
+    denoiser: Annotated[
+        Literal["unet", "transformer"] | None, typer.Option(help="Which network.", show_default="the preset's")
     ] = None,
     init: Init = None,
     steps: Steps = None,
@@ -92,7 +97,8 @@ def train_diffusion(
         "strategy": strategy,
         "wandb": wandb,
     }
-    over = {"training": given, "noise": {"objective": objective, "schedule": schedule}}
+    noise = {"objective": objective, "schedule": schedule}
+    over = {"training": given, "model": {"denoiser": denoiser, "noise": noise}}
     plan = load_config(DiffusionRunConfig, "ldm", preset, config, over)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal = pick_device(device), diffusion_rehearsal(plan, LatentStore.open(store, skip_broken).header)

@@ -3,19 +3,20 @@
     x ─in─ stage 0 ─↓─ stage 1 ─↓─ … middle … ─↑─ stage 1 ─↑─ stage 0 ─out─
               └──────────┴──── skips, concatenated ────┴──────────┘
 
-A stage is a few ResNet blocks steered by the time embedding (FiLM), each followed by attention at the low rates.
-After Ho et al. 2020, in one dimension.
+A stage is a few ResNet blocks steered by the embedding of time and conditions (FiLM), each followed by attention at
+the low rates. After Ho et al. 2020, in one dimension.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musicldm.diffusion.conditions import ConditionConfig, ConditionEmbedding, Conditions
+from musicldm.diffusion.embedding import TimeEmbedding
 from musicldm.errors import ConfigError
 from musicldm.layers import Attention, Block, Checkpointable, Downsample, ResnetBlock, RMSNorm, Upsample
 
@@ -43,23 +44,6 @@ class UNetConfig:
     def multiple(self) -> int:
         """Lengths are filled up to a multiple of this many frames."""
         return int(2 ** (len(self.widths) - 1))
-
-
-class TimeEmbedding(nn.Module):
-    """Step t [B] -> vector [B, E]: sinusoids of geometric frequencies, then a small network."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, out_width: int) -> None:
-        super().__init__()
-        frequencies = torch.exp(-math.log(10000) * torch.arange(width // 2) / (width // 2))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(width, out_width), nn.SiLU(), nn.Linear(out_width, out_width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        angles = t.to(self.frequencies)[:, None] * self.frequencies
-        embedding: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
-        return embedding
 
 
 class Unit(Block):
@@ -109,14 +93,15 @@ class UpStage(nn.Module):
 
 
 class UNet(Checkpointable):
-    """(noisy latents [B, D, L], steps t [B]) -> prediction [B, D, L], for any L."""
+    """(noisy latents [B, D, L], times t [B], conditions) -> prediction [B, D, L], for any L."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, conditions: ConditionConfig) -> None:
         super().__init__()
         self.config = config
         widths, embedding_width = config.widths, 4 * config.widths[0]
         last = len(widths) - 1
         self.time = TimeEmbedding(config.widths[0], embedding_width)
+        self.conditions = ConditionEmbedding(conditions, embedding_width)
         self.stem = nn.Conv1d(config.latent_channels, widths[0], 3, padding=1)
 
         def unit(channels: int, out_channels: int, stage: int) -> Unit:
@@ -147,9 +132,9 @@ class UNet(Checkpointable):
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         frames = x.shape[-1]
-        embedding = self.time(t)
+        embedding = self.time(t) + self.conditions(conditions)
         h = self.stem(F.pad(x, (0, -frames % self.config.multiple)))
         skips = [h]
         for stage in self.down:

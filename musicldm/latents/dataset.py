@@ -120,11 +120,11 @@ class LatentDataset:
         seconds = (starts / self._store.header.frame_rate).tolist()
         return [f"{entry.artist}/{entry.title} at {start:.1f} s" for entry, start in zip(entries, seconds, strict=True)]
 
-    def fixed_batch(self, count: int) -> Tensor:
-        """The same `count` crops at every call, evenly spaced over the tracks: posterior means, float32 [B, D, L]."""
+    def fixed_batch(self, count: int) -> LatentBatch:
+        """The same `count` crops at every call, evenly spaced over the tracks, each the mean of its posterior."""
         tracks, starts = self._placed((2 * np.arange(count) + 1) * self._ends[-1] // (2 * count))
         mean, _ = self._read(tracks, starts)
-        return self._normalised(mean)
+        return self._told(mean, tracks, starts)
 
     def _random(self, step: int) -> np.random.Generator:
         seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
@@ -140,8 +140,12 @@ class LatentDataset:
         np.exp(logvar, out=logvar)
         logvar *= noise
         mean += logvar
+        return self._told(mean, tracks, starts)
+
+    def _told(self, raw: Floats, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> LatentBatch:
+        """Raw latents of crops, normalised, with what is known of them."""
         return LatentBatch(
-            latents=self._normalised(mean),
+            latents=self._normalised(raw),
             artist=torch.from_numpy(self._artist[tracks]),
             start=torch.from_numpy((starts / self._store.header.frame_rate).astype(np.float32)),
             total=torch.from_numpy(self._seconds[tracks].astype(np.float32)),

@@ -12,9 +12,8 @@ from torch import Tensor
 from musicldm import bundle
 from musicldm.bundle import Bundle
 from musicldm.config import to_dict
+from musicldm.diffusion.conditions import Conditions
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
-from musicldm.diffusion.schedule import NoiseConfig
-from musicldm.diffusion.unet import UNetConfig
 from musicldm.errors import DataError
 from musicldm.generate import Generator, denoiser_part
 from musicldm.latents.dataset import LatentBatch, LatentDataset
@@ -37,8 +36,7 @@ VALIDATION_LEVELS = 8  # noise levels at which each held-out crop is judged
 class DiffusionRunConfig:
     """A whole diffusion training, as a preset or a TOML file gives it."""
 
-    network: UNetConfig = field(default_factory=UNetConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     plan: PlanConfig | None = None
     """What was asked for, where `training` is what a plan made of it."""
@@ -51,38 +49,60 @@ class DiffusionTraining(Trainable[Diffusion]):
         self,
         config: DiffusionRunConfig,
         statistics: LatentStatistics,
-        heldout: Tensor | None,
+        heldout: LatentBatch | None,
         vae: Bundle,
         tracks: Sequence[TrackFacts],
     ) -> None:
-        super().__init__(Diffusion(DiffusionConfig(config.network, config.noise)), config.training, tracks)
+        super().__init__(Diffusion(config.model), config.training, tracks)
         self.config = config
         self.statistics = statistics
         self.heldout = heldout
         self.vae = vae
 
     def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
-        x0 = batch.latents
-        t = (self.rand_like(x0[:, 0, 0]) * len(self.model.schedule)).long()
-        return {"total": self.model.loss(x0, t, self.randn_like(x0)).mean()}
+        x0, config = batch.latents, self.config.model
+        time = self.rand_like(x0[:, 0, 0])
+        if config.noise.levels == "discrete":
+            time = (time * len(self.model.schedule)).long()
+        else:
+            time = time * (len(self.model.schedule) - 1)
+        untold = [self.rand_like(x0[:, 0, 0]) < config.conditions.dropout for _ in range(2)]
+        loss = self.model.loss(x0, time, self.randn_like(x0), self._conditions(batch).dropped(*untold))
+        return {"total": (loss * self.model.weight(time, x0)).mean(), "mse": loss.mean()}
+
+    def _conditions(self, batch: LatentBatch) -> Conditions:
+        """What the network is told of these crops."""
+        artists = torch.nn.functional.one_hot(batch.artist, max(1, len(self.config.model.conditions.artists)))
+        return Conditions(artists.float(), batch.start / batch.total.clamp_min(1e-6))
 
     def validate(self) -> dict[str, float]:
-        """At fixed noise levels with fixed noise: `loss` over all of them, and one figure for each."""
+        """At fixed noise levels with fixed noise: `loss` over all of them, one figure for each, and `raw` for the
+        weights that are trained, before they are averaged."""
         if self.heldout is None:
             return {}
-        steps = len(self.model.schedule)
-        levels = [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(self.heldout.shape, generator=generator)
-        size = self.training_config.part_size
+        averaged, raw = (self._heldout_losses(model) for model in (self.best, self.model))
+        return {
+            "loss": sum(averaged.values()) / len(averaged),
+            **{f"t{time}": value for time, value in averaged.items()},
+            "raw": sum(raw.values()) / len(raw),
+        }
+
+    def _heldout_losses(self, model: Diffusion) -> dict[int, float]:
+        """The loss of a model at each of the fixed times."""
+        if self.heldout is None:
+            return {}
+        steps, size = len(model.schedule), self.training_config.part_size
+        noise = torch.randn(self.heldout.latents.shape, generator=torch.Generator().manual_seed(0))
         losses = {}
-        for level in levels:
+        for time in [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]:
             total = 0.0
-            for x0, eps in zip(*(torch.split(whole, size) for whole in (self.heldout, noise)), strict=True):
-                t = torch.full((len(x0),), level, device=self.device)
-                total += self.best.loss(x0.to(self.device), t, eps.to(self.device)).sum().item()
-            losses[f"t{level}"] = total / len(self.heldout)
-        return {"loss": sum(losses.values()) / len(losses), **losses}
+            for first in range(0, len(noise), size):
+                crops = LatentBatch(*(column[first : first + size].to(self.device) for column in self.heldout))
+                t = torch.full((len(crops.latents),), time, device=self.device)
+                eps = noise[first : first + size].to(self.device)
+                total += model.loss(crops.latents, t, eps, self._conditions(crops)).sum().item()
+            losses[time] = total / len(noise)
+        return losses
 
     def demos(self) -> list[Demo]:
         """New music by DDIM in 20 steps, always from the same seeds."""
@@ -131,10 +151,10 @@ def train_diffusion(
     broken = _verified(store, skip_broken, progress, announce)
     with store.reading(VAE_COPY) as folder:
         vae = bundle.read(folder)
-    config = replace(config, network=replace(config.network, latent_channels=store.header.channels))
     hop_seconds = store.header.hop / store.header.sample_rate
-    crop = crop_length(training.seconds, config.network.multiple, 1 / hop_seconds)
+    crop = crop_length(training.seconds, config.model.network.multiple, 1 / hop_seconds)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
+    config = replace(config, model=_fitting(config.model, store.header.channels, dataset.artists))
     say_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
     heldout = None
     columns = store.tracks.columns
@@ -147,6 +167,16 @@ def train_diffusion(
     seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
     return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)
+
+
+def _fitting(model: DiffusionConfig, channels: int, artists: Sequence[str]) -> DiffusionConfig:
+    """The model for a store with these channels and artists."""
+    return replace(
+        model,
+        unet=replace(model.unet, latent_channels=channels),
+        transformer=replace(model.transformer, latent_channels=channels),
+        conditions=replace(model.conditions, artists=tuple(artists) if model.conditions.by_artist else ()),
+    )
 
 
 def _verified(store: LatentStore, skip_broken: bool, progress: Progress, announce: Announce) -> set[str]:

@@ -84,16 +84,20 @@ def diffusion_rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehe
     """Of a denoiser, on latents that are all zero, as a store with this header would have them."""
     channels = header.channels
     statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
-    network = replace(config.network, latent_channels=channels)
+    model = replace(
+        config.model,
+        unet=replace(config.model.unet, latent_channels=channels),
+        transformer=replace(config.model.transformer, latent_channels=channels),
+    )
 
     def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
-        run = replace(config, network=network, training=training)
-        frames = crop_length(training.seconds, network.multiple, header.frame_rate)
+        run = replace(config, model=model, training=training)
+        frames = crop_length(training.seconds, model.network.multiple, header.frame_rate)
         zeros = torch.zeros(crops)
         part = LatentBatch(torch.zeros(crops, channels, frames), zeros.long(), zeros, zeros)
         return DiffusionTraining(run, statistics, None, Bundle("", {}, {}), []), part
 
-    return Rehearsal(make, network.multiple / header.frame_rate)
+    return Rehearsal(make, model.network.multiple / header.frame_rate)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
