@@ -30,7 +30,8 @@ from rich.table import Table
 from torch import Tensor
 
 from musicldm.config import from_dict, preset
-from musicldm.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.diffusion.conditions import Conditions
+from musicldm.diffusion.model import Diffusion
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.schema import ARRAYS, METADATA, PartTable, TrackEntry, group_json
 from musicldm.latents.statistics import Moments
@@ -353,8 +354,7 @@ def training(store: LatentStore, rounds: int) -> Table:
     """The preset `tiny` on a CPU, `small` on a GPU; without workers, so that all of the reading shows."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = from_dict(DiffusionRunConfig, preset("ldm", "small" if device.type == "cuda" else "tiny"))
-    network = replace(config.model.unet, latent_channels=32)
-    model = Diffusion(DiffusionConfig(network, config.noise)).to(device)
+    model = Diffusion(replace(config.model, unet=replace(config.model.unet, latent_channels=32))).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     dataset = LatentDataset(store, CROP)
     ready = [dataset.batch(step, BATCH).latents for step in range(4)]
@@ -366,7 +366,8 @@ def training(store: LatentStore, rounds: int) -> Table:
     def step_on(batch: Tensor) -> None:
         x0 = batch.to(device, non_blocking=True)
         t = torch.randint(len(model.schedule), (len(x0),), device=device)
-        model.loss(x0, t, torch.randn_like(x0)).mean().backward()
+        untold = Conditions.none(len(x0), 0, device)
+        model.loss(x0, t, torch.randn_like(x0), untold).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 

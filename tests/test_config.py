@@ -42,7 +42,7 @@ def test_what_is_wrong_is_named(data: dict[str, object], sentence: str, hint: st
 
 def test_a_choice_that_is_none() -> None:
     with pytest.raises(ConfigError, match="sigmoid") as caught:
-        config.from_dict(DiffusionRunConfig, {"noise": {"schedule": "sigmoid"}})
+        config.from_dict(DiffusionRunConfig, {"model": {"noise": {"schedule": "sigmoid"}}})
     assert "linear, cosine" in caught.value.hint
 
 

@@ -161,7 +161,7 @@ def test_a_pipe_gets_a_whole_wav(pipeline: Pipeline) -> None:
     with wave.open(io.BytesIO(done.stdout)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16000, 1, 16000)
         assert len(file.readframes(20000)) == 2 * 16000
-    assert len(done.stdout) == 44 + 2 * 16000
+    assert int.from_bytes(done.stdout[4:8], "little") == len(done.stdout) - 8
 
 
 def test_what_the_vae_was_trained_on_is_never_held_out_later(
@@ -293,7 +293,7 @@ def test_wrong_usage_exits_with_2(musicldm: Command) -> None:
         "preprocess a b --bit-depth 12",
         "sample --model m --steps many",
         "sample --model m --seconds 0",
-        "sample --model m --sampler euler",
+        "sample --model m --sampler magic",
         "train-vae a --preset huge",
         "train-vae a --learning-rate -1",
         "train-vae a --config none.toml",

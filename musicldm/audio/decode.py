@@ -61,6 +61,7 @@ class AudioInfo:
     """As the file declares it; None where it declares nothing that could be trusted."""
     artist: str
     title: str
+    comment: str
 
 
 def probe(path: Path) -> AudioInfo:
@@ -81,6 +82,7 @@ def probe(path: Path) -> AudioInfo:
             seconds=_declared_seconds(path, container, stream),
             artist=tags.get("artist") or tags.get("album_artist", ""),
             title=tags.get("title", ""),
+            comment=tags.get("comment", ""),
         )
 
 

@@ -9,12 +9,13 @@ import io
 import shutil
 import struct
 import subprocess
+import tempfile
 import warnings
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -91,11 +92,15 @@ def _wav_writer(file: BinaryIO, sample_rate: int, channels: int, bit_depth: int)
 
 
 @contextmanager
-def _flac_writer(file: BinaryIO, sample_rate: int, channels: int, bit_depth: int) -> Iterator[Append]:
+def _flac_writer(
+    file: BinaryIO, sample_rate: int, channels: int, bit_depth: int, comment: str = ""
+) -> Iterator[Append]:
     subtype = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}[bit_depth]
     watched = _Watched(file)
     try:
         with soundfile.SoundFile(watched, "w", sample_rate, channels, subtype, format="FLAC") as flac:
+            if comment:
+                flac.comment = comment
 
             def append(samples: NDArray[np.int32]) -> None:
                 flac.write(samples.T << (32 - bit_depth))  # soundfile takes the upper bits
@@ -199,59 +204,166 @@ def write(
         target.flush()
 
 
+BitDepth = int | Literal["float"]
+
+
 @contextmanager
 def piecewise(
-    target: Path | BinaryIO, sample_rate: int, channels: int, samples: int
+    target: Path | BinaryIO,
+    sample_rate: int,
+    channels: int,
+    samples: int,
+    format: str | None = None,
+    bit_depth: BitDepth = 16,
+    comment: str = "",
 ) -> Iterator[Callable[[Floats], object]]:
-    """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n], written in 16 bits.
+    """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n].
+
+    A WAV file beyond 4 GiB becomes RF64 (EBU Tech 3306), which is a WAV file with wider sizes.
 
     Args:
-        target: a path, which gets its file whole or not at all, or a stream, which gets a WAV.
-        samples: how many there will be in all.
+        target: a path, which gets its file whole or not at all, or a stream.
+        samples: how many there will be in all; where there are fewer after all, a file's header tells the truth.
+        bit_depth: of wav and flac; "float" of wav alone, which then holds what lies beyond ±1, too.
+        comment: put into the file's metadata.
 
     Raises:
-        UsageError, MissingProgramError, OutputError: as `write`; and where it is longer than a WAV file can be.
+        UsageError, MissingProgramError, OutputError: as `write`; and for a format that has no such bit depth.
     """
-    format = format_of(target)
-    if format == "wav" and not fits_wav(samples, channels, 16):
-        raise OutputError("It is longer than a WAV file can be.", "Write flac, which has no such limit.")
+    format = format_of(target, format)
+    check_depth(format, bit_depth)
     if not isinstance(target, Path):
-        target.write(_wav_header(sample_rate, channels, samples))
-        yield lambda audio: target.write(_pcm(audio))
-        target.flush()
-    elif format in WAVEFORMS:
-        durable.make_folder(target.parent)
-        with (
-            durable.replacing(target) as temporary,
-            writer(temporary, format, sample_rate, channels, bit_depth=16) as append,
-        ):
-            yield lambda audio: append(quantise(audio, 16))
-    else:
-        durable.make_folder(target.parent)
-        with durable.replacing(target) as temporary, _ffmpeg(temporary, format, sample_rate, channels) as pipe:
-            yield lambda audio: pipe.write(_pcm(audio))
+        if format == "wav":
+            with _whole_wav(target, sample_rate, channels, samples, bit_depth, comment) as append:
+                yield append
+            target.flush()
+            return
+        with tempfile.TemporaryDirectory() as folder:  # their writers go back to mend the beginning
+            path = Path(folder) / f"sound.{format}"
+            with piecewise(path, sample_rate, channels, samples, format, bit_depth, comment) as append:
+                yield append
+            with path.open("rb") as made:
+                shutil.copyfileobj(made, target)
+            target.flush()
+        return
+    durable.make_folder(target.parent)
+    with durable.replacing(target) as temporary:
+        if format == "wav":
+            try:
+                with (
+                    temporary.open("wb") as file,
+                    _whole_wav(file, sample_rate, channels, samples, bit_depth, comment) as append,
+                ):
+                    yield append
+            except OSError as error:
+                raise durable.cannot_write(target, error) from error
+        elif format == "flac":
+            depth = int(bit_depth)
+            try:
+                with temporary.open("wb") as file, _flac_writer(file, sample_rate, channels, depth, comment) as put:
+                    yield lambda audio: put(quantise(audio, depth))
+            except OSError as error:
+                raise durable.cannot_write(target, error) from error
+        else:
+            with _ffmpeg(temporary, format, sample_rate, channels, comment) as pipe:
+                yield lambda audio: pipe.write(_pcm(audio, 16))
 
 
-def _pcm(audio: Floats) -> bytes:
-    return quantise(audio, 16).T.astype("<i2").tobytes()
+def check_depth(format: str, bit_depth: BitDepth) -> None:
+    """See that a format has such a bit depth.
 
-
-def _wav_header(sample_rate: int, channels: int, samples: int) -> bytes:
-    """Of 16-bit PCM, its sizes true from the first, since nobody can go back in a pipe to mend them."""
-    frame = 2 * channels
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
-    data = struct.pack("<4sI", b"data", samples * frame)
-    return struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(data) + samples * frame, b"WAVE") + form + data
+    Raises:
+        UsageError: it has not.
+    """
+    if bit_depth == "float" and format != "wav":
+        raise UsageError(f"{format} holds no floats.", "Write wav, or choose 16 or 24 bits.")
+    if format in _LOSSY and bit_depth != 16:
+        raise UsageError(f"{format} has no bit depth.", "Leave --bit-depth out, or write wav or flac.")
+    if bit_depth != "float" and bit_depth not in BIT_DEPTHS:
+        raise UsageError(f"There is no bit depth {bit_depth}.", f"Known: {', '.join(map(str, BIT_DEPTHS))}, float.")
 
 
 @contextmanager
-def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int) -> Iterator[Any]:
+def _whole_wav(
+    file: BinaryIO, sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str
+) -> Iterator[Callable[[Floats], object]]:
+    """A WAV with its sizes true from the first, since nobody can go back in a pipe to mend them."""
+    file.write(_wav_header(sample_rate, channels, samples, bit_depth, comment))
+    written = 0
+
+    def append(audio: Floats) -> None:
+        nonlocal written
+        file.write(_pcm(audio, bit_depth))
+        written += audio.shape[1]
+
+    yield append
+    frame = channels * _bytes(bit_depth)
+    if written * frame % 2:
+        file.write(b"\0")  # a chunk's size is even
+    if written != samples and file.seekable():
+        file.seek(0)
+        file.write(_wav_header(sample_rate, channels, written, bit_depth, comment, samples))
+
+
+def _bytes(bit_depth: BitDepth) -> int:
+    """Of a sample."""
+    return 4 if bit_depth == "float" else bit_depth // 8
+
+
+def _pcm(audio: Floats, bit_depth: BitDepth) -> bytes:
+    """As WAV holds it."""
+    if bit_depth == "float":
+        return audio.T.astype("<f4").tobytes()
+    samples = quantise(audio, bit_depth).T
+    if bit_depth == 8:
+        return (samples + 128).astype(np.uint8).tobytes()  # 8-bit WAV alone is unsigned
+    if bit_depth == 16:
+        return samples.astype("<i2").tobytes()
+    littles = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8)
+    return littles.reshape(-1, 4)[:, :3].tobytes()
+
+
+def _wav_header(
+    sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str, planned: int | None = None
+) -> bytes:
+    """All before the samples.
+
+    Args:
+        planned: of a header that is written over one for so many samples: it is as long as that.
+    """
+    width = _bytes(bit_depth)
+    frame = channels * width
+    coding = 3 if bit_depth == "float" else 1
+    chunks = struct.pack(
+        "<4sIHHIIHH", b"fmt ", 16, coding, channels, sample_rate, sample_rate * frame, frame, 8 * width
+    )
+    if bit_depth == "float":
+        chunks += struct.pack("<4sII", b"fact", 4, min(samples, 0xFFFFFFFF))
+    if comment:
+        text = comment.encode() + b"\0"
+        text += b"\0" * (len(text) % 2)
+        entry = struct.pack("<4sI", b"ICMT", len(text)) + text
+        chunks += struct.pack("<4sI4s", b"LIST", 4 + len(entry), b"INFO") + entry
+    data = samples * frame
+    size = 4 + len(chunks) + 8 + data + data % 2
+    if fits_wav(samples if planned is None else planned, channels, 8 * width):
+        return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
+    wide = struct.pack("<4sIQQQI", b"ds64", 28, size + 36, data, samples, 0)
+    unknown = 0xFFFFFFFF
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + wide + chunks + struct.pack("<4sI", b"data", unknown)
+
+
+@contextmanager
+def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: str = "") -> Iterator[Any]:
     """A pipe into ffmpeg, which takes 16-bit samples and writes one of the lossy formats."""
     container, codec, quality = _LOSSY[format]
     program = find_ffmpeg()
     sound = ["-f", "s16le", "-ar", str(sample_rate), "-ac", str(channels), "-i", "pipe:0"]
-    command = [program, "-v", "error", "-y", *sound, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tags = ["-metadata", f"comment={comment}"] if comment else []
+    command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
+    quiet = subprocess.DEVNULL
+    # In a group of its own, or Ctrl-C would end it before what is done is saved.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
         with process:
             yield process.stdin
@@ -276,7 +388,7 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing pydub warns where the system has no ffmpeg; we bring one
         import pydub
-    segment = pydub.AudioSegment(data=_pcm(audio), sample_width=2, frame_rate=sample_rate, channels=len(audio))
+    segment = pydub.AudioSegment(data=_pcm(audio, 16), sample_width=2, frame_rate=sample_rate, channels=len(audio))
     segment.converter = program
     container, codec, quality = _LOSSY[format]
     try:

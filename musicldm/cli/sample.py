@@ -2,72 +2,307 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from musicldm.cli import recipe
 from musicldm.cli.console import Console
 from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
-from musicldm.errors import UsageError
+from musicldm.errors import DataError, OutputError, UsageError
+from musicldm.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from musicldm.generate import Generator
+
+_HOW, _OUT, _WAY = "How", "Output", "What to make of what there is (new music where none of these is given)"
 
 
 def sample(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A bundle, or the run folder that holds it.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several takes.")
-    ] = "out.wav",
-    sampler: Annotated[Literal["ddim", "ddpm"], typer.Option(help="How to denoise.")] = "ddim",
-    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.")] = 20,
-    eta: Annotated[float, typer.Option(min=0, max=1, help="Of ddim: 0 deterministic, 1 as random as ddpm.")] = 0.0,
-    seconds: Annotated[float, typer.Option(help="Length of each take.", callback=positive)] = 10.0,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many takes.")] = 1,
+    context: typer.Context,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A bundle, or the run folder that holds it.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each take, or of what follows.", callback=positive)] = 10.0,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1, or 5 in between")
+    ] = None,
     seed: Seed = 0,
+    take: Annotated[int, typer.Option(min=1, help="Number of the first take.")] = 1,
+    artist: Annotated[str, typer.Option(help='A name, or "Chopin:0.7,Bach:0.3".', show_default=False)] = "",
+    position: Annotated[
+        float | None, typer.Option(help="Where in a track: 0 its start, 1 its end.", show_default=False)
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make a take again, by its .json or by itself.", show_default=False),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Vary this.", rich_help_panel=_WAY, show_default=False)
+    ] = None,
+    strength: Annotated[float, typer.Option(help="How far: near 0 hardly, 1 wholly new.", rich_help_panel=_WAY)] = 0.6,
+    infill: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make spans of this anew.", rich_help_panel=_WAY, show_default=False),
+    ] = None,
+    start: Annotated[
+        list[float] | None,
+        typer.Option("--from", help="Where a span begins, in seconds.", rich_help_panel=_WAY, show_default=False),
+    ] = None,
+    stop: Annotated[
+        list[float] | None,
+        typer.Option("--to", help="Where it ends. Both can be repeated.", rich_help_panel=_WAY, show_default=False),
+    ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue", metavar="FILE", help="Go on from its end.", rich_help_panel=_WAY, show_default=False
+        ),
+    ] = None,
+    interpolate: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="From one file to another.", rich_help_panel=_WAY, show_default=False),
+    ] = None,
+    interpolate_seeds: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="A B", help="From one seed to another.", rich_help_panel=_WAY, show_default=False),
+    ] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="New, and its end goes on with its start.", rich_help_panel=_WAY)
+    ] = False,
+    sampler: Annotated[
+        Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
+        typer.Option(help="How to denoise.", rich_help_panel=_HOW),
+    ] = "ddim",
+    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.", rich_help_panel=_HOW)] = 20,
+    spacing: Annotated[
+        Literal["trailing", "uniform", "karras"], typer.Option(help="Where they lie.", rich_help_panel=_HOW)
+    ] = "trailing",
+    eta: Annotated[
+        float, typer.Option(min=0, max=1, help="Of ddim: 0 deterministic, 1 as random as ddpm.", rich_help_panel=_HOW)
+    ] = 0.0,
+    guidance: Annotated[float, typer.Option(help="1 does as told, more exaggerates it.", rich_help_panel=_HOW)] = 1.0,
+    guidance_interval: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", help="Where: 0 clean, 1 noise.", rich_help_panel=_HOW),
+    ] = (0.0, 1.0),
+    guidance_rescale: Annotated[
+        float, typer.Option(min=0, max=1, help="Back to the spread without it.", rich_help_panel=_HOW)
+    ] = 0.0,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds denoised at once.", callback=positive, rich_help_panel=_HOW, show_default="16 or more"
+        ),
+    ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="All windows of a long piece together.", rich_help_panel=_HOW)
+    ] = False,
+    resample: Annotated[
+        int, typer.Option(min=1, help="Times a step is taken where something is kept.", rich_help_panel=_HOW)
+    ] = 1,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several.", rich_help_panel=_OUT),
+    ] = "out.wav",
     format: Annotated[
-        str | None, typer.Option(help="wav, flac, mp3, ogg or m4a.", show_default="by the file's name")
+        str | None,
+        typer.Option(help="wav, flac, mp3, ogg or m4a.", rich_help_panel=_OUT, show_default="by the file's name"),
+    ] = None,
+    bit_depth: Annotated[
+        Literal["16", "24", "float"] | None,
+        typer.Option(help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float where a file is kept"),
+    ] = None,
+    normalize: Annotated[
+        float | None, typer.Option(metavar="LUFS", help="Loudness.", rich_help_panel=_OUT, show_default=False)
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the denoiser first: pays off over many takes.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make new music. The same seed gives the same file on a CPU, and take i of it whatever the number of takes."""
-    from musicldm.audio import files
-    from musicldm.durable import make_folder
+    """Make new music, or something of a file that there is: vary, fill in, continue, go from one to another, loop.
+
+    The same seed gives the same file on a CPU, and take i of it whatever the number of takes. A JSON file beside each
+    tells how it was made, and so does its metadata. What is longer than a window is written as it comes.
+    """
+    console = Console(quiet, as_json)
+    asked = _asked(context)
+    way = _way(asked)
+    targets = number(asked.output or f"out.{format or 'wav'}", len(asked.takes))
+    _check_output(asked, way, targets)
+    if asked.model is None:
+        raise UsageError("There is no model.", "Name a bundle or a run folder with --model.")
+    _sample(console, asked, way, targets)
+
+
+def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Path | None]) -> None:
+    """Load once, then every take."""
     from musicldm.generate import Generator
 
-    console = Console(quiet, as_json)
-    output = output or f"out.{format or 'wav'}"
-    targets = number(output, count)
-    if output == "-" and as_json:
-        raise UsageError("--json and -o - both want stdout.", "Choose one.")
-    for target in targets:  # what cannot be written is known before minutes of sampling
-        files.format_of(target, format)
-        if target is not None:
-            make_folder(target.parent)
-    generator = Generator.load(model, device, precision)
-    began = time.monotonic()
-    peaks = []
+    generator = Generator.load(asked.model, asked.device, asked.precision, console.warn)
+    if asked.made:
+        recipe.check(asked.made, generator)
+    if asked.compiled:
+        generator.diffusion.network.compile()
+    takes = _takes(asked, way, generator, console)
+    rate, began = generator.sample_rate, time.monotonic()
+    peaks: list[float] = []
+    done, stopped = 0.0, False
     with console.progress("Sampling") as progress:
-        for take, target in enumerate(targets):
-
-            def move(done: int, take: int = take) -> None:
-                progress(take * steps + done, count * steps, f"take {take + 1} of {count}, step {done} of {steps}")
-
-            waveform = generator.sample(
-                seconds, seed=seed, take=take, sampler=sampler, steps=steps, eta=eta, callback=move
-            ).numpy()
-            peaks.append(float(abs(waveform).max()))
-            files.write(sys.stdout.buffer if target is None else target, waveform, generator.sample_rate, format)
+        for place, (take, target) in enumerate(zip(asked.takes, targets, strict=True)):
+            told = recipe.recipe(generator, asked.options, take, asked.of, _inputs(asked))
+            move = _timed(progress, place, len(targets), takes.samples / rate)
+            try:
+                writing = _write(target, takes.make(take, move), takes.samples, generator, asked, way, told)
+            except KeyboardInterrupt:
+                if not peaks:
+                    raise
+                stopped = True
+                console.warn(f"Stopped: {place} of {len(targets)} takes are made.")
+                break
+            peaks.append(writing.peak)
+            done += writing.samples / rate
+            if stopped := writing.stopped:
+                where = "stdout" if target is None else target
+                console.warn(f"Stopped: {writing.samples / rate:.1f} of {takes.samples / rate:.1f} s are in {where}.")
+                break
     spent = time.monotonic() - began
-    console.note(f"{count * seconds:g} s of audio in {spent:.1f} s ({count * seconds / spent:.1f} times real time).")
-    if output != "-":
-        paths = [str(target) for target in targets]
-        console.result(
-            {"files": paths, "seconds": seconds, "seed": seed, "peaks": peaks, "took": round(spent, 3)}, paths
-        )
+    console.note(f"{done:.4g} s of audio in {spent:.1f} s ({done / spent:.1f} times real time).")
+    paths = [str(target) for target in targets[: len(peaks)] if target is not None]
+    if paths:
+        facts = {"files": paths, "seconds": takes.samples / rate, "seed": asked.seed, "peaks": peaks}
+        console.result({**facts, "took": round(spent, 3)}, paths)
+    if stopped:
+        raise typer.Exit(130)
+
+
+# ---- What is asked ---------------------------------------------------------------------------------------------------
+
+_WAYS = {
+    "init": "--init",
+    "infill": "--infill",
+    "extend": "--continue",
+    "interpolate": "--interpolate",
+    "interpolate_seeds": "--interpolate-seeds",
+    "loop": "--loop",
+}
+
+
+def _asked(context: typer.Context) -> SimpleNamespace:
+    """The options; with --like those of the recipe, where the command line says nothing else.
+
+    `given` has the names of those that somebody set, `options` all that is to be told, `takes` the numbers of the
+    takes, and `of` how many there are on the way between two.
+    """
+    options: dict[str, Any] = dict(context.params)
+    # By name: the enumeration is click's.
+    given = {key for key in options if getattr(context.get_parameter_source(key), "name", "") == "COMMANDLINE"}
+    made = recipe.read(options["like"]) if options["like"] is not None else {}
+    if made:
+        defaults = {each.name: recipe.plain(each.get_default(context)) for each in context.command.params}
+        paths = {"model", "init", "infill", "extend"}
+        for key, value in made["options"].items():
+            if key in options and key not in given and value not in (None, []):
+                options[key] = Path(value) if key in paths else value
+                if key == "interpolate":
+                    options[key] = tuple(map(Path, value))
+                if value != defaults[key]:
+                    given.add(key)
+    for key in ("guidance_interval", "interpolate_seeds"):
+        options[key] = tuple(options[key]) if options[key] else options[key]
+    between = options["interpolate"] or options["interpolate_seeds"]
+    if between and made:
+        takes, of = [made["take"]], made["of"]
+    else:
+        first = options["take"] if "take" in given or not made else made["take"]
+        count = options["count"] or (5 if between else 1)
+        takes, of = list(range(first, first + count)), count if between else 1
+    return SimpleNamespace(**options, options=dict(options), given=given, made=made, takes=takes, of=of)
+
+
+def _way(asked: SimpleNamespace) -> str:
+    """Which of the ways, "new" where none is asked for.
+
+    Raises:
+        UsageError: several, or options that do not go with it.
+    """
+    ways = [key for key in _WAYS if getattr(asked, key)]
+    if len(ways) > 1:
+        raise UsageError(f"{_WAYS[ways[0]]} and {_WAYS[ways[1]]} are different ways.", "Choose one.")
+    way = ways[0] if ways else "new"
+    if len(asked.start or []) != len(asked.stop or []):
+        raise UsageError("Each --from needs a --to.", "Such as --from 10 --to 20.")
+    for keys, option, fit in (
+        (("strength",), "--strength", ("init", "interpolate")),
+        (("start", "stop"), "--from and --to", ("infill",)),
+        (("seconds",), "--seconds", ("new", "extend", "loop", "interpolate_seeds")),
+        (("joint",), "--joint", ("new", "extend")),
+        (("normalize",), "--normalize", ("new", "init", "loop", "interpolate", "interpolate_seeds")),
+        (("resample",), "--resample", ("new", "infill", "extend")),
+        (("take",), "--take", ("new", "init", "infill", "extend", "loop")),
+    ):
+        if asked.given.intersection(keys) and way not in fit:
+            here = _WAYS.get(way, "new music")
+            fitting = ", ".join(_WAYS.get(each, "new music") for each in fit)
+            raise UsageError(f"{option} does not go with {here}.", f"It goes with {fitting}.")
+    return way
+
+
+def _check_output(asked: SimpleNamespace, way: str, targets: list[Path | None]) -> None:
+    """What cannot be written is known before minutes of sampling.
+
+    Raises:
+        UsageError, OutputError: for that reason.
+    """
+    from musicldm.audio import files
+    from musicldm.durable import make_folder
+
+    if asked.output == "-" and asked.as_json:
+        raise UsageError("--json and -o - both want stdout.", "Choose one.")
+    if asked.output == "-" and asked.normalize is not None:
+        raise UsageError("How loud a piece is shows only at its end.", "Leave --normalize out, or name a file.")
+    if asked.normalize is not None and not -70 <= asked.normalize <= 0:
+        raise UsageError(f"{asked.normalize:g} LUFS is no loudness for music.", "Such as -16; between -70 and 0.")
+    for target in targets:
+        format = files.format_of(target, asked.format)
+        files.check_depth(format, _depth(asked, way, format))
+        if target is None:
+            continue
+        make_folder(target.parent)
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder.", "Name a file in it.")
+        beside = target.with_suffix(".json")
+        if beside.exists() and not recipe.is_one(beside):
+            raise UsageError(f"{beside} is in the way of how {target} is made.", "Give the new one another name.")
+        for source in _inputs(asked):
+            if target.exists() and source.exists() and target.samefile(source):
+                raise UsageError(f"{target} would overwrite the original.", "Give the new one another name.")
+
+
+def _depth(asked: SimpleNamespace, way: str, format: str) -> int | Literal["float"]:
+    if asked.bit_depth is None:
+        return "float" if way in ("infill", "extend") and format == "wav" else 16
+    return "float" if asked.bit_depth == "float" else int(asked.bit_depth)
+
+
+def _inputs(asked: SimpleNamespace) -> list[Path]:
+    return [path for path in (asked.init, asked.infill, asked.extend, *(asked.interpolate or ())) if path]
 
 
 def number(output: str, count: int) -> list[Path | None]:
@@ -84,3 +319,200 @@ def number(output: str, count: int) -> list[Path | None]:
         path = Path(output)
         output = str(path.with_name(f"{path.stem}-{{i}}{path.suffix}"))
     return [Path(output.replace("{i}", str(i + 1))) for i in range(count)]
+
+
+_SAMPLING = (
+    *("seed", "sampler", "steps", "spacing", "eta", "artist", "position", "guidance", "guidance_interval"),
+    *("guidance_rescale", "window", "joint", "resample"),
+)
+
+# ---- Takes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Takes:
+    """All that is left to do is to ask for one."""
+
+    samples: int
+    """Of each."""
+    make: Callable[[int, Progress], Iterator[Tensor]]
+    """Its pieces [C, n], for its number and whoever watches."""
+
+
+def _takes(asked: SimpleNamespace, way: str, generator: Generator, console: Console) -> _Takes:
+    how = {key: getattr(asked, key) for key in _SAMPLING}
+    rate, seconds = generator.sample_rate, asked.seconds
+    sounds = [_read(path, generator, console) for path in _inputs(asked)]
+    length, new = min((each.shape[1] for each in sounds), default=0), round(seconds * rate)
+
+    def share(take: int) -> float:
+        return (take - 1) / (asked.of - 1) if asked.of > 1 else 0.5
+
+    def make(take: int, progress: Progress) -> Iterator[Tensor]:
+        options = {**how, "take": take - 1, "progress": progress}
+        if way == "new":
+            return generator.stream(seconds, **options)
+        if way == "extend":
+            return generator.extend(sounds[0], seconds, **options)
+        if way == "init":
+            return iter([generator.vary(sounds[0], asked.strength, **options)])
+        if way == "infill":
+            return iter(
+                [generator.infill(sounds[0], list(zip(asked.start or [], asked.stop or [], strict=True)), **options)]
+            )
+        if way == "loop":
+            return iter([generator.loop(seconds, **options)])
+        options["take"] = 0  # the noise is one on the whole way
+        if way == "interpolate":
+            return iter([generator.between(sounds[0], sounds[1], share(take), asked.strength, **options)])
+        return iter([generator.between_seeds(asked.interpolate_seeds, seconds, share(take), **options)])
+
+    samples = {"extend": length + new, "loop": generator.frames(seconds) * generator.vae.config.hop}
+    return _Takes(samples.get(way, length or new), make)
+
+
+def _read(path: Path, generator: Generator, console: Console) -> Tensor:
+    """A file of any kind at the model's rate, with its channels: [C, T].
+
+    Raises:
+        DataError: there is no usable audio in it.
+    """
+    import numpy as np
+    import torch
+
+    from musicldm.audio.decode import decode
+
+    try:
+        blocks = list(decode(path, generator.sample_rate, generator.channels))
+    except DataError as error:
+        reason = error.message[0].lower() + error.message[1:]
+        raise DataError(f"{path} cannot be used: {reason}", "Name a file with audio in it, and a whole one.") from error
+    audio = torch.from_numpy(np.concatenate([np.zeros((generator.channels, 0), np.float32), *blocks], axis=1))
+    if audio.shape[1] and not audio.any():
+        console.warn(f"{path} is silent.")
+    return audio
+
+
+def _timed(progress: Progress, take: int, takes: int, seconds: float) -> Progress:
+    """The progress of one of several takes of so many seconds, with the pace."""
+    began = time.monotonic()
+
+    def move(done: float, total: float | None, text: str = "") -> None:
+        whole = total or 1.0
+        pace = seconds * done / whole / max(1e-9, time.monotonic() - began)
+        words = f"take {take + 1} of {takes}, {text}" if takes > 1 else text
+        progress(take * whole + done, takes * whole, f"{words}, {pace:.1f} s of audio a second")
+
+    return move
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Writing:
+    """What came of a take."""
+
+    samples: int = 0
+    peak: float = 0.0
+    stopped: bool = False
+    """By Ctrl-C: what was done till then is there."""
+
+
+def _write(
+    target: Path | None,
+    pieces: Iterator[Tensor],
+    samples: int,
+    generator: Generator,
+    asked: SimpleNamespace,
+    way: str,
+    told: dict[str, Any],
+) -> _Writing:
+    """A take as it comes to its place, and how it was made beside it."""
+    import json
+
+    from musicldm.audio import files
+    from musicldm.durable import write_json
+
+    rate, channels = generator.sample_rate, generator.channels
+    format = files.format_of(target, asked.format)
+    result = _Writing()
+
+    if asked.normalize is not None:
+        pieces = _at_loudness(pieces, asked.normalize, rate, channels, result)
+    begin = next(pieces)  # what fails before there is any sound leaves nothing behind
+    comment = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    depth = _depth(asked, way, format)
+    place = sys.stdout.buffer if target is None else target
+    with files.piecewise(place, rate, channels, samples, format, depth, comment) as append, _Patience() as patience:
+        try:
+            for piece in itertools.chain([begin], pieces):
+                with patience.while_writing():
+                    append(piece.numpy())
+                    result.samples += piece.shape[1]
+                    result.peak = max(result.peak, float(piece.abs().max()))
+                    if target is None:
+                        sys.stdout.buffer.flush()
+        except KeyboardInterrupt:
+            if not result.samples:
+                raise
+            result.stopped = True
+    if target is not None:
+        write_json(target.with_suffix(".json"), told)
+    return result
+
+
+class _Patience:
+    """Ctrl-C that waits until a piece is written whole; at any other time it interrupts as ever."""
+
+    _writing = _pending = False
+
+    def __enter__(self) -> _Patience:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._before = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._before)
+
+    @contextmanager
+    def while_writing(self) -> Iterator[None]:
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+        if self._pending:
+            raise KeyboardInterrupt
+
+    def _hear(self, *_: object) -> None:
+        self._pending = True
+        if not self._writing:
+            raise KeyboardInterrupt
+
+
+def _at_loudness(pieces: Iterator[Tensor], lufs: float, rate: int, channels: int, result: _Writing) -> Iterator[Tensor]:
+    """A sound in pieces, made so loud as a whole; its peaks are limited."""
+    import tempfile
+
+    import torch
+
+    from musicldm.audio.loudness import LoudnessMeter
+    from musicldm.audio.spool import Spool
+    from musicldm.generate.finish import limited
+
+    meter = LoudnessMeter(rate, channels)
+    with Spool(channels, Path(tempfile.gettempdir())) as sound:
+        try:
+            for piece in pieces:
+                sound.append(piece.numpy())
+                meter.add(piece.numpy())
+        except KeyboardInterrupt:
+            if not sound.samples:
+                raise
+            result.stopped = True
+        loudness = meter.integrated()
+        gain = 1.0 if loudness is None else 10 ** ((lufs - loudness) / 20)
+        blocks = (torch.from_numpy(sound.read(a, a + rate)) for a in range(0, sound.samples, rate))
+        yield from limited((block * gain for block in blocks), rate // 100)

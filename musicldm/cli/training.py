@@ -39,8 +39,17 @@ def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -
         table.add_row(*row)
     console.show(table)
     data = config.to_dict(plan)
-    lines = [f"{name}.{key} = {value}" for name, keys in data.items() if keys for key, value in keys.items()]
+    lines = list(_lines({name: table for name, table in data.items() if table}))
     console.result({**data, "about": dict(about), "memory": memory.data(fit)}, lines)
+
+
+def _lines(data: dict[str, Any], where: str = "") -> Iterator[str]:
+    """A tree of tables as lines such as `model.unet.blocks = 1`."""
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _lines(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key} = {value}"
 
 
 @contextmanager

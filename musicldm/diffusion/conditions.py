@@ -76,7 +76,7 @@ class ConditionEmbedding(nn.Module):
         if self.by_position:
             # From once to 16 times a track.
             self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(6), persistent=False)
-            self.position = nn.Sequential(nn.Linear(12, width), nn.SiLU(), nn.Linear(width, width))
+            self.position = nn.Sequential(nn.Linear(12, 64), nn.SiLU(), nn.Linear(64, width))
             self.no_position = nn.Parameter(torch.zeros(width))
 
     def forward(self, conditions: Conditions) -> Tensor | float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from musicldm import bundle
@@ -29,6 +33,7 @@ from musicldm.training.run import Announce, TrainingResult, begin_with, crop_len
 
 DEMO_SECONDS = 10.0
 DEMO_TAKES = 2
+DEMO_ARTISTS = 3  # who get a take each, where the network is told the artist
 VALIDATION_LEVELS = 8  # noise levels at which each held-out crop is judged
 
 
@@ -66,18 +71,21 @@ class DiffusionTraining(Trainable[Diffusion]):
             time = (time * len(self.model.schedule)).long()
         else:
             time = time * (len(self.model.schedule) - 1)
-        untold = [self.rand_like(x0[:, 0, 0]) < config.conditions.dropout for _ in range(2)]
+        chance, share = self.rand_like(x0[:, 0, 0]), config.conditions.dropout
+        # Half of those that are not told the one are not told the other: most often a sample is told nothing at all.
+        untold = chance < share, (chance + share / 2) % 1 < share
         loss = self.model.loss(x0, time, self.randn_like(x0), self._conditions(batch).dropped(*untold))
         return {"total": (loss * self.model.weight(time, x0)).mean(), "mse": loss.mean()}
 
     def _conditions(self, batch: LatentBatch) -> Conditions:
         """What the network is told of these crops."""
-        artists = torch.nn.functional.one_hot(batch.artist, max(1, len(self.config.model.conditions.artists)))
-        return Conditions(artists.float(), batch.start / batch.total.clamp_min(1e-6))
+        names = self.config.model.conditions.artists
+        shares = F.one_hot(batch.artist, len(names)).float() if names else batch.start.new_zeros(len(batch.start), 0)
+        return Conditions(shares, batch.start / batch.total.clamp_min(1e-6))
 
     def validate(self) -> dict[str, float]:
-        """At fixed noise levels with fixed noise: `loss` over all of them, one figure for each, and `raw` for the
-        weights that are trained, before they are averaged."""
+        """At fixed noise levels with fixed noise: `loss` over all of them and one figure for each, and as `raw` the
+        same of the weights that are trained, before they are averaged."""
         if self.heldout is None:
             return {}
         averaged, raw = (self._heldout_losses(model) for model in (self.best, self.model))
@@ -85,6 +93,7 @@ class DiffusionTraining(Trainable[Diffusion]):
             "loss": sum(averaged.values()) / len(averaged),
             **{f"t{time}": value for time, value in averaged.items()},
             "raw": sum(raw.values()) / len(raw),
+            **{f"raw-t{time}": value for time, value in raw.items()},
         }
 
     def _heldout_losses(self, model: Diffusion) -> dict[int, float]:
@@ -105,15 +114,23 @@ class DiffusionTraining(Trainable[Diffusion]):
         return losses
 
     def demos(self) -> list[Demo]:
-        """New music by DDIM in 20 steps, always from the same seeds."""
+        """New music by DDIM in 20 steps, always from the same seeds; then the first take for each of some artists."""
         generator = Generator(self.bundle("demo"), str(self.device), self.training_config.precision)
         steps = min(20, len(self.model.schedule))
+        asked: list[tuple[str, dict[str, Any]]] = [("sample", {"take": take}) for take in range(DEMO_TAKES)]
+        asked += [(_file_name(artist), {"artist": artist}) for artist in self._foremost()]
         return [
-            Demo(
-                str(take + 1), {"sample": generator.sample(DEMO_SECONDS, take=take, steps=steps)}, generator.sample_rate
-            )
-            for take in range(DEMO_TAKES)
+            Demo(str(n), {title: generator.sample(DEMO_SECONDS, steps=steps, **options)}, generator.sample_rate)
+            for n, (title, options) in enumerate(asked, 1)
         ]
+
+    def _foremost(self) -> list[str]:
+        """The artists with the most music among those who can be told."""
+        seconds: dict[str, float] = defaultdict(float)
+        for track in self.tracks:
+            if track.split == "train" and track.artist in self.config.model.conditions.artists:
+                seconds[track.artist] += track.seconds
+        return sorted(seconds, key=lambda artist: (-seconds[artist], artist))[:DEMO_ARTISTS]
 
     def bundle(self, name: str) -> Bundle:
         vae = self.vae.part("vae")
@@ -177,6 +194,11 @@ def _fitting(model: DiffusionConfig, channels: int, artists: Sequence[str]) -> D
         transformer=replace(model.transformer, latent_channels=channels),
         conditions=replace(model.conditions, artists=tuple(artists) if model.conditions.by_artist else ()),
     )
+
+
+def _file_name(artist: str) -> str:
+    """What can be part of the name of a file on any system."""
+    return re.sub(r"[^\w -]", "_", artist)[:40]
 
 
 def _verified(store: LatentStore, skip_broken: bool, progress: Progress, announce: Announce) -> set[str]:

@@ -15,6 +15,7 @@ import soundfile
 from sounds import decoded, level
 
 from musicldm.audio import files
+from musicldm.audio.decode import decode, probe
 from musicldm.errors import DataError, MissingProgramError, OutputError, UsageError
 
 
@@ -100,3 +101,51 @@ def test_a_stream_takes_any_format(tone):
     buffer = io.BytesIO()
     files.write(buffer, tone(), 44100, format="flac")
     assert buffer.getvalue()[:4] == b"fLaC"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg", "a.m4a"])
+def test_a_comment_comes_back(name, tmp_path, tone):
+    comment = '{"artist": "Frédéric Chopin", "seed": 3}'
+    with files.piecewise(tmp_path / name, 44100, 1, 44100, comment=comment) as append:
+        append(tone(seconds=1, rate=44100))
+    assert probe(tmp_path / name).comment == comment
+    assert abs(sum(block.shape[1] for block in decode(tmp_path / name, 44100, 1)) - 44100) < 4000
+
+
+@pytest.mark.parametrize("comment", ["", "odd", "even"])
+@pytest.mark.parametrize(("depth", "error"), [(8, 2**-8), (16, 2**-16), (24, 2**-24), ("float", 0.0)])
+@pytest.mark.parametrize("samples", [1001, 400])
+def test_pieces_make_the_file_that_one_piece_makes(depth, error, comment, samples, tmp_path):
+    """Also where fewer samples come than were planned."""
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, (1, samples)).astype(np.float32)
+    with files.piecewise(tmp_path / "a.wav", 8000, 1, 1001, bit_depth=depth, comment=comment) as append:
+        append(sound[:, :333])
+        append(sound[:, 333:])
+    for read in (files.read(tmp_path / "a.wav"), np.concatenate(list(decode(tmp_path / "a.wav", 8000, 1)), axis=1)):
+        assert read.shape == sound.shape and np.abs(read - sound).max() <= error
+    size = (tmp_path / "a.wav").stat().st_size
+    assert int.from_bytes((tmp_path / "a.wav").read_bytes()[4:8], "little") == size - 8
+
+
+def test_a_pipe_is_told_the_sizes_before_the_samples():
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    for samples, form in ((2**20, b"RIFF"), (2**30, b"RF64")):
+        pipe = Pipe()
+        with files.piecewise(pipe, 44100, 2, samples, bit_depth=24) as append:
+            append(np.zeros((2, 10), np.float32))
+        written = pipe.getvalue()
+        assert written[:4] == form and written[8:12] == b"WAVE"
+        if form == b"RIFF":
+            assert int.from_bytes(written[40:44], "little") == 6 * samples
+        else:  # EBU Tech 3306: the size of the form, of the data, and the number of samples
+            assert struct.unpack("<QQQ", written[20:44]) == (len(written) - 60 - 8 + 6 * samples, 6 * samples, samples)
+
+
+def test_depths_that_a_format_does_not_have(tmp_path):
+    for name, depth in (("a.flac", "float"), ("a.mp3", 24), ("a.wav", 12)):
+        with pytest.raises(UsageError), files.piecewise(tmp_path / name, 8000, 1, 10, bit_depth=depth):
+            pass
+    assert list(tmp_path.iterdir()) == []

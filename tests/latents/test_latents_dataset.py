@@ -97,14 +97,16 @@ def test_the_noise_is_the_posteriors(tmp_path: Path) -> None:
 def test_a_fixed_batch_is_evenly_spaced_posterior_means(tmp_path: Path) -> None:
     dataset = LatentDataset(numbered(tmp_path / "store", 107, 57), crop_frames=8)
     batch = dataset.fixed_batch(6)
-    assert first_frames(dataset, batch).tolist() == [12, 37, 62, 87, 119, 144]
-    assert torch.equal(dataset.fixed_batch(6), batch)
+    assert first_frames(dataset, batch.latents).tolist() == [12, 37, 62, 87, 119, 144]
+    assert batch.start.tolist() == pytest.approx([frame / HEADER.frame_rate for frame in (12, 37, 62, 87, 12, 37)])
+    for column, again in zip(batch, dataset.fixed_batch(6), strict=True):
+        assert torch.equal(column, again)
 
     store = filled(tmp_path / "other", 16)
     dataset = LatentDataset(store, crop_frames=16)
     mean, _ = store.read(store.tracks[0])
     expected = dataset.statistics.normalise(torch.from_numpy(mean).float().T[None])
-    torch.testing.assert_close(dataset.fixed_batch(1), expected)
+    torch.testing.assert_close(dataset.fixed_batch(1).latents, expected)
 
 
 def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from torch.autograd.profiler import profile
 from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm import config
+from musicldm.diffusion.conditions import ConditionConfig, Conditions
+from musicldm.diffusion.transformer import Transformer, TransformerConfig
 from musicldm.diffusion.unet import UNet, UNetConfig
 from musicldm.errors import CapacityError, UsageError
 from musicldm.layers import Checkpointable
@@ -37,8 +39,9 @@ HEADER: Any = SimpleNamespace(channels=8, frame_rate=62.5)
 @functools.cache
 def toy(kind: str) -> tuple[Rehearsal, TrainingConfig]:
     """A toy training that is large enough for activations to count."""
-    if kind == "denoiser":
-        ldm = config.from_dict(DiffusionRunConfig, tomllib.loads(TOY_LDM))
+    if kind in ("denoiser", "transformer"):
+        model = {"denoiser": "transformer", "transformer": {"width": 64, "depth": 3}} if kind == "transformer" else {}
+        ldm = config.from_dict(DiffusionRunConfig, config.merge(tomllib.loads(TOY_LDM), {"model": model}))
         return memory.diffusion_rehearsal(ldm, HEADER), replace(ldm.training, batch_size=24, seconds=8.0)
     over: dict[str, Any] = {"training": {"batch_size": 8, "seconds": 1.0}}
     if kind == "study":
@@ -91,6 +94,8 @@ def taken(rehearsal: Rehearsal, training: TrainingConfig) -> int:
         ("study", "bf16", 4, False),
         ("denoiser", "32", 24, True),
         ("denoiser", "bf16", 8, False),
+        ("transformer", "32", 24, True),
+        ("transformer", "bf16", 8, False),
         ("adversarial", "32", 1, False),
     ],
 )
@@ -204,16 +209,22 @@ def test_the_card_that_an_error_names_is_large_enough() -> None:
     assert memory.plan(rehearsal, training, "16", int(gigabytes * memory.USABLE * GIB))
 
 
-@pytest.mark.parametrize("network", ["vae", "unet"])
+@pytest.mark.parametrize("network", ["vae", "unet", "transformer"])
 def test_checkpointing_changes_no_gradient(network: str) -> None:
     torch.manual_seed(0)
     model: Checkpointable
     if network == "vae":
         model = VAE(VAEConfig(latent_channels=4, widths=(8, 16), strides=(4,), attention_block=8))
-        inputs: list[torch.Tensor] = [torch.randn(2, 1, 256)]
+        inputs: list[Any] = [torch.randn(2, 1, 256)]
     else:
-        model = UNet(UNetConfig(latent_channels=3, widths=(16, 32), blocks=1))
-        inputs = [torch.randn(2, 3, 20), torch.tensor([3, 700])]
+        told = ConditionConfig(artists=("Abba", "Zoë"))
+        # A position that is not told would leave the network for positions without a gradient.
+        inputs = [torch.randn(2, 3, 20), torch.tensor([3, 700]), Conditions(torch.eye(2) / 2, torch.tensor([0.1, -1]))]
+        model = (
+            UNet(UNetConfig(latent_channels=3, widths=(16, 32), blocks=1), told)
+            if network == "unet"
+            else Transformer(TransformerConfig(latent_channels=3, width=32, depth=3), told)
+        )
     for weight in model.parameters():  # untrained, blocks are the identity
         torch.nn.init.normal_(weight, std=0.1)
 
@@ -271,6 +282,8 @@ def test_plans_are_shown(musicldm: Command, pipeline: Pipeline, configs: dict[st
     assert planned["memory"]["largest"] > planned["training"]["batch_size"] == planned["memory"]["part_size"]
     seen = musicldm(*train, "--dry-run")  # without a GPU, and without a card to plan for
     assert seen.code == 0 and "predicted" in seen.err and "training.accumulate = 1" in seen.out
+    lines = seen.out.splitlines()
+    assert "model.denoiser = unet" in lines and "model.unet.blocks = 1" in lines and "{" not in seen.out
     assert not run.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -24,8 +25,17 @@ from musicldm import bundle, config
 from musicldm.audio import files
 from musicldm.audio.dataset import CropDataset, open_splits
 from musicldm.audio.manifest import read_tracks
+from musicldm.diffusion.conditions import ConditionConfig, Conditions
+from musicldm.diffusion.model import DiffusionConfig
+from musicldm.diffusion.schedule import NoiseConfig
+from musicldm.diffusion.unet import UNetConfig
 from musicldm.errors import DataError, MismatchError, TrainingError
-from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
+from musicldm.generate import Generator
+from musicldm.latents.dataset import LatentBatch
+from musicldm.latents.statistics import LatentStatistics
+from musicldm.latents.store import LatentStore
+from musicldm.training.config import TrainingConfig
+from musicldm.training.diffusion import DiffusionRunConfig, DiffusionTraining, train_diffusion
 from musicldm.training.module import Batches, Workers
 from musicldm.training.run import TrainingResult
 from musicldm.training.vae import VAERunConfig, train_vae
@@ -145,8 +155,8 @@ def test_other_music_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None
 def test_another_noise_schedule_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None:
     base = plan(DiffusionRunConfig, TOY_LDM, steps=2)
     train_diffusion(pipeline.store, tmp_path, base, CPU)  # type: ignore[arg-type]
-    shorter = replace(base, noise=replace(base.noise, steps=500))  # type: ignore[union-attr,type-var]
-    with pytest.raises(MismatchError, match=r"noise\.steps"):
+    shorter = replace(base, model=replace(base.model, noise=NoiseConfig(steps=500)))  # type: ignore[type-var,arg-type]
+    with pytest.raises(MismatchError, match=r"model\.noise\.steps"):
         train_diffusion(pipeline.store, tmp_path, shorter, CPU)  # type: ignore[arg-type]
 
 
@@ -308,11 +318,92 @@ def test_paper_and_small_presets_train_a_step(pipeline: Pipeline, tmp_path: Path
         assert train_vae(pipeline.wav, tmp_path / name, vae_plan, CPU).steps == 1
 
 
-@pytest.mark.parametrize("objective", ["eps", "v"])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_every_objective_and_schedule(objective: str, schedule: str, pipeline: Pipeline, tmp_path: Path) -> None:
-    base = plan(DiffusionRunConfig, TOY_LDM, steps=2)
-    noise = replace(base.noise, objective=objective, schedule=schedule)  # type: ignore[union-attr]
-    result = train_diffusion(pipeline.store, tmp_path, replace(base, noise=noise), CPU)  # type: ignore[type-var]
-    denoiser = bundle.read(result.bundle).part("denoiser").config
-    assert (denoiser["noise"]["objective"], denoiser["noise"]["schedule"]) == (objective, schedule)
+@pytest.fixture
+def short_demos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second each."""
+    monkeypatch.setattr("musicldm.training.diffusion.DEMO_SECONDS", 0.5)
+
+
+def train_denoiser(pipeline: Pipeline, run: Path, **model: object) -> TrainingResult:
+    """Two steps of the toy denoiser, with other tables of its model."""
+    toy = tomllib.loads(TOY_LDM)
+    small = {"unet": {"widths": [16, 32]}, "transformer": {"width": 32, "depth": 2}}
+    short = {"steps": 2, "batch_size": 4, "validation_crops": 2, "ema": 0.5}
+    over = config.merge({"model": small, "training": short}, {"model": model})
+    return train_diffusion(pipeline.store, run, config.from_dict(DiffusionRunConfig, config.merge(toy, over)), CPU)
+
+
+@pytest.mark.usefixtures("short_demos")
+@pytest.mark.parametrize(
+    "noise",
+    [
+        *(
+            {"objective": objective, "schedule": schedule}
+            for objective in ("eps", "x0", "v", "flow")
+            for schedule in ("linear", "cosine", "flow")
+            if (objective, schedule) != ("eps", "flow")
+        ),
+        {"levels": "continuous", "min_snr": 5.0},
+        {"zero_terminal_snr": True, "min_snr": 5.0},
+        {"schedule": "linear", "beta": [1e-6, 0.01], "objective": "eps", "min_snr": 5.0, "steps": 50},
+    ],
+    ids=lambda noise: "-".join(map(str, noise.values())),
+)
+def test_every_objective_and_schedule(noise: dict[str, object], pipeline: Pipeline, tmp_path: Path) -> None:
+    result = train_denoiser(pipeline, tmp_path, noise=noise)
+    assert all(map(math.isfinite, result.last.values()))
+    assert (
+        config.to_dict(Generator.load(result.bundle, "cpu").diffusion.config.noise).items()
+        >= {name: tuple(value) if isinstance(value, list) else value for name, value in noise.items()}.items()
+    )
+
+
+def test_an_impossible_process_is_refused_with_what_is_possible(
+    pipeline: Pipeline, musicldm: Command, tmp_path: Path
+) -> None:
+    done = musicldm(
+        "train-diffusion", pipeline.store, "-o", tmp_path / "run", "--objective", "eps", "--schedule", "flow"
+    )
+    assert done.code == 2 and "Choose noise.objective v, x0 or flow." in done.err, done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("short_demos")
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("denoiser", ["unet", "transformer"])
+def test_either_network_told_or_not(denoiser: str, told: bool, pipeline: Pipeline, tmp_path: Path) -> None:
+    """Where artists are told, three of them are heard, beside two takes of nobody."""
+    conditions = {"by_artist": told, "by_position": told}
+    result = train_denoiser(pipeline, tmp_path, denoiser=denoiser, conditions=conditions)
+    artists = LatentStore.open(pipeline.store).tracks.artists
+    told_of = bundle.read(result.bundle).part("denoiser").config["conditions"]["artists"]
+    assert sorted(told_of) == (sorted(artists) if told else [])
+    names = {path.stem.split("-", 1)[0]: path.stem.split("-", 1)[1] for path in tmp_path.glob("demos/step-2/*.wav")}
+    assert (names.pop("1"), names.pop("2")) == ("sample", "sample")
+    assert sorted(names) == (["3", "4", "5"] if told else []) and set(names.values()) <= set(artists)
+    # Both the averaged weights and the raw ones are judged at every noise level.
+    levels = {name for name in result.last if name.startswith("t")}
+    assert len(levels) == 8 and set(result.last) == {"loss", "raw", *levels, *(f"raw-{name}" for name in levels)}
+    assert result.last["loss"] == pytest.approx(sum(result.last[name] for name in levels) / 8)
+    assert result.last["loss"] != result.last["raw"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.0])
+def test_a_tenth_of_the_crops_is_not_told_each_condition(share: float) -> None:
+    class Listening(torch.nn.Module):
+        def forward(self, x: torch.Tensor, time: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+            self.heard = conditions
+            return torch.zeros_like(x)
+
+    model = DiffusionConfig(unet=UNetConfig(1, (8,), 1), conditions=ConditionConfig(("Abba", "Zoë"), dropout=share))
+    run = DiffusionRunConfig(model, TrainingConfig(batch_size=20000))
+    module = DiffusionTraining(run, LatentStatistics(1, (0.0,), (1.0,)), None, bundle.Bundle("", {}, {}), [])
+    module.model.network = listener = Listening()  # type: ignore[assignment]
+    number = torch.arange(20000)
+    torch.manual_seed(0)
+    module.losses(LatentBatch(torch.zeros(20000, 1, 1), number % 2, number.float(), torch.full((20000,), 20000.0)))
+    nobody, nowhere = listener.heard.artists.sum(dim=1) == 0, listener.heard.position < 0
+    for dropped, wanted in ((nobody, share), (nowhere, share), (nobody & nowhere, share / 2)):
+        assert dropped.float().mean().item() == pytest.approx(wanted, abs=4 * (wanted / 20000) ** 0.5)
+    assert torch.equal(listener.heard.artists[~nobody], torch.eye(2)[number % 2][~nobody])
+    torch.testing.assert_close(listener.heard.position[~nowhere], (number / 20000)[~nowhere])

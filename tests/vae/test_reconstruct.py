@@ -246,8 +246,11 @@ def test_an_ffmpeg_that_gives_up_is_one_sentence(tmp_path: Path, monkeypatch: py
     assert "wav or flac" in caught.value.hint and list(tmp_path.iterdir()) == [program.parent]
 
 
-def test_what_no_wav_can_hold(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="longer than a WAV file can be"):
-        with files.piecewise(tmp_path / "a.wav", RATE, 2, 2**30):
-            pass
-    assert list(tmp_path.iterdir()) == []
+def test_what_no_wav_can_hold_becomes_rf64(tmp_path: Path) -> None:
+    """Its header tells the truth where less came after all."""
+    with files.piecewise(tmp_path / "a.wav", RATE, 2, 2**30) as append:
+        append(np.full((2, 1000), 0.25, np.float32))
+    assert (tmp_path / "a.wav").read_bytes()[:4] == b"RF64"
+    audio = files.read(tmp_path / "a.wav")
+    assert audio.shape == (2, 1000) and (audio == 0.25).all()
+    assert np.array_equal(np.concatenate(list(decode(tmp_path / "a.wav", RATE, 2)), axis=1), audio)
