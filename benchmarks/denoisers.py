@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ COMMON: dict[str, Any] = {
     "ema": 0.995,
     "validation_crops": 32,
 }
+STOPPED = "Stopped and saved; the same command goes on."
 TIMED = 20  # steps by which the time of one is measured, and as many others that are not counted
 
 
@@ -80,13 +83,12 @@ def contend(name: str, options: argparse.Namespace) -> None:
     watch = Watch(clock)
     result = train_diffusion(options.store, folder / "run", parsed(name, options, lengths), device, watch)
     if result.interrupted:
-        raise SystemExit("Stopped and saved; the same command goes on.")
+        raise SystemExit(STOPPED)
     denoiser = bundle.read(folder / "run").part("denoiser")
     figures = {
         "parameters": sum(tensor.numel() for tensor in denoiser.tensors.values()),
         "steps": steps,
-        # At the pace of the steps that were made here, where the run was stopped before.
-        "minutes": (watch.times[-1] - watch.times[0]) / (len(watch.times) - 1) * steps / 60,
+        "minutes": steps * statistics.median(after - before for before, after in pairwise(watch.times)) / 60,
         "first": result.first["loss"],
         "last": result.last,
     }
@@ -111,7 +113,10 @@ def steps_that_fit(name: str, options: argparse.Namespace, clock: Clock) -> int:
     known = folder / "steps.json"
     if not known.exists():
         watch, lengths = Watch(clock), {"steps": 2 * TIMED, "validate_every": 10**6, "demo_every": 10**6}
-        train_diffusion(options.store, folder / "timing", parsed(name, options, lengths), clock.device, watch)
+        shutil.rmtree(folder / "timing", ignore_errors=True)  # of one that was stopped
+        timing = train_diffusion(options.store, folder / "timing", parsed(name, options, lengths), clock.device, watch)
+        if timing.interrupted:
+            raise SystemExit(STOPPED)
         shutil.rmtree(folder / "timing")
         # The last step is followed by validation, demos and saving, which all contenders have alike.
         step_seconds = (watch.times[-2] - watch.times[-2 - TIMED]) / TIMED
