@@ -109,8 +109,7 @@ class VAETraining(Trainable[VAE]):
     def _reconstructed(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
         posterior = self.model.encode(batch)
-        z = posterior.mean + torch.exp(0.5 * posterior.logvar) * self.randn_like(posterior.mean)
-        output = self.model.decode(z)[..., : batch.shape[-1]]
+        output = self.model.decode(posterior.at(self.randn_like(posterior.mean)))[..., : batch.shape[-1]]
         terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
         return output, terms
 
