@@ -155,7 +155,7 @@ class VAETraining(Trainable[VAE]):
         nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
         path = folder / "kl-per-channel.png"
         bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
-        bars(path, bits, "latent channel, in order", "bits per frame of held-out tracks (KL)")
+        bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 
     def bundle(self, name: str) -> Bundle:
