@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
     "training": {
         "batch_size": 6,
         "seconds": 1.0,
-        "learning_rate": 2e-3,
+        "learning_rate": 1.5e-3,
         "warmup": 50,
         "betas": [0.8, 0.99],
         "ema": 0.995,
@@ -68,14 +68,17 @@ def main() -> None:
 
 
 def contend(name: str, data: Path, folder: Path, minutes: float, threads: int) -> dict[str, float]:
-    """Train one for so long, and judge it."""
+    """Train one for so long, and judge it; interrupted, it goes on."""
     plan = config.merge(COMMON, {"model": CONTENDERS[name]})
-    step_seconds = time_of_a_step(data, folder / "timing", plan, threads)
+    timing = folder / "step-seconds.txt"
+    if not timing.exists():
+        seconds = time_of_a_step(data, folder / "timing", plan, threads)
+        timing.write_text(str(seconds))
+    step_seconds = float(timing.read_text())
     steps = int(60 * minutes / step_seconds)
     lengths = {"steps": steps, "validate_every": max(1, steps // 8), "demo_every": steps}
-    began = time.process_time()
-    train_vae(data, folder, parsed(plan, lengths), CPU)
-    spent = (time.process_time() - began) / threads
+    if train_vae(data, folder, parsed(plan, lengths), CPU).interrupted:
+        raise KeyboardInterrupt
     vae = VAE.load(folder)
     judge = Judge(vae.config.sample_rate)
     for track in open_splits(data, vae.config.sample_rate, 1)["heldout"]:
@@ -85,7 +88,7 @@ def contend(name: str, data: Path, folder: Path, minutes: float, threads: int) -
     return {
         "parameters": float(sum(weight.numel() for weight in vae.parameters())),
         "steps": steps,
-        "minutes": spent / 60,
+        "minutes": steps * step_seconds / 60,
         "mel": figures.mel,
         "si_sdr": figures.si_sdr or 0.0,
         "stft": figures.stft,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "bundle.json"
+OUR_FILES = re.compile(r"[a-z]+-[0-9a-f]{8}\.safetensors")
 MEND = "Copy the bundle again, or repeat the training command, which writes it anew."
 
 
@@ -89,7 +91,7 @@ def write(folder: Path, bundle: Bundle) -> None:
     durable.write_json(folder / INDEX, index)
     named = {about["file"] for about in index["parts"].values()}
     for path in folder.glob("*.safetensors"):
-        if path.name not in named:
+        if path.name not in named and OUR_FILES.fullmatch(path.name):  # of the bundle that was here before
             path.unlink(missing_ok=True)
 
 

@@ -64,7 +64,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         power = x.float().square().mean(dim=1, keepdim=True)
-        return x * torch.rsqrt(power + self.eps).to(x.dtype) * self.gain
+        return x * torch.rsqrt(power + self.eps).to(x.dtype) * self.gain.to(x.dtype)
 
 
 class ResnetBlock(Block):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import Command, Pipeline
+from toys import TOY_SPECTRAL, Command, Pipeline
 
 from musicldm.audio import files
 from musicldm.config import from_dict, preset
@@ -41,9 +41,16 @@ def test_samples_are_those_of_the_cpu(precision: str, pipeline: Pipeline) -> Non
 def test_both_trainings_go_on_a_gpu(
     precision: str, pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
 ) -> None:
-    for verb, data, config in (("train-vae", pipeline.wav, "vae"), ("train-diffusion", pipeline.store, "ldm")):
-        options = ["--config", configs[config], "--steps", 3, "--device", "cuda", "--precision", precision]
-        assert musicldm(verb, data, "-o", tmp_path / config, *options).code == 0
+    (tmp_path / "spectral.toml").write_text(TOY_SPECTRAL)
+    trainings = [
+        ("train-vae", pipeline.wav, configs["vae"]),
+        ("train-vae", pipeline.wav, tmp_path / "spectral.toml"),  # with mel, a discriminator and their gradients
+        ("train-diffusion", pipeline.store, configs["ldm"]),
+    ]
+    for number, (verb, data, config) in enumerate(trainings):
+        options = ["--config", config, "--steps", 6, "--device", "cuda", "--precision", precision]
+        done = musicldm(verb, data, "-o", tmp_path / str(number), *options)
+        assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -34,6 +34,31 @@ demo_every = 150
 validation_crops = 8
 """
 
+TOY_SPECTRAL = """
+[model]
+front_end = "spectral"
+latent_channels = 4
+patch = 64
+patch_kernel = 256
+widths = [16]
+strides = []
+blocks = 1
+attention_block = 16
+heads = 2
+
+[loss]
+time = 10.0
+mel = 1.0
+fft_sizes = [256]
+adversarial = 0.2
+features = 0.4
+adversarial_start = 3
+
+[discriminator]
+fft_sizes = [128]
+width = 4
+"""
+
 TOY_LDM = """
 [model.unet]
 widths = [48, 64]

@@ -9,6 +9,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import Json
+from musicldm.errors import UsageError
 
 app = typer.Typer(help="Work with bundles, the models that encode and sample take.", no_args_is_help=True)
 
@@ -28,8 +29,12 @@ def export(
 ) -> None:
     """Make a bundle of a training's checkpoint, such as the best one."""
     from musicldm import bundle
-    from musicldm.training.checkpoints import as_bundle
+    from musicldm.training.checkpoints import FOLDER, as_bundle
 
+    if (output / FOLDER).is_dir():
+        raise UsageError(f"{output} is the folder of a run, whose own bundle this would hide.", "Choose another one.")
+    if output.is_dir() and any(output.iterdir()) and not (output / bundle.INDEX).is_file():
+        raise UsageError(f"{output} holds other things.", "Choose a folder that is empty or not there yet.")
     exported = as_bundle(checkpoint)
     bundle.write(output, exported)
     part = "denoiser" if "denoiser" in exported.parts else "vae"

@@ -42,7 +42,10 @@ def train_vae(
         Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
     ] = Path("runs/vae"),
     preset: Annotated[
-        str, typer.Option(help="tiny: minutes on a CPU; small: 16 kHz mono, for a GPU; paper: the study's.")
+        str,
+        typer.Option(
+            help="tiny: minutes on a CPU; small: 16 kHz mono; base: 44.1 kHz stereo, for a GPU; paper: the study's."
+        ),
     ] = "small",
     config: ConfigFile = None,
     init: Init = None,

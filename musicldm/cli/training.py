@@ -61,7 +61,7 @@ def speaking_once(plan: TrainingConfig) -> Iterator[None]:
         yield
     except TrainingError as error:
         if rank_of(plan):
-            raise typer.Exit from error
+            raise typer.Exit(error.exit_code) from error
         raise
 
 

@@ -93,7 +93,7 @@ def mel_distance(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
 
     The sum over WINDOWS of mean |log10 X − log10 Y|, X and Y being magnitudes in mel bands (Slaney's scale, of unit
     area, from 0 Hz to the Nyquist frequency), windows unscaled, values below 1e-5 counting as 1e-5: the mel loss that
-    Kumar et al. 2023 (Descript's codec) train with and report, but for what lies beyond the ends. A tenth is 2 dB.
+    Kumar et al. 2023 (Descript's codec) train with, but for what lies beyond the ends. A tenth is 2 dB.
 
     Raises:
         MismatchError: target and estimate differ in shape.

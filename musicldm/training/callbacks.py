@@ -185,8 +185,9 @@ class Saving(pl.Callback):
         if not trainer.is_global_zero or course.position == self.saved:
             return
         loss = self.validation.latest.get("loss", math.inf) if self.validation.looked == course.step else math.inf
-        best = loss < course.best
-        course.best = min(loss, course.best)
+        best = loss < course.best  # never where it is no number
+        if best:
+            course.best = loss
         self.checkpoints.write(module.state(), best)
         bundle.write(self.run / "bundle", module.bundle(self.name))
         self.saved = course.position

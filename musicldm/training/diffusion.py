@@ -29,7 +29,17 @@ from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import Announce, TrainingResult, begin_with, crop_length, fit, ignore, say_left_out, settle
+from musicldm.training.run import (
+    Announce,
+    TrainingResult,
+    begin_with,
+    crop_length,
+    fit,
+    ignore,
+    rank_of,
+    say_left_out,
+    settle,
+)
 
 DEMO_SECONDS = 10.0
 DEMO_TAKES = 2
@@ -163,6 +173,7 @@ def train_diffusion(
         MismatchError: a bundle of another shape.
     """
     config = replace(config, training=settle(config.training, run, device))
+    announce = announce if rank_of(config.training) == 0 else ignore
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
     broken = _verified(store, skip_broken, progress, announce)
@@ -180,7 +191,7 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
-    begin_with(module, init, "denoiser", to_dict(module.model.config), announce)
+    begin_with(module, init, "denoiser", {**to_dict(module.model.config), "vae": store.header.vae_hash}, announce)
     seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
     return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)

@@ -39,7 +39,7 @@ from musicldm.latents.statistics import LatentStatistics
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.diffusion import DiffusionRunConfig, DiffusionTraining
 from musicldm.training.module import Trainable
-from musicldm.training.run import CONFIG, crop_length
+from musicldm.training.run import CONFIG, crop_length, is_out_of_memory
 from musicldm.training.vae import VAERunConfig, VAETraining
 
 MIB, GIB = 2**20, 2**30
@@ -305,7 +305,7 @@ def _without_garbage() -> Iterator[None]:
 def _begin(module: Trainable[Any]) -> torch.optim.Optimizer:
     """The optimizer, with all the state that it will ever have."""
     module.train()
-    module.course.step = max(0, module.training_config.steps - 1)  # when all of the loss takes part
+    module.course.step = sys.maxsize  # when all of the loss takes part, a discriminator that comes late too
     optimizer = module.configure_optimizers()
     for group in optimizer.param_groups:
         group["foreach"] = True  # as GPUs have it anyway
@@ -361,7 +361,9 @@ def measure(rehearsal: Rehearsal, training: TrainingConfig, device: torch.device
         with torch.random.fork_rng([device]):
             run()
         return torch.cuda.max_memory_reserved(device)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return sys.maxsize
     finally:
         gc.collect()

@@ -264,15 +264,15 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
 
         Raises:
             BundleError: it has no such part.
-            MismatchError: its weights have other shapes.
+            MismatchError: it is another network, or for other data, though its weights may have the same shapes.
         """
         given = source.part(part)
+        wanted = json.loads(json.dumps(config))  # as a bundle tells it
+        changed = differences({key: given.config.get(key, value) for key, value in wanted.items()}, wanted)
         shapes = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
-        if shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
-            wanted = json.loads(json.dumps(config))  # as a bundle tells it
-            changed = ", ".join(differences({key: given.config.get(key) for key in wanted}, wanted)) or "architecture"
+        if changed or shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
             raise MismatchError(
-                f"The {part} of {source.name} has weights of another shape: {changed} differ.",
+                f"The {part} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
                 "Choose the preset or --config that it was trained with, or leave out --init.",
             )
         self.model.load_state_dict(dict(given.tensors))

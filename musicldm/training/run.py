@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from musicldm import bundle, durable
 from musicldm.devices import pick_precision
-from musicldm.errors import DataError, MismatchError, MissingProgramError, UsageError
+from musicldm.errors import CapacityError, DataError, MismatchError, MissingProgramError, UsageError
 from musicldm.jobs import CORES
 from musicldm.progress import Progress, silent
 from musicldm.training.callbacks import CSVMetrics, Demos, Metrics, Returning, Saving, StopSignal, Validation, Watching
@@ -87,6 +87,7 @@ def fit(
         DataError: no checkpoint can be read.
         TrainingError: the loss went wrong more often than `patience` allows.
         UsageError: more devices than there are.
+        CapacityError: the GPU's memory does not hold a step.
         MissingProgramError: a logger that is not installed.
     """
     plan = module.training_config
@@ -159,12 +160,24 @@ def _fit(
             )
             try:
                 trainer.fit(module, loader)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise CapacityError(
+                    f"The memory of {device} does not hold a step of this training.",
+                    "Plan it anew for less with --vram GB, in another folder with -o.",
+                ) from error
             except SIGTERMException:
                 pass  # Lightning's own reaction to the signal that `stop` has heard too
             except SystemExit as exit:  # Lightning's reaction to KeyboardInterrupt
                 raise KeyboardInterrupt from exit
     first = metrics.first("val/") if metrics else {}
     return TrainingResult(run / "bundle", module.step, module.step < plan.steps, first, validation.latest, main)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory is full; NVIDIA's libraries say so in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def settle(plan: TrainingConfig, run: Path, device: torch.device) -> TrainingConfig:
@@ -228,7 +241,13 @@ def _sweep(run: Path) -> None:
 def _remember(run: Path, config: dict[str, Any]) -> None:
     path = run / CONFIG
     config = json.loads(json.dumps(config))  # as it will be read again
-    if path.exists() and Checkpoints(run / FOLDER, ignore).exist():
+    begun = Checkpoints(run / FOLDER, ignore).exist()
+    if not begun and (run / "bundle" / bundle.INDEX).exists():
+        raise MismatchError(
+            f"{run} has a trained model, but no checkpoint to go on from.",
+            f"Choose another folder with -o; --init {run} begins with these weights.",
+        )
+    if path.exists() and begun:
         try:
             before = json.loads(path.read_bytes())
         except ValueError as error:
@@ -264,6 +283,10 @@ def _devices(plan: TrainingConfig, device: torch.device) -> dict[str, Any]:
         )
     if plan.processes > 1 and device.type not in ("cpu", "cuda"):
         raise UsageError(f"Several {device.type} devices cannot train together.", "Leave --devices out.")
+    if plan.devices > 1 and device.index is not None:
+        raise UsageError(
+            f"{device} is one device, not {plan.devices}.", "Leave the number out of --device, or --devices."
+        )
     alone = plan.processes == 1
     return {
         "accelerator": "gpu" if cuda else device.type,

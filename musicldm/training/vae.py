@@ -21,7 +21,17 @@ from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.module import Demo, TrackFacts, Trainable
-from musicldm.training.run import Announce, TrainingResult, begin_with, crop_length, fit, ignore, say_left_out, settle
+from musicldm.training.run import (
+    Announce,
+    TrainingResult,
+    begin_with,
+    crop_length,
+    fit,
+    ignore,
+    rank_of,
+    say_left_out,
+    settle,
+)
 from musicldm.vae.discriminator import (
     Discriminator,
     DiscriminatorConfig,
@@ -71,14 +81,15 @@ class VAETraining(Trainable[VAE]):
         self.excerpts = excerpts
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        return self._judged_output(batch)[1]
+        return self._reconstructed(batch)[1]
 
     def learn(self, batch: Tensor) -> dict[str, Tensor]:
+        """With a discriminator, gradients are weighed against each other within each part of a step."""
         loss = self.config.loss
         if self.discriminator is None or self.step < loss.adversarial_start:
             return super().learn(batch)
         with autocast(self.training_config.precision, self.device):
-            output, terms = self._judged_output(batch)
+            output, terms = self._reconstructed(batch)
             at_output = output.detach().requires_grad_()
             real, fake = self.discriminator(batch), self.discriminator(at_output)
         terms["discriminator"] = discriminator_loss(real, fake)
@@ -95,11 +106,10 @@ class VAETraining(Trainable[VAE]):
         torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
         return {name: value.detach() for name, value in terms.items()}
 
-    def _judged_output(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reconstructed(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
         posterior = self.model.encode(batch)
-        z = posterior.mean + torch.exp(0.5 * posterior.logvar) * self.randn_like(posterior.mean)
-        output = self.model.decode(z)[..., : batch.shape[-1]]
+        output = self.model.decode(posterior.at(self.randn_like(posterior.mean)))[..., : batch.shape[-1]]
         terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
         return output, terms
 
@@ -145,7 +155,7 @@ class VAETraining(Trainable[VAE]):
         nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
         path = folder / "kl-per-channel.png"
         bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
-        bars(path, bits, "latent channel, in order", "bits per frame of held-out tracks (KL)")
+        bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 
     def bundle(self, name: str) -> Bundle:
@@ -173,6 +183,7 @@ def train_vae(
         MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
     config = replace(config, training=settle(config.training, run, device))
+    announce = announce if rank_of(config.training) == 0 else ignore
     model, training = config.model, config.training
     splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
     grid = model.attention_block * model.hop

@@ -20,7 +20,10 @@ class DiagonalGaussian:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A draw, by which gradients flow (Kingma & Welling 2014, eq. 4)."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.at(torch.empty_like(self.mean).normal_(generator=generator))
+
+    def at(self, noise: Tensor) -> Tensor:
+        """The draw that standard normal `noise` [B, D, L] makes."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def mode(self) -> Tensor:

@@ -21,7 +21,7 @@ from musicldm.vae.gaussian import DiagonalGaussian
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of each term; a term of weight 0 is not computed."""
+    """The weight of each term; of those with weight 0 only time and kl are computed, to be logged."""
 
     time: float = 1.0
     """Mean absolute error of the waveform."""
@@ -117,10 +117,23 @@ def _spectral(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int
         logarithmic = ((target + floor).log() - (estimate + floor).log()).abs().mean()
         stft = stft + 0.5 * (convergence + 0.5 * logarithmic) / len(fft_sizes)
         if sample_rate:
-            bands = torch.from_numpy(mel_bands(size, sample_rate)).to(x.device)
+            bands = _bands_on(x.device, size, sample_rate)
             difference = (bands @ target + floor).log10() - (bands @ estimate + floor).log10()
             mel = mel + difference.abs().mean() / len(fft_sizes)
     return {"stft": stft, "mel": mel}
+
+
+def _bands_on(device: torch.device, fft_size: int, sample_rate: int) -> Tensor:
+    """`mel_bands` where they are needed; a GPU keeps its copy, since bringing one makes it wait."""
+    if device.type == "cpu":
+        return torch.from_numpy(mel_bands(fft_size, sample_rate))
+    return _bands_kept(str(device), fft_size, sample_rate)
+
+
+@lru_cache(maxsize=32)
+def _bands_kept(device: str, fft_size: int, sample_rate: int) -> Tensor:
+    with torch.inference_mode(False):  # else a first call under it would leave a tensor that refuses gradients for good
+        return torch.from_numpy(mel_bands(fft_size, sample_rate)).to(device)
 
 
 @lru_cache(maxsize=32)
@@ -169,6 +182,13 @@ def vae_loss(
         y: their reconstructions.
         step: of the training, by which β warms up; None: when it has.
     """
+    with torch.autocast(x.device.type, enabled=False):
+        return _vae_loss(x.float(), y.float(), posterior, config, sample_rate, step)
+
+
+def _vae_loss(
+    x: Tensor, y: Tensor, posterior: DiagonalGaussian, config: LossConfig, sample_rate: int, step: int | None
+) -> dict[str, Tensor]:
     terms: dict[str, Tensor] = {"time": (x - y).abs().mean()}
     if config.stft or config.mel:
         spectral = _spectral(x, y, config.fft_sizes, sample_rate if config.mel else 0)

@@ -14,7 +14,15 @@ import torch
 import toy_training
 from toy_training import Line, Points, differing, stopped_at, train
 
-from musicldm.errors import ConfigError, MismatchError, MissingProgramError, OutputError, TrainingError, UsageError
+from musicldm.errors import (
+    CapacityError,
+    ConfigError,
+    MismatchError,
+    MissingProgramError,
+    OutputError,
+    TrainingError,
+    UsageError,
+)
 from musicldm.training.config import TrainingConfig
 from musicldm.training.run import rank_of, settle
 
@@ -163,6 +171,27 @@ def test_a_checkpoint_that_was_bad_itself(tmp_path: Path) -> None:
         train(tmp_path / "cut", module=Poisoned, announce=cut)
     train(tmp_path / "cut", module=Poisoned)
     assert differing(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    looks = iter([3.0, math.nan, 1.0, 2.0])
+
+    class Judged(Line):
+        def validate(self) -> dict[str, float]:
+            return {"loss": next(looks)}
+
+    train(tmp_path, module=Judged, steps=15)
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["course"]
+    assert (best["step"], best["best"]) == (10, 1.0)
+
+
+def test_a_full_device_is_one_sentence(tmp_path: Path) -> None:
+    def overflow(line: Line) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(CapacityError, match="does not hold a step") as caught:
+        train(tmp_path, on_losses=overflow)
+    assert "--vram" in caught.value.hint
 
 
 def test_patience_ends(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from toys import TOY_LDM, TOY_VAE, Command, Pipeline
+from toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
 from musicldm import bundle, config
 from musicldm.audio import files
@@ -267,9 +267,108 @@ def test_a_bundle_of_another_shape(
     done = musicldm(
         "train-vae", pipeline.wav, "-o", tmp_path, "--config", tmp_path / "wide.toml", "--init", pipeline.vae
     )
-    assert done.code == 1 and "The vae of vae has weights of another shape: widths differ." in done.err, done.err
+    assert done.code == 1 and "The vae of vae is another network: widths differ." in done.err, done.err
     done = musicldm("train-vae", pipeline.wav, "-o", tmp_path, "--init", tmp_path)
     assert done.code == 1 and "no bundle in" in done.err
+
+
+def test_a_bundle_of_the_same_shape_that_is_another_network(
+    pipeline: Pipeline, musicldm: Command, tmp_path: Path
+) -> None:
+    """Weights say nothing of heads, of what the network predicts, or of whose latents it knows."""
+    (tmp_path / "heads.toml").write_text(TOY_VAE.replace("heads = 2", "heads = 4"))
+    command = ["train-vae", pipeline.wav, "-o", tmp_path / "run", "--config", tmp_path / "heads.toml"]
+    done = musicldm(*command, "--init", pipeline.vae)
+    assert done.code == 1 and "another network: heads differ" in done.err, done.err
+    (tmp_path / "ldm.toml").write_text(TOY_LDM)
+    command = ["train-diffusion", pipeline.store, "-o", tmp_path / "run", "--config", tmp_path / "ldm.toml"]
+    done = musicldm(*command, "--init", pipeline.ldm, "--objective", "eps")
+    assert done.code == 1 and "noise.objective differ" in done.err, done.err
+    others = bundle.read(pipeline.ldm)
+    denoiser = others.part("denoiser")
+    others.parts["denoiser"] = bundle.Part({**denoiser.config, "vae": "0" * 64}, denoiser.tensors)  # type: ignore[index]
+    bundle.write(tmp_path / "others", others)
+    done = musicldm(*command, "--init", tmp_path / "others")
+    assert done.code == 1 and "vae differ" in done.err, done.err
+
+
+def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(pipeline.vae, tmp_path / "run"))
+    export = ["bundle", "export", run / "checkpoints/last.ckpt", "-o"]
+    done = musicldm(*export, run)
+    assert done.code == 2 and "the folder of a run" in done.err and not (run / "bundle.json").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/weights.safetensors").write_bytes(b"precious")
+    done = musicldm(*export, tmp_path / "mine")
+    assert done.code == 2 and "holds other things" in done.err
+    for _ in range(2):
+        assert musicldm(*export, tmp_path / "out").code == 0
+        (tmp_path / "out/weights.safetensors").write_bytes(b"precious")
+    assert (tmp_path / "out/weights.safetensors").exists()
+    assert len(list((tmp_path / "out").glob("vae-*.safetensors"))) == 1
+
+
+def test_a_trained_model_without_checkpoints_is_not_trained_over(pipeline: Pipeline, tmp_path: Path) -> None:
+    train("vae", pipeline, tmp_path, steps=2)
+    before = bundle.read(tmp_path).part("vae").digest
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(MismatchError, match="no checkpoint to go on from"):
+        train("vae", pipeline, tmp_path, steps=2)
+    assert bundle.read(tmp_path).part("vae").digest == before
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_discriminator_resumes_too(precision: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    """Cut before it begins and after, and with a step in two parts."""
+    how = {"precision": precision, "accumulate": 2, "steps": 7, "validate_every": 2, "batch_size": 4, "seconds": 0.2}
+    config = plan(VAERunConfig, TOY_SPECTRAL, **how)
+    train_vae(pipeline.wav, tmp_path / "whole", config, CPU)  # type: ignore[arg-type]
+
+    class Power(Exception):
+        """Gone."""
+
+    for moment in (3, 6):
+
+        def cut(done: float, total: float | None, text: str = "", moment: int = moment) -> None:
+            if done == moment:
+                raise Power
+
+        with pytest.raises(Power):
+            train_vae(pipeline.wav, tmp_path / "cut", config, CPU, progress=cut)  # type: ignore[arg-type]
+    train_vae(pipeline.wav, tmp_path / "cut", config, CPU)  # type: ignore[arg-type]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert any(name.startswith("discriminator.") for name in whole)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    rows = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "cut")]
+    assert rows[0] == rows[1] and ",train/adversarial," not in rows[0].split("\n4,")[0]
+
+
+def test_silent_music_trains(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Every loss stays a number on silence, and no return is due to it."""
+    silent = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
+    for number, track in enumerate(read_tracks(silent)):
+        if track.split == "train" and number % 2:
+            files.write(track.path, np.zeros((1, track.samples), np.float32), track.sample_rate)
+    config = plan(VAERunConfig, TOY_SPECTRAL, steps=60, seconds=0.2, learning_rate=1e-3)
+    train_vae(silent, tmp_path / "run", config, CPU)  # type: ignore[arg-type]
+    assert not (tmp_path / "run/events.jsonl").exists()
+
+
+def test_clips_shorter_than_the_crop(
+    pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
+) -> None:
+    wav = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
+    lines = [json.loads(line) for line in (wav / "manifest.jsonl").read_text().splitlines()]
+    short = next(record for record in lines if record["split"] == "train")
+    short["samples"] = 8000
+    files.write(wav / short["path"], files.read(wav / short["path"])[:, :8000], 16000)
+    short["bytes"] = (wav / short["path"]).stat().st_size
+    (wav / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    command = ["train-vae", wav, "--config", configs["vae"], "--steps", 1]
+    done = musicldm(*command, "-o", tmp_path / "some")
+    assert done.code == 0 and "1 of" in done.err and "are shorter than a crop of" in done.err
+    done = musicldm(*command, "-o", tmp_path / "none", "--seconds", 3600)
+    assert done.code == 1 and "training tracks is as long as a crop of" in done.err and "--seconds" in done.err
 
 
 def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
@@ -310,12 +409,14 @@ def test_one_track_trains_without_validation(
     assert "no held-out" in done.err
 
 
-def test_paper_and_small_presets_train_a_step(pipeline: Pipeline, tmp_path: Path) -> None:
-    for name in ("paper", "small"):
-        preset = config.merge(config.preset("vae", name), {"training": {"steps": 1, "batch_size": 1, "workers": 0}})
-        preset = config.merge(preset, {"training": {"validation_crops": 1, "seconds": 2.0}})
+def test_the_large_presets_train_a_step(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Also `base`, with its discriminator, on what is neither stereo nor at its rate."""
+    short = {"steps": 1, "batch_size": 1, "workers": 0, "validation_crops": 1, "seconds": 1.0}
+    for name in ("paper", "small", "base"):
+        preset = config.merge(config.preset("vae", name), {"training": short, "loss": {"adversarial_start": 0}})
         vae_plan = config.from_dict(VAERunConfig, preset)
-        assert train_vae(pipeline.wav, tmp_path / name, vae_plan, CPU).steps == 1
+        assert train_vae(pipeline.wav, tmp_path / name, vae_plan, CPU, resample=name == "base").steps == 1
+    assert ",train/discriminator," in (tmp_path / "base/metrics.csv").read_text()
 
 
 @pytest.fixture

@@ -133,6 +133,24 @@ def test_the_divergence_warms_up_and_has_free_bits() -> None:
     assert prior(None, kl=0.1, free_bits=3) == pytest.approx(0, abs=1e-7)
 
 
+def test_losses_are_not_rounded_by_autocast() -> None:
+    x, y = music(seed=1), music(seed=2).requires_grad_()
+    posterior = DiagonalGaussian(torch.randn(1, 4, 10), torch.randn(1, 4, 10))
+    config = LossConfig(time=1.0, stft=1.0, mel=1.0, study=1.0)
+
+    def terms() -> dict[str, torch.Tensor]:
+        return vae_loss(x, y, posterior, config, 16000)
+
+    exact = terms()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = terms()
+    assert {name: value.item() for name, value in rough.items()} == {
+        name: value.item() for name, value in exact.items()
+    }
+    gradients = [torch.autograd.grad(found["total"], y)[0] for found in (exact, rough)]
+    assert torch.equal(*gradients)
+
+
 def test_a_loss_that_asks_for_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="one of"):
         LossConfig(time=0, stft=0)
