@@ -144,7 +144,7 @@ def fill(model: nn.Module, part: Part) -> None:
 
 def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
     if not path.is_file():
         raise BundleError(f"The bundle lacks {path.name}.", "Copy the whole bundle folder again.")
@@ -153,14 +153,15 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
             f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",
             MEND,
         )
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
         raise BundleError(
             f"{path} was changed since it was written.",
             MEND,
         )
     try:
-        return load(data)
+        return load_file(path)  # a memory map: what is read of it is read once, and shared
     except SafetensorError as error:
         raise BundleError(
             f"{path} does not hold safetensors.", "Only bundles that musicldm wrote can be read."

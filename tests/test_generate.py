@@ -308,7 +308,10 @@ def test_artists_are_found_by_name_and_mixed(generator: Generator) -> None:
         made("Frédéric Chopin:7, Johann Sebastian Bach:3"), made("Frédéric Chopin:.7,Johann Sebastian Bach:.3")
     )
     assert not torch.equal(made("Frédéric Chopin:7,Johann Sebastian Bach:3"), chopin)
-    made("Brandenburg: Strings, Brass")  # with a comma and a colon of its own
+    strings = "Brandenburg: Strings, Brass"  # with a comma and a colon of its own
+    assert not torch.equal(made(strings), bach)
+    mixture = made(f"{strings}:0.5, Johann Sebastian Bach:0.5")
+    assert torch.equal(mixture, made(f"Johann Sebastian Bach,{strings}")) and not torch.equal(mixture, made(strings))
     assert not torch.equal(made("Frédéric Chopin", guidance=3.0), chopin)
     assert not torch.equal(made("Frédéric Chopin", position=0.5), chopin)
 
@@ -321,7 +324,9 @@ def test_artists_are_found_by_name_and_mixed(generator: Generator) -> None:
         ("Xyzzy", NotFoundError, "It knows"),
         ("Frédéric Chopin:-1", UsageError, "no share"),
         ("Frédéric Chopin:nan", UsageError, "no share"),
-        ("Frédéric Chopin,", NotFoundError, ""),
+        ("Frédéric Chopin:half", UsageError, "no share"),
+        ("Frédéric Chopin:1,Bach:2", NotFoundError, "Johann Sebastian Bach"),
+        (" ", NotFoundError, "It knows"),
     ],
 )
 def test_artists_that_are_not_there(
@@ -356,6 +361,8 @@ def test_a_model_that_knows_no_artists() -> None:
         ({"guidance_interval": (0.8, 0.2)}, "larger"),
         ({"spacing": "karras"}, "karras"),
         ({"window": -1.0}, "window"),
+        ({"window": math.inf}, "window"),
+        ({"guidance": math.inf, "artist": "Johann Sebastian Bach"}, "guidance scale"),
         ({"resample": 0}, "0 times"),
         ({"guidance": 3.0}, "told nothing"),
     ],
@@ -365,7 +372,7 @@ def test_options_that_make_no_sense(generator: Generator, options: dict[str, Any
         generator.sample(0.5, **options)
 
 
-@pytest.mark.parametrize("seconds", [0.0, -3.0, math.nan, math.inf])
+@pytest.mark.parametrize("seconds", [0.0, -3.0, 1e-9, 1e300, math.nan, math.inf])
 def test_lengths_that_are_none(generator: Generator, seconds: float) -> None:
     for way in (generator.sample, generator.loop, lambda s: generator.extend(torch.zeros(1, RATE), s)):
         with pytest.raises(UsageError, match="cannot be sampled"):

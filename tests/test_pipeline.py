@@ -22,7 +22,8 @@ from musicldm.audio import files
 from musicldm.audio.manifest import read_tracks
 from musicldm.cli.demo import STEPS
 from musicldm.diffusion.model import Diffusion
-from musicldm.evaluate.frechet import frechet_distance, mel_gaussian
+from musicldm.evaluate.features import mel_frames
+from musicldm.evaluate.frechet import Gaussian, frechet_distance
 from musicldm.generate import Generator
 from musicldm.latents.store import LatentStore
 
@@ -82,10 +83,11 @@ def test_training_brings_samples_nearer_to_the_corpus(pipeline: Pipeline) -> Non
     """Nearer in mel statistics than an untrained denoiser's samples, and than decoded noise of the right scale."""
     generator = Generator.load(pipeline.ldm, "cpu")
     rate = generator.sample_rate
-    corpus = mel_gaussian((torch.from_numpy(files.read(track.path)) for track in read_tracks(pipeline.wav)), rate)
+    music = (torch.from_numpy(files.read(track.path)) for track in read_tracks(pipeline.wav))
+    corpus = Gaussian.of(mel_frames(waveform, rate) for waveform in music)
 
     def distance(waveforms: list[torch.Tensor]) -> float:
-        return frechet_distance(mel_gaussian(waveforms, rate), corpus)
+        return frechet_distance(Gaussian.of(mel_frames(waveform, rate) for waveform in waveforms), corpus)
 
     takes = range(4)
     trained = distance([generator.sample(6, take=take) for take in takes])

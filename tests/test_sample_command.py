@@ -224,6 +224,29 @@ def test_ctrl_c_saves_what_is_done(model: Path, tmp_path: Path, name: str) -> No
     assert out.with_suffix(".json").exists() and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("loudness", [[], ["--normalize", -30]])
+def test_ctrl_c_while_a_window_is_made_keeps_those_before(
+    sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loudness: list[object]
+) -> None:
+    long = ["--seconds", 6, "--window", 1, "--bit-depth", "float"]
+    assert sample(*long, "-o", tmp_path / "whole.wav").code == 0
+    original = Generator.stream
+
+    def stream(self: Generator, seconds: float, **options: Any) -> Any:
+        pieces = original(self, seconds, **options)
+        yield next(pieces)
+        yield next(pieces)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Generator, "stream", stream)
+    done = sample(*long, *loudness, "-o", tmp_path / "part.wav")
+    assert done.code == 130 and "Stopped: " in done.err and done.out == f"{tmp_path / 'part.wav'}\n"
+    part, whole = files.read(tmp_path / "part.wav"), files.read(tmp_path / "whole.wav")
+    assert 0 < part.shape[1] < whole.shape[1] == 6 * RATE
+    gain = part.std() / whole[:, : part.shape[1]].std()
+    assert np.allclose(part, gain * whole[:, : part.shape[1]], atol=1e-6) and (gain == 1) == (not loudness)
+
+
 def test_ctrl_c_between_takes_names_those_that_are_made(
     sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +262,29 @@ def test_ctrl_c_between_takes_names_those_that_are_made(
     assert done.code == 130 and "2 of 4 takes are made" in done.err
     assert done.out.splitlines() == [str(tmp_path / f"x-{i}.wav") for i in (1, 2)]
     monkeypatch.undo()
+
+
+def test_takes_are_numbered_from_the_first(
+    musicldm: Command, sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them later do not take the names of those that are there, and are those that more at once would be."""
+    monkeypatch.chdir(tmp_path)
+    assert sample("--seconds", 1, "-n", 3, "-o", "all-{i}.flac").code == 0
+    done = sample("--seconds", 1, "-n", 2, "--take", 2, "--format", "flac")
+    assert done.out.split() == ["out-2.flac", "out-3.flac"]
+    for i in (2, 3):
+        assert Path(f"out-{i}.flac").read_bytes() == Path(f"all-{i}.flac").read_bytes()
+    assert musicldm("sample", "--like", "out-3.flac", "-o", "again-{i}.flac").out.split() == ["again-3.flac"]
+
+
+def test_only_a_file_is_replaced(sample: Command, tmp_path: Path) -> None:
+    """As root, one could replace even a device."""
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    for name, sentence in (("pipe.wav", "is no file"), ("folder.wav", "is a folder")):
+        done = sample("--seconds", 1, "-o", tmp_path / name)
+        assert done.code == 1 and sentence in done.err and "Hint:" in done.err
+    assert (tmp_path / "pipe.wav").is_fifo() and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_file_of_somebody_else_is_not_overwritten(sample: Command, tmp_path: Path) -> None:
@@ -276,7 +322,12 @@ def test_ways_and_options_that_exclude_each_other(sample: Command, song: Path, t
         (["--steps", 1001], "1001 sampling steps"),
         (["--guidance", 3], "told nothing"),
         (["--guidance-interval", 1, 0], "larger"),
+        (["--guidance", "nan", "--artist", ARTISTS[0]], "no guidance scale"),
         (["--seconds", -1], "more than 0"),
+        (["--seconds", "inf"], "cannot be sampled"),
+        (["--seconds", 1e-9], "cannot be sampled"),
+        (["--continue", song, "--seconds", 1e300], "cannot be sampled"),
+        (["--window", "inf"], "no window"),
         (["--spacing", "karras"], "karras"),
         (["--infill", song, "--from", 2, "--to", 1], "no length"),
         (["--infill", song, "--from", 2, "--to", 9], "outside"),

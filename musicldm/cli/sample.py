@@ -7,12 +7,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from musicldm.generate import Generator
 
-_HOW, _OUT, _WAY = "How", "Output", "What to make of what there is (new music where none of these is given)"
+_WAY, _HOW, _OUT = "Something of what there is, one of these; else new music", "How", "Output"
 
 
 def sample(
@@ -37,13 +36,18 @@ def sample(
     ] = None,
     seconds: Annotated[float, typer.Option(help="Length of each take, or of what follows.", callback=positive)] = 10.0,
     count: Annotated[
-        int | None, typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1, or 5 in between")
+        int | None,
+        typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1; 5 on the way between two"),
     ] = None,
     seed: Seed = 0,
-    take: Annotated[int, typer.Option(min=1, help="Number of the first take.")] = 1,
+    take: Annotated[int, typer.Option(min=1, help="Number of the first take, to make more of them later.")] = 1,
     artist: Annotated[str, typer.Option(help='A name, or "Chopin:0.7,Bach:0.3".', show_default=False)] = "",
     position: Annotated[
-        float | None, typer.Option(help="Where in a track: 0 its start, 1 its end.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Where in a track it would be: 0 its start, 1 its end. A long piece is there all the time.",
+            show_default=False,
+        ),
     ] = None,
     like: Annotated[
         Path | None,
@@ -52,23 +56,27 @@ def sample(
     init: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Vary this.", rich_help_panel=_WAY, show_default=False)
     ] = None,
-    strength: Annotated[float, typer.Option(help="How far: near 0 hardly, 1 wholly new.", rich_help_panel=_WAY)] = 0.6,
+    strength: Annotated[
+        float, typer.Option(help="How far from it: near 0 hardly, 1 wholly new.", rich_help_panel=_WAY)
+    ] = 0.6,
     infill: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make spans of this anew.", rich_help_panel=_WAY, show_default=False),
     ] = None,
     start: Annotated[
         list[float] | None,
-        typer.Option("--from", help="Where a span begins, in seconds.", rich_help_panel=_WAY, show_default=False),
+        typer.Option(
+            "--from", help="Where a span begins, in seconds; can be repeated.", rich_help_panel=_WAY, show_default=False
+        ),
     ] = None,
     stop: Annotated[
         list[float] | None,
-        typer.Option("--to", help="Where it ends. Both can be repeated.", rich_help_panel=_WAY, show_default=False),
+        typer.Option("--to", help="Where it ends; one for each --from.", rich_help_panel=_WAY, show_default=False),
     ] = None,
     extend: Annotated[
         Path | None,
         typer.Option(
-            "--continue", metavar="FILE", help="Go on from its end.", rich_help_panel=_WAY, show_default=False
+            "--continue", metavar="FILE", help="Go on from the end of this.", rich_help_panel=_WAY, show_default=False
         ),
     ] = None,
     interpolate: Annotated[
@@ -80,7 +88,7 @@ def sample(
         typer.Option(metavar="A B", help="From one seed to another.", rich_help_panel=_WAY, show_default=False),
     ] = None,
     loop: Annotated[
-        bool, typer.Option("--loop", help="New, and its end goes on with its start.", rich_help_panel=_WAY)
+        bool, typer.Option("--loop", help="New music whose end goes on with its start.", rich_help_panel=_WAY)
     ] = False,
     sampler: Annotated[
         Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
@@ -88,18 +96,29 @@ def sample(
     ] = "ddim",
     steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.", rich_help_panel=_HOW)] = 20,
     spacing: Annotated[
-        Literal["trailing", "uniform", "karras"], typer.Option(help="Where they lie.", rich_help_panel=_HOW)
+        Literal["trailing", "uniform", "karras"], typer.Option(help="Where the steps lie.", rich_help_panel=_HOW)
     ] = "trailing",
     eta: Annotated[
-        float, typer.Option(min=0, max=1, help="Of ddim: 0 deterministic, 1 as random as ddpm.", rich_help_panel=_HOW)
+        float, typer.Option(min=0, max=1, help="Of ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW)
     ] = 0.0,
-    guidance: Annotated[float, typer.Option(help="1 does as told, more exaggerates it.", rich_help_panel=_HOW)] = 1.0,
+    guidance: Annotated[
+        float,
+        typer.Option(help="How much --artist and --position count: 1 as they are, 3 much more.", rich_help_panel=_HOW),
+    ] = 1.0,
     guidance_interval: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", help="Where: 0 clean, 1 noise.", rich_help_panel=_HOW),
+        typer.Option(
+            metavar="LOW HIGH", help="Noise levels where guidance acts: 0 clean, 1 noise.", rich_help_panel=_HOW
+        ),
     ] = (0.0, 1.0),
     guidance_rescale: Annotated[
-        float, typer.Option(min=0, max=1, help="Back to the spread without it.", rich_help_panel=_HOW)
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far guidance leaves the spread as it was: 0 not at all, 1 wholly.",
+            rich_help_panel=_HOW,
+        ),
     ] = 0.0,
     window: Annotated[
         float | None,
@@ -108,15 +127,29 @@ def sample(
         ),
     ] = None,
     joint: Annotated[
-        bool, typer.Option("--joint", help="All windows of a long piece together.", rich_help_panel=_HOW)
+        bool,
+        typer.Option(
+            "--joint", help="Denoise all windows of a long piece together, not one after another.", rich_help_panel=_HOW
+        ),
     ] = False,
     resample: Annotated[
-        int, typer.Option(min=1, help="Times a step is taken where something is kept.", rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            min=1,
+            help="How often to take each step where something is kept: more fits better, and takes longer.",
+            rich_help_panel=_HOW,
+        ),
     ] = 1,
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", help="The file; - for stdout; {i} numbers several.", rich_help_panel=_OUT),
-    ] = "out.wav",
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file; - for stdout; {i} is the take's number.",
+            rich_help_panel=_OUT,
+            show_default="out.wav",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="wav, flac, mp3, ogg or m4a.", rich_help_panel=_OUT, show_default="by the file's name"),
@@ -126,7 +159,8 @@ def sample(
         typer.Option(help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float where a file is kept"),
     ] = None,
     normalize: Annotated[
-        float | None, typer.Option(metavar="LUFS", help="Loudness.", rich_help_panel=_OUT, show_default=False)
+        float | None,
+        typer.Option(metavar="LUFS", help="Make it so loud, such as -16.", rich_help_panel=_OUT, show_default=False),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -138,13 +172,14 @@ def sample(
 ) -> None:
     """Make new music, or something of a file that there is: vary, fill in, continue, go from one to another, loop.
 
-    The same seed gives the same file on a CPU, and take i of it whatever the number of takes. A JSON file beside each
-    tells how it was made, and so does its metadata. What is longer than a window is written as it comes.
+    The same seed gives the same file on a CPU, and take i of it whatever the number of takes.
+    A JSON file beside each tells how it was made, and so does its metadata.
+    What is longer than a window is written as it comes.
     """
     console = Console(quiet, as_json)
     asked = _asked(context)
     way = _way(asked)
-    targets = number(asked.output or f"out.{format or 'wav'}", len(asked.takes))
+    targets = number(asked.output or f"out.{format or 'wav'}", asked.takes)
     _check_output(asked, way, targets)
     if asked.model is None:
         raise UsageError("There is no model.", "Name a bundle or a run folder with --model.")
@@ -169,18 +204,18 @@ def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Pa
             told = recipe.recipe(generator, asked.options, take, asked.of, _inputs(asked))
             move = _timed(progress, place, len(targets), takes.samples / rate)
             try:
-                writing = _write(target, takes.make(take, move), takes.samples, generator, asked, way, told)
+                written = _write(target, takes.make(take, move), takes.samples, generator, asked, way, told)
             except KeyboardInterrupt:
                 if not peaks:
                     raise
                 stopped = True
                 console.warn(f"Stopped: {place} of {len(targets)} takes are made.")
                 break
-            peaks.append(writing.peak)
-            done += writing.samples / rate
-            if stopped := writing.stopped:
+            peaks.append(written.peak)
+            done += written.samples / rate
+            if stopped := written.stopped:
                 where = "stdout" if target is None else target
-                console.warn(f"Stopped: {writing.samples / rate:.1f} of {takes.samples / rate:.1f} s are in {where}.")
+                console.warn(f"Stopped: {written.samples / rate:.1f} of {takes.samples / rate:.1f} s are in {where}.")
                 break
     spent = time.monotonic() - began
     console.note(f"{done:.4g} s of audio in {spent:.1f} s ({done / spent:.1f} times real time).")
@@ -287,6 +322,8 @@ def _check_output(asked: SimpleNamespace, way: str, targets: list[Path | None]) 
         make_folder(target.parent)
         if target.is_dir():
             raise OutputError(f"{target} is a folder.", "Name a file in it.")
+        if target.exists() and not target.is_file():  # to be replaced, and root may replace a device
+            raise OutputError(f"{target} is no file.", "Name one, or - for stdout.")
         beside = target.with_suffix(".json")
         if beside.exists() and not recipe.is_one(beside):
             raise UsageError(f"{beside} is in the way of how {target} is made.", "Give the new one another name.")
@@ -305,20 +342,20 @@ def _inputs(asked: SimpleNamespace) -> list[Path]:
     return [path for path in (asked.init, asked.infill, asked.extend, *(asked.interpolate or ())) if path]
 
 
-def number(output: str, count: int) -> list[Path | None]:
-    """The file of each take; None is stdout.
+def number(output: str, takes: Sequence[int]) -> list[Path | None]:
+    """The file of each take, by its number; None is stdout.
 
     Raises:
         UsageError: several takes for stdout.
     """
     if output == "-":
-        if count > 1:
-            raise UsageError(f"{count} takes cannot go to stdout.", "Name files: -o 'take-{i}.wav'.")
+        if len(takes) > 1:
+            raise UsageError(f"{len(takes)} takes cannot go to stdout.", "Name files: -o 'take-{i}.wav'.")
         return [None]
-    if count > 1 and "{i}" not in output:
+    if len(takes) > 1 and "{i}" not in output:
         path = Path(output)
         output = str(path.with_name(f"{path.stem}-{{i}}{path.suffix}"))
-    return [Path(output.replace("{i}", str(i + 1))) for i in range(count)]
+    return [Path(output.replace("{i}", str(take))) for take in takes]
 
 
 _SAMPLING = (
@@ -341,9 +378,10 @@ class _Takes:
 
 def _takes(asked: SimpleNamespace, way: str, generator: Generator, console: Console) -> _Takes:
     how = {key: getattr(asked, key) for key in _SAMPLING}
-    rate, seconds = generator.sample_rate, asked.seconds
+    seconds = asked.seconds
     sounds = [_read(path, generator, console) for path in _inputs(asked)]
-    length, new = min((each.shape[1] for each in sounds), default=0), round(seconds * rate)
+    spans = list(zip(asked.start or [], asked.stop or [], strict=True))
+    length, new = min((each.shape[1] for each in sounds), default=0), generator.samples(seconds)
 
     def share(take: int) -> float:
         return (take - 1) / (asked.of - 1) if asked.of > 1 else 0.5
@@ -357,9 +395,7 @@ def _takes(asked: SimpleNamespace, way: str, generator: Generator, console: Cons
         if way == "init":
             return iter([generator.vary(sounds[0], asked.strength, **options)])
         if way == "infill":
-            return iter(
-                [generator.infill(sounds[0], list(zip(asked.start or [], asked.stop or [], strict=True)), **options)]
-            )
+            return iter([generator.infill(sounds[0], spans, **options)])
         if way == "loop":
             return iter([generator.loop(seconds, **options)])
         options["take"] = 0  # the noise is one on the whole way
@@ -409,13 +445,12 @@ def _timed(progress: Progress, take: int, takes: int, seconds: float) -> Progres
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Writing:
+class _Written(NamedTuple):
     """What came of a take."""
 
-    samples: int = 0
-    peak: float = 0.0
-    stopped: bool = False
+    samples: int
+    peak: float
+    stopped: bool
     """By Ctrl-C: what was done till then is there."""
 
 
@@ -427,47 +462,47 @@ def _write(
     asked: SimpleNamespace,
     way: str,
     told: dict[str, Any],
-) -> _Writing:
+) -> _Written:
     """A take as it comes to its place, and how it was made beside it."""
     import json
 
     from musicldm.audio import files
     from musicldm.durable import write_json
+    from musicldm.generate.finish import at_loudness
 
     rate, channels = generator.sample_rate, generator.channels
     format = files.format_of(target, asked.format)
-    result = _Writing()
-
-    if asked.normalize is not None:
-        pieces = _at_loudness(pieces, asked.normalize, rate, channels, result)
-    begin = next(pieces)  # what fails before there is any sound leaves nothing behind
-    comment = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     depth = _depth(asked, way, format)
-    place = sys.stdout.buffer if target is None else target
-    with files.piecewise(place, rate, channels, samples, format, depth, comment) as append, _Patience() as patience:
-        try:
-            for piece in itertools.chain([begin], pieces):
-                with patience.while_writing():
-                    append(piece.numpy())
-                    result.samples += piece.shape[1]
-                    result.peak = max(result.peak, float(piece.abs().max()))
-                    if target is None:
-                        sys.stdout.buffer.flush()
-        except KeyboardInterrupt:
-            if not result.samples:
-                raise
-            result.stopped = True
+    comment = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    written, peak = 0, 0.0
+    with _UntilStopped(pieces) as made:
+        sound: Iterator[Tensor] = made
+        if asked.normalize is not None:
+            sound = at_loudness(made, asked.normalize, rate, channels)
+        begin = next(sound)  # what fails before there is any sound leaves nothing behind
+        place = sys.stdout.buffer if target is None else target
+        with files.piecewise(place, rate, channels, samples, format, depth, comment) as append:
+            for piece in itertools.chain([begin], sound):
+                append(piece.numpy())
+                written, peak = written + piece.shape[1], max(peak, float(piece.abs().max()))
+                if target is None:
+                    sys.stdout.buffer.flush()
     if target is not None:
         write_json(target.with_suffix(".json"), told)
-    return result
+    return _Written(written, peak, made.stopped)
 
 
-class _Patience:
-    """Ctrl-C that waits until a piece is written whole; at any other time it interrupts as ever."""
+class _UntilStopped(Iterator["Tensor"]):
+    """Pieces until Ctrl-C, which interrupts only while one is being made: those that are done go where they should.
 
-    _writing = _pending = False
+    Before there is any, it interrupts as ever.
+    """
 
-    def __enter__(self) -> _Patience:
+    def __init__(self, pieces: Iterator[Tensor]) -> None:
+        self.stopped = False
+        self._pieces, self._making, self._any = pieces, False, False
+
+    def __enter__(self) -> _UntilStopped:
         if threading.current_thread() is threading.main_thread():  # no other may
             self._before = signal.signal(signal.SIGINT, self._hear)
         return self
@@ -476,43 +511,23 @@ class _Patience:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._before)
 
-    @contextmanager
-    def while_writing(self) -> Iterator[None]:
-        self._writing = True
+    def __next__(self) -> Tensor:
+        if self.stopped:
+            raise StopIteration
+        self._making = True
         try:
-            yield
+            piece = next(self._pieces)
+        except KeyboardInterrupt:
+            if not self._any:
+                raise
+            self.stopped = True
+            raise StopIteration from None
         finally:
-            self._writing = False
-        if self._pending:
-            raise KeyboardInterrupt
+            self._making = False
+        self._any = True
+        return piece
 
     def _hear(self, *_: object) -> None:
-        self._pending = True
-        if not self._writing:
+        if self._making or not self._any:
             raise KeyboardInterrupt
-
-
-def _at_loudness(pieces: Iterator[Tensor], lufs: float, rate: int, channels: int, result: _Writing) -> Iterator[Tensor]:
-    """A sound in pieces, made so loud as a whole; its peaks are limited."""
-    import tempfile
-
-    import torch
-
-    from musicldm.audio.loudness import LoudnessMeter
-    from musicldm.audio.spool import Spool
-    from musicldm.generate.finish import limited
-
-    meter = LoudnessMeter(rate, channels)
-    with Spool(channels, Path(tempfile.gettempdir())) as sound:
-        try:
-            for piece in pieces:
-                sound.append(piece.numpy())
-                meter.add(piece.numpy())
-        except KeyboardInterrupt:
-            if not sound.samples:
-                raise
-            result.stopped = True
-        loudness = meter.integrated()
-        gain = 1.0 if loudness is None else 10 ** ((lufs - loudness) / 20)
-        blocks = (torch.from_numpy(sound.read(a, a + rate)) for a in range(0, sound.samples, rate))
-        yield from limited((block * gain for block in blocks), rate // 100)
+        self.stopped = True

@@ -1,4 +1,4 @@
-"""Fréchet distance between Gaussians fitted to two sets of mel frames: near in level, timbre and their spread."""
+"""Fréchet distance between Gaussians fitted to the features of two sets of sounds."""
 
 from __future__ import annotations
 
@@ -6,43 +6,88 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from musicldm.audio.spectrogram import log_mel
-
-Floats = NDArray[np.float64]
+from musicldm.errors import DataError, MismatchError
+from musicldm.evaluate.features import Floats
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean [F] and covariance [F, F] of `count` vectors."""
+    """What is kept of `count` feature vectors, in float64: those of any number of sounds take as much room as one's."""
 
-    mean: Floats
-    covariance: Floats
     count: int
+    mean: Floats
+    """[F]."""
+    scatter: Floats
+    """The sum of the outer products of the distances from the mean, [F, F]."""
 
     @classmethod
-    def fit(cls, vectors: Floats) -> Gaussian:
-        """To the rows of `vectors` [N, F]."""
-        return cls(vectors.mean(axis=0), np.cov(vectors, rowvar=False), len(vectors))
+    def of(cls, features: Iterable[Floats]) -> Gaussian:
+        """Fitted to vectors that come in pieces [n, F], whose order and length do not matter.
 
+        Raises:
+            DataError: there are none, or some are no numbers.
+        """
+        total: Gaussian | None = None
+        for piece in features:
+            if len(piece):
+                part = cls._of_piece(piece)
+                total = part if total is None else total + part
+        if total is None:
+            raise DataError("There is no sound to measure, or it is too short.", "Give it more or longer sounds.")
+        return total
 
-def mel_gaussian(waveforms: Iterable[torch.Tensor], sample_rate: int) -> Gaussian:
-    """The Gaussian of all log-mel frames of waveforms [C, T], channels averaged."""
-    frames = [log_mel(waveform.mean(dim=0), sample_rate).T.double() for waveform in waveforms]
-    return Gaussian.fit(torch.cat(frames).numpy())
+    @classmethod
+    def _of_piece(cls, vectors: Floats) -> Gaussian:
+        if not np.isfinite(vectors).all():
+            raise DataError("The features of a sound are no numbers.", "See whether its samples are.")
+        mean = vectors.mean(axis=0)
+        apart = vectors - mean
+        return cls(len(vectors), mean, apart.T @ apart)
+
+    def __add__(self, other: Gaussian) -> Gaussian:
+        """Of both sets of vectors together (Chan, Golub & LeVeque 1979)."""
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return Gaussian(
+            count,
+            self.mean + apart * (other.count / count),
+            self.scatter + other.scatter + np.outer(apart, apart) * (self.count * other.count / count),
+        )
+
+    @property
+    def covariance(self) -> Floats:
+        """Of the vectors' population, [F, F].
+
+        Raises:
+            DataError: one vector has none.
+        """
+        if self.count < 2:
+            raise DataError("One vector does not show how features are spread.", "Measure more or longer sounds.")
+        return self.scatter / (self.count - 1)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """‖μa − μb‖² + tr(Σa + Σb − 2·(Σa·Σb)^½)  (Dowson & Landau 1982, eq. 4), in squared units of the vectors."""
-    root = _square_root(a.covariance)
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b.covariance @ root), 0, None)).sum()
+    """‖μa − μb‖² + tr(Σa + Σb − 2·(Σa·Σb)^½)  (Dowson & Landau 1982, eq. 4), in squared units of the features.
+
+    Right for covariances of any rank, too.
+
+    Raises:
+        MismatchError: the two are of different features.
+        DataError: one of them is of a single vector.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise MismatchError(f"Features of {len(a.mean)} numbers cannot be compared with features of {len(b.mean)}.")
+    first, second = a.covariance, b.covariance
+    # Σa·Σb is similar to M·Mᵀ for M = Σa^½·Σb^½, so the trace of its root is the sum of M's singular values.
+    cross = np.linalg.svd(_square_root(first) @ _square_root(second), compute_uv=False).sum()
     gap = a.mean - b.mean
-    return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+    return max(0.0, float(gap @ gap + np.trace(first) + np.trace(second) - 2 * cross))
 
 
 def _square_root(matrix: Floats) -> Floats:
     values, vectors = np.linalg.eigh(matrix)
-    root: Floats = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    # What rounding left of a zero is no spread: its root would be 10⁸ times as large.
+    values[values < len(values) * np.finfo(float).eps * values[-1]] = 0
+    root: Floats = (vectors * np.sqrt(values)) @ vectors.T
     return root

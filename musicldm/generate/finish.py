@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,25 @@ def _limit(audio: Tensor, look_ahead: int) -> Tensor:
     # The lowest gain of what follows, then the mean of it over what came before: never above the gain of the sample.
     lowest = -F.max_pool1d(-gain[None, None], look_ahead + 1, stride=1)[0]  # [1, look_ahead + n]
     return middle * F.avg_pool1d(lowest, look_ahead + 1, stride=1)
+
+
+def at_loudness(pieces: Iterable[Tensor], lufs: float, sample_rate: int, channels: int) -> Iterator[Tensor]:
+    """A sound in pieces, made so loud as a whole, its peaks limited; silence stays what it is.
+
+    How loud it is shows only at its end: until then it lies on disk.
+    """
+    from musicldm.audio.loudness import LoudnessMeter  # not for those who leave the loudness alone
+    from musicldm.audio.spool import Spool
+
+    meter = LoudnessMeter(sample_rate, channels)
+    with Spool(channels, Path(tempfile.gettempdir())) as sound:
+        for piece in pieces:
+            sound.append(piece.numpy())
+            meter.add(piece.numpy())
+        loudness = meter.integrated()
+        gain = 1.0 if loudness is None else 10 ** ((lufs - loudness) / 20)
+        blocks = (torch.from_numpy(sound.read(a, a + sample_rate)) for a in range(0, sound.samples, sample_rate))
+        yield from limited((block * gain for block in blocks), sample_rate // 100)
 
 
 def passing(pieces: Iterable[Tensor], skipped: int, samples: int) -> Iterator[Tensor]:

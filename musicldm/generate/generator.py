@@ -142,6 +142,17 @@ class Generator:
             "licences": dict(licences.most_common(50)),
         }
 
+    def samples(self, seconds: float) -> int:
+        """Samples of a piece of so many seconds.
+
+        Raises:
+            UsageError: there would be none, or no end of them.
+        """
+        samples = seconds * self.sample_rate
+        if not 0.5 < samples < 2**53:
+            raise UsageError(f"{seconds:g} seconds cannot be sampled.", "Such as --seconds 30.")
+        return round(samples)
+
     def frames(self, seconds: float) -> int:
         """Latent frames that cover so many seconds."""
         return max(1, -(-round(seconds * self.sample_rate) // self.vae.config.hop))
@@ -178,10 +189,10 @@ class Generator:
         lowered as a whole where it would clip; a longer one has its peaks limited.
         """
         how = Sampling(**options)
-        frames = self.frames(_positive(seconds))
+        samples, frames = self.samples(seconds), self.frames(seconds)
         raw = (self._raw(z)[0] for z in self._continued(frames, how, progress))
         whole = frames <= self._window(how)
-        return self._decoded(raw, how, frames, 0, round(seconds * self.sample_rate), lower=whole)
+        return self._decoded(raw, how, frames, 0, samples, lower=whole)
 
     def latents(self, frames: int, progress: Progress = silent, **options: Any) -> Tensor:
         """One new take of raw latents [D, L]."""
@@ -240,7 +251,7 @@ class Generator:
             UsageError, DataError: as `infill` and `sample`.
         """
         how, hop = Sampling(**options), self.vae.config.hop
-        new = round(_positive(seconds) * self.sample_rate)
+        new = self.samples(seconds)
         held = min(audio.shape[1] // hop, self._window(how) // 2)  # frames that the first window goes on from
         context = audio[:, audio.shape[1] - held * hop :]
         # Without a mirror beyond its end, the encoder would hear the music stop there.
@@ -259,7 +270,7 @@ class Generator:
         Denoised in windows around the circle, and decoded with the end before the beginning.
         """
         how, config = Sampling(**options), self.vae.config
-        frames = self.frames(_positive(seconds))
+        frames = -(-self.samples(seconds) // config.hop)
         z = self._denoised(how, frames=frames, circular=True, progress=progress)
         margin = config.margin
         around = torch.arange(-margin, frames + margin, device=z.device) % frames
@@ -291,10 +302,11 @@ class Generator:
         self, seeds: tuple[int, int], seconds: float, share: float, progress: Progress = silent, **options: Any
     ) -> Tensor:
         """Between the new takes of two seeds, [C, T]: from noise on the great circle between theirs."""
-        how, frames = replace(Sampling(**options), seed=seeds[0]), self.frames(_positive(seconds))
+        how = replace(Sampling(**options), seed=seeds[0])
+        samples, frames = self.samples(seconds), self.frames(seconds)
         one, other = (self.noise(seed, how.take, frames)[0] for seed in seeds)
         z = self._denoised(how, frames=frames, noise=slerp(one, other, share), progress=progress)
-        return self.decode(self._raw(z)[0])[:, : round(seconds * self.sample_rate)]
+        return self.decode(self._raw(z)[0])[:, :samples]
 
     # ---- Audio and latents -----------------------------------------------------------------------------------------
 
@@ -526,9 +538,3 @@ def _part(progress: Progress, number: int, parts: int) -> Progress:
 def _out_of_memory(error: RuntimeError) -> bool:
     """Whether it says so: on a CPU, torch has no error of its own for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _positive(seconds: float) -> float:
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"{seconds:g} seconds cannot be sampled.", "Give --seconds a positive number.")
-    return seconds

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,12 +62,14 @@ class Sampling:
             raise UsageError(
                 "A guidance interval goes from a share to a larger one.", "Such as 0.1 0.8, within 0 to 1."
             )
+        if not math.isfinite(self.guidance):
+            raise UsageError(f"{self.guidance:g} is no guidance scale.", "Such as 3; 1 does as told.")
         if not 0 <= self.guidance_rescale <= 1 or not 0 <= self.eta <= 1:
             raise UsageError("eta and the guidance rescale lie between 0 and 1.", "Give them such a number.")
         if self.position is not None and not 0 <= self.position <= 1:
             raise UsageError(f"There is no position {self.position:g} in a track.", "0 is its start, 1 its end.")
-        if self.window is not None and not self.window > 0:
-            raise UsageError(f"A window of {self.window:g} seconds holds nothing.", "Give it a positive length.")
+        if self.window is not None and not 0 < self.window < math.inf:
+            raise UsageError(f"There is no window of {self.window:g} seconds.", "Such as 16.")
         if self.resample < 1:
             raise UsageError(f"A step cannot be taken {self.resample} times.", "Take it once or more often.")
         pick_sampler(self.sampler, self.eta)
@@ -101,23 +105,24 @@ def shares(wanted: str, known: Sequence[str]) -> list[float]:
     """
     if not known:
         raise UsageError("This model was trained without artists.", "Leave --artist out, or choose another model.")
-    exact = {name.casefold(): i for i, name in enumerate(known)}
-    result = [0.0] * len(known)
-    whole = wanted.strip().casefold() in exact  # a name may have commas and colons
-    for part in [wanted] if whole else wanted.split(","):
-        name, _, number = part.rpartition(":")
-        if whole or not name or part.strip().casefold() in exact:
-            name, number = part, "1"
+    places = {name.casefold(): i for i, name in enumerate(known)}
+    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))  # which may have commas
+    part = re.compile(rf"\s*({names})\s*(?::([^,]*))?(?:,|$)", re.IGNORECASE)
+    result, at = [0.0] * len(known), 0
+    while at < len(wanted):
+        found = part.match(wanted, at)
+        place = places.get(found[1].casefold()) if found else None
+        if found is None or place is None:
+            name = wanted[at:].split(",")[0].partition(":")[0].strip()
+            raise NotFoundError(f"This model knows no artist {name!r}.", _nearest(name, known))
         try:
-            share = float(number)
+            share = float(found[2] or 1)
         except ValueError:
-            name, share = part, 1.0
-        if not 0 < share < float("inf"):
-            raise UsageError(f"{part.strip()!r} is no share of an artist.", 'Such as "Chopin:0.7,Bach:0.3".')
-        place = exact.get(name.strip().casefold())
-        if place is None:
-            raise NotFoundError(f"This model knows no artist {name.strip()!r}.", _nearest(name.strip(), known))
+            share = math.nan
+        if not 0 < share < math.inf:
+            raise UsageError(f"{found[0].strip(' ,')!r} is no share of an artist.", 'Such as "Chopin:0.7,Bach:0.3".')
         result[place] += share
+        at = found.end()
     total = sum(result)
     return [share / total for share in result]
 
@@ -126,5 +131,5 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     lowered = {each.casefold(): each for each in known}
     near = [lowered[each] for each in difflib.get_close_matches(name.casefold(), lowered, 5, 0.4)]
     # Surnames alone are what people type.
-    near += [each for each in known if name.casefold() in each.casefold() and each not in near]
+    near += [each for each in known if name and name.casefold() in each.casefold() and each not in near]
     return f"Nearest: {', '.join(near[:5])}." if near else f"It knows {', '.join(known[:5])}{' …' * (len(known) > 5)}."

@@ -60,15 +60,17 @@ class STFT(nn.Module):
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """Complex [B, C, bins, L] -> [B, C, L·patch]: the waveform whose transform is nearest (Griffin & Lim 1984)."""
-        frames = torch.fft.irfft(spectrum.flatten(0, 1), n=self.kernel, dim=1) * self.window.unsqueeze(-1)
-        weight = self.window.square().unsqueeze(-1).expand(1, -1, frames.shape[-1])
+        frames = torch.fft.irfft(spectrum.flatten(0, 1).transpose(1, 2), n=self.kernel) * self.window
+        weight = self.window.square().expand(1, frames.shape[1], -1)
         return (self._overlap(frames) / self._overlap(weight)).view(*spectrum.shape[:2], -1)
 
     def _overlap(self, frames: Tensor) -> Tensor:
-        """Add frames [N, kernel, L] where they lie in time: [N, L·patch]."""
-        length = (frames.shape[-1] - 1) * self.patch + self.kernel
-        added = F.fold(frames, (1, length), (1, self.kernel), stride=(1, self.patch))
-        return added[:, 0, 0, self.padding : length - self.padding]
+        """Add frames [N, L, kernel] where they lie in time: [N, L·patch]."""
+        length, patches = frames.shape[1], self.kernel // self.patch
+        added = frames.new_zeros(len(frames), length + patches - 1, self.patch)
+        for i, part in enumerate(torch.split(frames, self.patch, dim=2)):  # many times faster than F.fold
+            added[:, i : i + length] += part
+        return added.flatten(1)[:, self.padding : self.padding + length * self.patch]
 
 
 class SpectralAnalysis(nn.Module):
