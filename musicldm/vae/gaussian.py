@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-# exp(logvar) stays inside what float16 keeps apart from 0 and infinity.
-LOGVAR_RANGE = (-14.0, 8.0)
+# exp(logvar) stays inside what float16 keeps apart from 0; wider than the prior, whose logarithm is 0, none need be.
+LOGVAR_RANGE = (-14.0, 2.0)
 
 
 class DiagonalGaussian:
@@ -16,7 +16,9 @@ class DiagonalGaussian:
 
     def __init__(self, mean: Tensor, logvar: Tensor) -> None:
         self.mean = mean
-        self.logvar = logvar.clamp(*LOGVAR_RANGE)
+        # As if it were not clamped, gradients still flow: without them, a rare sound whose width the network puts far
+        # out of range would stay there for good, its latents nothing but noise.
+        self.logvar = logvar + (logvar.clamp(*LOGVAR_RANGE) - logvar).detach()
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A draw, by which gradients flow (Kingma & Welling 2014, eq. 4)."""

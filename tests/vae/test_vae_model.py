@@ -148,6 +148,18 @@ def test_posterior_agrees_with_torch() -> None:
     torch.testing.assert_close(draws.std(dim=0), (0.5 * logvar).exp(), rtol=0.1, atol=0)
 
 
+def test_a_posterior_far_out_of_range_comes_back() -> None:
+    """Held inside its range it has no more width than does good, and its divergence still draws it inwards."""
+    logvar = torch.tensor([90.0, -90.0]).view(1, 2, 1).requires_grad_()
+    posterior = DiagonalGaussian(torch.zeros(1, 2, 1), logvar)
+    width = (posterior.sample(torch.Generator().manual_seed(0)) - posterior.mean).abs()
+    assert width[0, 0].item() < 10 and 0 < width[0, 1].item() < 0.01
+    posterior.kl().sum().backward()
+    assert logvar.grad is not None
+    wide, narrow = logvar.grad.flatten().tolist()
+    assert wide > 1 and narrow < -0.4
+
+
 def test_a_tanh_bottleneck_has_neither_noise_nor_divergence() -> None:
     vae = awake(VAE(TOYS["spectral stereo, polar, tanh"]))
     waveform = torch.randn(2, 2, 400)
