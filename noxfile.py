@@ -8,9 +8,11 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests and print the coverage of the package; what follows -- goes to pytest."""
+    """Run the tests on a few cores and print the coverage of the package; what follows -- goes to pytest."""
     session.run("coverage", "erase")
-    session.run("pytest", "--cov=musicldm", "--cov-report=term:skip-covered", *session.posargs)
+    # File by file: what a session prepares, above all the toy pipeline, serves many tests of one file.
+    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    session.run("pytest", *workers, "--cov=musicldm", "--cov-report=term:skip-covered", *session.posargs)
 
 
 @nox.session

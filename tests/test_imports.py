@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "diffusion": set(),
     "latents": {"audio", "vae"},
     "evaluate": {"audio", "vae", "latents"},
-    "generate": {"vae", "latents", "diffusion"},
+    "generate": {"audio", "vae", "latents", "diffusion"},
     "training": {"audio", "vae", "latents", "diffusion", "generate", "evaluate"},
     "cli": {"audio", "crawl", "synth", "vae", "latents", "diffusion", "generate", "evaluate", "training"},
 }
