@@ -46,6 +46,12 @@ def pick_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says so: on a CPU and on Apple's GPU, torch has no error of its own for it."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in told or "can't allocate memory" in told
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Where the heavy arithmetic runs in fewer bits; weights stay float32."""
     if precision == "32":

@@ -174,9 +174,42 @@ def test_a_long_piece_comes_in_windows_as_soon_as_they_are_done(generator: Gener
         del generator.diffusion.denoise  # type: ignore[attr-defined]
     assert whole.shape == (1, 10 * RATE) and max(widths) <= 125
     assert [a for a, _ in done] == list(range(1, len(done) + 1)) and done[-1][0] == done[-1][1]
+    assert max(widths) - min(widths) <= 4  # the piece is divided evenly
     assert torch.equal(whole, generator.sample(10.0, window=1.0, **QUICK))
-    # A longer piece begins as a shorter one does.
-    assert torch.equal(generator.sample(5.0, window=1.0, **QUICK)[:, : 4 * RATE], whole[:, : 4 * RATE])
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(16.0, 1), (18.0, 1), (30.0, 2), (60.0, 5)])
+def test_little_of_a_long_piece_is_made_twice(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, seconds: float, count: int
+) -> None:
+    """A window of one's own choice is up to 1.15 times as long where that saves one: of 16 s and no more by name."""
+    widths: list[int] = []
+
+    def denoise(x: Tensor, level: NoiseLevel, conditions: Conditions) -> Tensor:
+        widths.append(x.shape[-1])
+        return x
+
+    monkeypatch.setattr(generator.diffusion, "denoise", denoise)
+    frames = generator.frames(seconds)
+    assert generator.latents(frames, steps=1).shape[-1] == frames
+    assert len(widths) == count and max(widths) <= 1.15 * 2000
+    assert sum(widths) - frames <= (count - 1) * 0.26 * max(widths)  # but for what windows share
+    widths.clear()
+    assert generator.latents(frames, steps=1, window=16.0).shape[-1] == frames
+    assert max(widths) <= 2000
+
+
+def test_a_window_is_what_the_network_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be filled up with zeros, at every step. What is made beyond the piece is cut off."""
+    small = toy()
+    lengths: list[int] = []
+    small.diffusion.network.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[-1]))
+    for frames in (125, 126, 301):
+        assert small.latents(frames, window=1.0, **QUICK).shape == (4, frames)
+        assert small.latents(frames, joint=True, **QUICK).shape == (4, frames)
+    small.between_seeds((1, 2), 1.0, 0.5, **QUICK)
+    list(small.extend(torch.zeros(1, 3 * HOP), 1.0, window=1.0, **QUICK))
+    assert len(lengths) > 20 and all(length % 2 == 0 for length in lengths)
 
 
 def test_windows_continue_each_other(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,13 +222,13 @@ def test_windows_continue_each_other(generator: Generator, monkeypatch: pytest.M
 
     monkeypatch.setattr(generator, "_denoised", watched)
     frames = generator.latents(300, window=1.0, **QUICK)
-    assert len(windows) == 3 and windows[0][0] == ()
+    assert len(windows) == 3 and windows[0][0] == () and windows[0][1].shape[-1] == 120
     for (_, before), ((known, mask), after) in pairwise(windows):
         kept = int(mask.sum())
-        assert kept == 31 and mask[..., :kept].all()  # a quarter of 125
+        assert kept == 30 and mask[..., :kept].all()  # a quarter
         torch.testing.assert_close(known[..., :kept], before[..., -kept:], rtol=0, atol=0)
         torch.testing.assert_close(after[..., :kept], before[..., -kept:])
-    joined = torch.cat([windows[0][1], *(after[..., 31:] for _, after in windows[1:])], dim=-1)
+    joined = torch.cat([windows[0][1], *(after[..., 30:] for _, after in windows[1:])], dim=-1)
     assert torch.equal(joined[0], frames)  # of this model raw is normalised
     assert not torch.allclose(generator.latents(300, window=1.0, joint=True, **QUICK), frames)
 
@@ -268,6 +301,25 @@ def test_a_continuation_begins_with_the_input(generator: Generator, audio: Tenso
     assert not torch.allclose(other[:, odd.shape[1] :], longer[:, odd.shape[1] :])  # it hears what it goes on from
 
 
+def test_a_continuation_waits_for_what_is_new(generator: Generator, audio: Tensor) -> None:
+    """What fails has handed out nothing, and what cannot be done is refused before anything is asked for."""
+    heard: list[int] = []
+    pieces = generator.extend(audio, 2.0, window=1.0, progress=lambda done, *_: heard.append(int(done)), **QUICK)
+    assert not heard
+    first = next(pieces)
+    assert len(heard) == 4 and torch.equal(first, audio[:, : first.shape[1]]) and first.shape[1] > 3 * RATE
+    assert min(piece.shape[1] for piece in generator.extend(audio[:, :HOP], 0.5, **QUICK)) > 0
+    for way in (lambda **bad: generator.stream(1.0, **bad), lambda **bad: generator.extend(audio, 1.0, **bad)):
+        for bad, kind in (
+            ({"artist": "Xyzzy"}, NotFoundError),
+            ({"steps": 1001}, UsageError),
+            ({"spacing": "karras"}, UsageError),
+            ({"guidance": 3.0}, UsageError),
+        ):
+            with pytest.raises(kind):
+                way(**bad)
+
+
 def test_a_loop_has_no_seam(generator: Generator) -> None:
     loop = generator.loop(1.5, **QUICK)
     assert loop.shape[1] % HOP == 0 and abs(loop.shape[1] - 1.5 * RATE) < HOP
@@ -283,8 +335,11 @@ def test_between_two_sounds_and_two_seeds(generator: Generator, audio: Tensor) -
     assert torch.equal(mixed[0], generator.vary(a[:, : 2 * RATE], 0.3, **QUICK))
     assert torch.equal(mixed[2], generator.vary(b, 0.3, **QUICK))
     ends = [generator.between_seeds((1, 2), 1.0, share, **QUICK) for share in (0.0, 0.5, 1.0)]
-    for seed, end in ((1, ends[0]), (2, ends[2])):
-        torch.testing.assert_close(end, generator.sample(1.0, seed=seed, **QUICK), rtol=0, atol=1e-4)
+    for sampler in ("ddim", "ddpm"):  # the noise of its steps, too, lies between
+        for seed, share in ((1, 0.0), (2, 1.0)):
+            end = generator.between_seeds((1, 2), 1.0, share, sampler=sampler, **QUICK)
+            wanted = generator.sample(1.0, seed=seed, sampler=sampler, **QUICK)
+            torch.testing.assert_close(end, wanted, rtol=0, atol=1e-4)
     assert not torch.allclose(ends[0], ends[1], atol=1e-3) and not torch.allclose(ends[2], ends[1], atol=1e-3)
 
 
@@ -293,6 +348,17 @@ def test_slerp_keeps_the_spread_of_noise() -> None:
     assert abs(slerp(a, b, 0.5).std() - 1) < 0.05
     torch.testing.assert_close(slerp(a, a, 0.3), a)
     assert torch.equal(slerp(a, b, 0.0), a) and torch.equal(slerp(a, b, 1.0), b)
+
+    class Narrow(Tensor):
+        """On a device without 64 bits."""
+
+        def double(self) -> Tensor:
+            raise TypeError("no float64")
+
+        def cpu(self, *_: Any) -> Tensor:  # type: ignore[override]
+            return self.as_subclass(Tensor)
+
+    torch.testing.assert_close(slerp(a.as_subclass(Narrow), b.as_subclass(Narrow), 0.3).cpu(), slerp(a, b, 0.3))
 
 
 # ---- Artists ---------------------------------------------------------------------------------------------------------
@@ -360,6 +426,7 @@ def test_a_model_that_knows_no_artists() -> None:
         ({"position": 2.0}, "no position"),
         ({"guidance_interval": (0.8, 0.2)}, "larger"),
         ({"spacing": "karras"}, "karras"),
+        ({"spacing": "odd"}, "no spacing"),
         ({"window": -1.0}, "window"),
         ({"window": math.inf}, "window"),
         ({"guidance": math.inf, "artist": "Johann Sebastian Bach"}, "guidance scale"),
@@ -421,7 +488,14 @@ def test_a_model_of_no_numbers(generator: Generator) -> None:
         broken.sample(0.5, **QUICK)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), RuntimeError("can't allocate memory: 9")])
+MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("can't allocate memory: 9"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY)
 def test_too_little_memory_halves_the_window(error: RuntimeError) -> None:
     """As often as it takes, and a sentence says so; the piece is whole."""
     said: list[str] = []
@@ -442,6 +516,58 @@ def test_too_little_memory_halves_the_window(error: RuntimeError) -> None:
     limit = 1
     with pytest.raises(CapacityError, match="even a short window"):
         small.sample(2.0, **QUICK)
+
+
+def test_too_little_memory_for_several_windows() -> None:
+    """First fewer at once, then shorter ones."""
+    said: list[str] = []
+    small, sizes = toy(), []
+    small.announce, small._together = said.append, 8
+    original = small.diffusion.denoise
+
+    def denoise(x: Tensor, level: NoiseLevel, conditions: Conditions) -> Tensor:
+        if x.shape[0] > 1:
+            raise MEMORY[0]
+        sizes.append(x.shape[-1])
+        return original(x, level, conditions)
+
+    small.diffusion.denoise = denoise  # type: ignore[method-assign]
+    small.latents(500, window=1.0, joint=True, **QUICK)
+    assert set(sizes) == {124} and not said
+
+
+@pytest.mark.parametrize("error", MEMORY)
+def test_too_little_memory_for_the_vae(generator: Generator, audio: Tensor, error: RuntimeError) -> None:
+    """Pieces that go through it are halved, said once; what comes out is the same."""
+    said: list[str] = []
+    small = toy()
+    small.announce = said.append
+    encode, decode, limit = small.vae.encode, small.vae.decode, 200
+
+    def fitting(original: Any, frames: int, x: Tensor) -> Any:
+        if frames > limit:
+            raise error
+        return original(x)
+
+    small.vae.encode = lambda x: fitting(encode, x.shape[-1] // HOP, x)  # type: ignore[method-assign]
+    small.vae.decode = lambda z: fitting(decode, z.shape[-1], z)  # type: ignore[method-assign]
+    z = small.encode(audio)
+    torch.testing.assert_close(z, generator.encode(audio), rtol=0, atol=1e-4)
+    torch.testing.assert_close(small.decode(z[0]), generator.decode(z[0]), rtol=0, atol=1e-4)
+    assert len(said) == 1 and "shorter pieces" in said[0]
+    limit = 1
+    for way in (lambda: small.encode(audio), lambda: small.decode(z[0])):
+        with pytest.raises(CapacityError, match="even a short window of audio"):
+            way()
+
+
+def test_a_spacing_that_is_defined_only_from_there(audio: Tensor) -> None:
+    """Karras has no first level at pure noise; a variation begins below it."""
+    flow = toy(NoiseConfig(schedule="flow", objective="flow", levels="continuous"))
+    assert flow.vary(audio, 0.5, spacing="karras", **QUICK).isfinite().all()
+    for way in (lambda: flow.sample(1.0, spacing="karras", **QUICK), lambda: flow.vary(audio, 0.5, steps=1001)):
+        with pytest.raises(UsageError):
+            way()
 
 
 # ---- The last touches ------------------------------------------------------------------------------------------------

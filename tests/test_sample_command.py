@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,48 @@ def test_a_take_is_made_again_from_its_recipe(
     assert again.read_bytes() != wanted and json.loads(again.with_suffix(".json").read_text())["options"]["eta"] == 0.5
 
 
+def test_a_place_with_odd_blanks_is_found_again(sample: Command, song: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two  and one\u00a0that holds"
+    folder.mkdir()
+    mine = shutil.copy(song, folder / "in.flac")
+    for name in ("a.wav", "a.flac", "a.mp3"):
+        assert sample("--init", mine, "-o", tmp_path / name).code == 0
+        done = sample("--like", tmp_path / name, "-o", tmp_path / f"again-{name}")
+        assert done.code == 0, done.err
+
+
+def test_a_recipe_goes_on_from_other_music_and_with_other_takes(
+    musicldm: Command, sample: Command, song: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copy(song, tmp_path / "in.flac"))
+    assert sample("--init", mine, "-o", tmp_path / "a.wav").code == 0
+    mine.unlink()
+    again = ("--like", tmp_path / "a.json", "-o", tmp_path / "b.wav")
+    done = musicldm("sample", *again)
+    assert done.code == 1 and "not there as it was" in done.err and "where the take was made" in done.err
+    assert musicldm("sample", *again, "--init", song).code == 0
+    assert (tmp_path / "b.wav").read_bytes()[-1000:] == (tmp_path / "a.wav").read_bytes()[-1000:]
+    way = ["--interpolate-seeds", 1, 2, "--seconds", 0.5]
+    assert sample(*way, "-n", 3, "-o", tmp_path / "c-{i}.wav").code == 0
+    done = musicldm("sample", "--like", tmp_path / "c-2.json", "-n", 4, "-o", tmp_path / "d-{i}.wav")
+    assert [Path(line).name for line in done.out.splitlines()] == [f"d-{i}.wav" for i in (1, 2, 3, 4)]
+    assert np.array_equal(files.read(tmp_path / "d-4.wav"), files.read(tmp_path / "c-3.wav"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("steps", "many"), ("steps", 2.5), ("seconds", True), ("model", 5), ("guidance_interval", [0.1])),
+        *(("start", [["a"]]), ("spacing", "odd"), ("interpolate_seeds", 3), ("joint", 1), ("artist", {})),
+    ],
+)
+def test_a_recipe_with_odd_values(musicldm: Command, model: Path, tmp_path: Path, key: str, value: object) -> None:
+    made = {"options": {"model": str(model), key: value}, "take": 1, "of": 1, "model": {"hash": "0" * 64}}
+    (tmp_path / "odd.json").write_text(json.dumps(made))
+    done = musicldm("sample", "--like", tmp_path / "odd.json", "-o", tmp_path / "out.wav")
+    assert done.code == 1 and f"its {key} is" in done.err and "Hint:" in done.err
+
+
 def test_recipes_that_cannot_be_followed(
     musicldm: Command, sample: Command, song: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +308,46 @@ def test_ctrl_c_between_takes_names_those_that_are_made(
     monkeypatch.undo()
 
 
+def test_a_second_ctrl_c_is_heard_while_a_piece_is_written(
+    sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = files.piecewise
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Any]:
+        with original(*arguments) as append:
+
+            def put(audio: Any) -> None:
+                append(audio)
+                signal.raise_signal(signal.SIGINT)  # heard, and the piece would yet be saved
+                signal.raise_signal(signal.SIGINT)
+
+            yield put
+
+    monkeypatch.setattr(files, "piecewise", watched)
+    done = sample("--seconds", 4, "--window", 1, "-o", tmp_path / "x.wav")
+    assert done.code == 130 and list(tmp_path.iterdir()) == []
+
+
+def test_only_what_is_made_counts(sample: Command, song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = sample("--continue", song, "--seconds", 1, "-o", tmp_path / "a.wav", "--json")
+    assert json.loads(done.out)["seconds"] == [4.0] and "1 s of audio in" in done.err
+    assert "0.5 s of audio in" in sample("--infill", song, "--from", 1, "--to", 1.5, "-o", tmp_path / "b.wav").err
+    original = Generator.extend
+
+    def extend(self: Generator, audio: torch.Tensor, seconds: float, **options: Any) -> Any:
+        pieces = original(self, audio, seconds, **options)
+        yield next(pieces)
+        yield next(pieces)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Generator, "extend", extend)
+    done = sample("--continue", song, "--seconds", 5, "--window", 1, "-o", tmp_path / "c.wav", "--json")
+    told = json.loads(done.out)
+    assert done.code == 130 and told["seconds"] == [heard(tmp_path / "c.wav").shape[1] / RATE]
+    assert 3 < told["seconds"][0] < 8 and f"{told['seconds'][0] - 3:.4g} s of audio in" in done.err
+
+
 def test_takes_are_numbered_from_the_first(
     musicldm: Command, sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +390,9 @@ def test_ways_and_options_that_exclude_each_other(sample: Command, song: Path, t
         (["--init", song, "--infill", song], "different ways"),
         (["--strength", 0.5], "--strength does not go with new music"),
         (["--infill", song, "--from", 1], "needs a --to"),
+        (["--seed", 3, "--interpolate-seeds", 1, 2], "--seed does not go with --interpolate-seeds"),
+        (["-o", tmp_path / "new" / "out.json", "--format", "wav"], "cannot hold both"),
+        (["-o", tmp_path / "new" / "take.{i}", "--format", "wav", "-n", 2], "more than one take"),
         (["--infill", song], "no spans"),
         (["--from", 1, "--to", 2], "does not go with new music"),
         (["--init", song, "--seconds", 3], "--seconds does not go with --init"),
@@ -335,7 +422,7 @@ def test_ways_and_options_that_exclude_each_other(sample: Command, song: Path, t
         (["--infill", song, "--from", 0, "--to", 2, "--from", 1, "--to", 2.5], "overlap"),
         (["--init", song, "--strength", 0], "strength"),
     ):
-        done = sample("-o", tmp_path / "out.wav", *arguments)
+        done = sample("-o", tmp_path / "new" / "out.wav", *arguments)
         assert done.code == 2 and sentence in done.err and "Traceback" not in done.err, (arguments, done)
         assert done.out == ""
     assert list(tmp_path.iterdir()) == []
@@ -359,6 +446,27 @@ def test_inputs_that_cannot_be_used(sample: Command, tmp_path: Path) -> None:
             done = sample(*way, tmp_path / name, *spans, "-o", tmp_path / "out.wav")
             assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (name, way, done.err)
     assert sorted(tmp_path.iterdir()) == there
+
+
+def test_a_terminal_is_spared(sample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = sample("--seconds", 1, "-o", "-")
+    assert done.code == 2 and "A terminal cannot play" in done.err and done.out == ""
+
+
+def test_a_folder_is_made_for_a_take_and_for_nothing_else(sample: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, sentence in (("file/deep", "is no folder"), ("new/deep", "no artist")):
+        done = sample("--artist", "Nobody", "-o", tmp_path / folder / "out.wav")
+        assert done.code == 1 and sentence in done.err and "Hint:" in done.err, done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sample("--seconds", 1, "-o", tmp_path / "new/deep/out.wav").code == 0
+
+
+def test_nothing_of_the_input_goes_out_before_all_is_known(model: Path, song: Path) -> None:
+    running = process(model, "--continue", song, "--artist", "Nobody", "-o", "-", "--device", "cpu")
+    out, said = running.communicate(timeout=60)
+    assert running.returncode == 1 and out == b"" and b"no artist" in said
 
 
 def test_silence_is_said(sample: Command, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class AudioInfo:
     artist: str
     title: str
     comment: str
+    """With all its blanks."""
 
 
 def probe(path: Path) -> AudioInfo:
@@ -71,17 +72,16 @@ def probe(path: Path) -> AudioInfo:
         DataError: it holds no audio that can be read.
     """
     with _opened(path) as (container, stream):
-        tags = {
-            key.lower(): " ".join(text.split()) for key, text in (*container.metadata.items(), *stream.metadata.items())
-        }
+        tags = {key.lower(): text for key, text in (*container.metadata.items(), *stream.metadata.items())}
+        artist, title = tags.get("artist") or tags.get("album_artist", ""), tags.get("title", "")
         return AudioInfo(
             container=container.format.name,
             codec=stream.codec_context.name,
             sample_rate=stream.codec_context.sample_rate,
             channels=stream.codec_context.channels,
             seconds=_declared_seconds(path, container, stream),
-            artist=tags.get("artist") or tags.get("album_artist", ""),
-            title=tags.get("title", ""),
+            artist=" ".join(artist.split()),
+            title=" ".join(title.split()),
             comment=tags.get("comment", ""),
         )
 

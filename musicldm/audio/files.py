@@ -5,7 +5,9 @@ Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Other people'
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -288,6 +290,8 @@ def _whole_wav(
     file: BinaryIO, sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str
 ) -> Iterator[Callable[[Floats], object]]:
     """A WAV with its sizes true from the first, since nobody can go back in a pipe to mend them."""
+    # A file that somebody gave as stdout may hold something already; one that is only appended to is as a pipe.
+    begin = file.tell() if file.seekable() and not _only_grows(file) else None
     file.write(_wav_header(sample_rate, channels, samples, bit_depth, comment))
     written = 0
 
@@ -300,9 +304,18 @@ def _whole_wav(
     frame = channels * _bytes(bit_depth)
     if written * frame % 2:
         file.write(b"\0")  # a chunk's size is even
-    if written != samples and file.seekable():
-        file.seek(0)
+    if written != samples and begin is not None:
+        file.seek(begin)
         file.write(_wav_header(sample_rate, channels, written, bit_depth, comment, samples))
+        file.seek(0, io.SEEK_END)
+
+
+def _only_grows(file: BinaryIO) -> bool:
+    """Whether the system appends all that is written, wherever one seeks."""
+    try:
+        return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
+    except OSError:  # it is no file of the system
+        return False
 
 
 def _bytes(bit_depth: BitDepth) -> int:
@@ -346,7 +359,7 @@ def _wav_header(
         chunks += struct.pack("<4sI4s", b"LIST", 4 + len(entry), b"INFO") + entry
     data = samples * frame
     size = 4 + len(chunks) + 8 + data + data % 2
-    if fits_wav(samples if planned is None else planned, channels, 8 * width):
+    if (samples if planned is None else planned) * frame + len(chunks) <= _LARGEST_WAV:
         return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
     wide = struct.pack("<4sIQQQI", b"ds64", 28, size + 36, data, samples, 0)
     unknown = 0xFFFFFFFF

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import musicldm
 from musicldm.errors import DataError, MismatchError
@@ -43,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8") if path.suffix == ".json" else probe(path).comment
         made = json.loads(text)
         kinds = (made["options"], dict), (made["take"], int), (made["of"], int), (made["model"]["hash"], str)
-        if not all(isinstance(value, kind) for value, kind in kinds):
+        if not all(isinstance(value, kind) for value, kind in (*kinds, (made.get("inputs", {}), dict))):
             raise TypeError
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint) from error
@@ -61,8 +63,8 @@ def is_one(path: Path) -> bool:
     return True
 
 
-def check(made: dict[str, Any], generator: Generator) -> None:
-    """See that all is there as it was.
+def check(made: dict[str, Any], generator: Generator, inputs: Collection[Path]) -> None:
+    """See that all is there as it was, as far as it is among the `inputs` still.
 
     Raises:
         MismatchError: another model, or an input that has changed.
@@ -72,8 +74,29 @@ def check(made: dict[str, Any], generator: Generator) -> None:
             f"The take was made by another model, {made['model'].get('name', '')!r}.", "Name that one with --model."
         )
     for name, digest in made.get("inputs", {}).items():
-        if not Path(name).is_file() or _sha256(Path(name)) != digest:
-            raise MismatchError(f"{name} is not there as it was when the take was made.", "Bring it back first.")
+        if Path(name) in inputs and (not Path(name).is_file() or _sha256(Path(name)) != digest):
+            raise MismatchError(
+                f"{name} is not there as it was when the take was made.",
+                "Bring it back, or name another file; a path counts from the folder where the take was made.",
+            )
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether an option's value as JSON has it is of its type."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(fits(value, each) for each in kinds)
+    if origin is Literal:
+        return value in kinds
+    if origin is list:
+        return isinstance(value, list) and all(fits(each, kinds[0]) for each in value)
+    if origin is tuple:
+        return isinstance(value, list) and len(value) == len(kinds) and all(map(fits, value, kinds))
+    if isinstance(value, bool):  # which is an int, too
+        return kind is bool
+    if kind is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, str if kind is Path else kind)
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import typer
 
@@ -93,7 +94,7 @@ def sample(
     sampler: Annotated[
         Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
         typer.Option(help="How to denoise.", rich_help_panel=_HOW),
-    ] = "ddim",
+    ] = "unipc",
     steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.", rich_help_panel=_HOW)] = 20,
     spacing: Annotated[
         Literal["trailing", "uniform", "karras"], typer.Option(help="Where the steps lie.", rich_help_panel=_HOW)
@@ -192,17 +193,17 @@ def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Pa
 
     generator = Generator.load(asked.model, asked.device, asked.precision, console.warn)
     if asked.made:
-        recipe.check(asked.made, generator)
+        recipe.check(asked.made, generator, _inputs(asked))
     if asked.compiled:
         generator.diffusion.network.compile()
     takes = _takes(asked, way, generator, console)
     rate, began = generator.sample_rate, time.monotonic()
-    peaks: list[float] = []
-    done, stopped = 0.0, False
+    facts = recipe.recipe(generator, asked.options, asked.takes[0], asked.of, _inputs(asked))
+    lengths, peaks, made, stopped = list[float](), list[float](), 0.0, False
     with console.progress("Sampling") as progress:
         for place, (take, target) in enumerate(zip(asked.takes, targets, strict=True)):
-            told = recipe.recipe(generator, asked.options, take, asked.of, _inputs(asked))
-            move = _timed(progress, place, len(targets), takes.samples / rate)
+            told = {**facts, "take": take}
+            move = _timed(progress, place, len(targets), takes.new / rate)
             try:
                 written = _write(target, takes.make(take, move), takes.samples, generator, asked, way, told)
             except KeyboardInterrupt:
@@ -212,17 +213,18 @@ def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Pa
                 console.warn(f"Stopped: {place} of {len(targets)} takes are made.")
                 break
             peaks.append(written.peak)
-            done += written.samples / rate
+            lengths.append(written.samples / rate)
+            made += max(0, written.samples - (takes.samples - takes.new)) / rate
             if stopped := written.stopped:
                 where = "stdout" if target is None else target
                 console.warn(f"Stopped: {written.samples / rate:.1f} of {takes.samples / rate:.1f} s are in {where}.")
                 break
     spent = time.monotonic() - began
-    console.note(f"{done:.4g} s of audio in {spent:.1f} s ({done / spent:.1f} times real time).")
+    console.note(f"{made:.4g} s of audio in {spent:.1f} s ({made / spent:.1f} times real time).")
     paths = [str(target) for target in targets[: len(peaks)] if target is not None]
     if paths:
-        facts = {"files": paths, "seconds": takes.samples / rate, "seed": asked.seed, "peaks": peaks}
-        console.result({**facts, "took": round(spent, 3)}, paths)
+        result = {"files": paths, "seconds": lengths, "seed": asked.seed, "peaks": peaks, "took": round(spent, 3)}
+        console.result(result, paths)
     if stopped:
         raise typer.Exit(130)
 
@@ -252,8 +254,14 @@ def _asked(context: typer.Context) -> SimpleNamespace:
     if made:
         defaults = {each.name: recipe.plain(each.get_default(context)) for each in context.command.params}
         paths = {"model", "init", "infill", "extend"}
+        kinds = get_type_hints(sample)
         for key, value in made["options"].items():
             if key in options and key not in given and value not in (None, []):
+                if not recipe.fits(value, kinds[key]):
+                    raise DataError(
+                        f"{options['like']} does not tell how it was made: its {key} is {value!r}.",
+                        "Was it changed? The take itself tells the same.",
+                    )
                 options[key] = Path(value) if key in paths else value
                 if key == "interpolate":
                     options[key] = tuple(map(Path, value))
@@ -262,10 +270,10 @@ def _asked(context: typer.Context) -> SimpleNamespace:
     for key in ("guidance_interval", "interpolate_seeds"):
         options[key] = tuple(options[key]) if options[key] else options[key]
     between = options["interpolate"] or options["interpolate_seeds"]
-    if between and made:
+    if between and made and "count" not in given:
         takes, of = [made["take"]], made["of"]
     else:
-        first = options["take"] if "take" in given or not made else made["take"]
+        first = options["take"] if "take" in given or not made or between else made["take"]
         count = options["count"] or (5 if between else 1)
         takes, of = list(range(first, first + count)), count if between else 1
     return SimpleNamespace(**options, options=dict(options), given=given, made=made, takes=takes, of=of)
@@ -286,6 +294,7 @@ def _way(asked: SimpleNamespace) -> str:
     for keys, option, fit in (
         (("strength",), "--strength", ("init", "interpolate")),
         (("start", "stop"), "--from and --to", ("infill",)),
+        (("seed",), "--seed", ("new", *(each for each in _WAYS if each != "interpolate_seeds"))),
         (("seconds",), "--seconds", ("new", "extend", "loop", "interpolate_seeds")),
         (("joint",), "--joint", ("new", "extend")),
         (("normalize",), "--normalize", ("new", "init", "loop", "interpolate", "interpolate_seeds")),
@@ -306,30 +315,52 @@ def _check_output(asked: SimpleNamespace, way: str, targets: list[Path | None]) 
         UsageError, OutputError: for that reason.
     """
     from musicldm.audio import files
-    from musicldm.durable import make_folder
 
+    if asked.output == "-" and sys.stdout.isatty():
+        raise UsageError("A terminal cannot play a WAV file.", "Pipe it to a program that can: … -o - | aplay.")
     if asked.output == "-" and asked.as_json:
         raise UsageError("--json and -o - both want stdout.", "Choose one.")
     if asked.output == "-" and asked.normalize is not None:
         raise UsageError("How loud a piece is shows only at its end.", "Leave --normalize out, or name a file.")
     if asked.normalize is not None and not -70 <= asked.normalize <= 0:
         raise UsageError(f"{asked.normalize:g} LUFS is no loudness for music.", "Such as -16; between -70 and 0.")
+    told = set[Path]()
     for target in targets:
         format = files.format_of(target, asked.format)
         files.check_depth(format, _depth(asked, way, format))
         if target is None:
             continue
-        make_folder(target.parent)
+        _check_folder(target.parent)
         if target.is_dir():
             raise OutputError(f"{target} is a folder.", "Name a file in it.")
         if target.exists() and not target.is_file():  # to be replaced, and root may replace a device
             raise OutputError(f"{target} is no file.", "Name one, or - for stdout.")
         beside = target.with_suffix(".json")
+        if beside == target or beside in told:
+            what = "a take" if beside == target else "more than one take"
+            raise UsageError(
+                f"{beside} would hold how {what} is made, and cannot hold both.", "Such as -o take-{i}.wav."
+            )
+        told.add(beside)
         if beside.exists() and not recipe.is_one(beside):
             raise UsageError(f"{beside} is in the way of how {target} is made.", "Give the new one another name.")
         for source in _inputs(asked):
             if target.exists() and source.exists() and target.samefile(source):
                 raise UsageError(f"{target} would overwrite the original.", "Give the new one another name.")
+
+
+def _check_folder(folder: Path) -> None:
+    """See that there is a place for it, and make nothing yet.
+
+    Raises:
+        OutputError: there is none.
+    """
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    hint = "Check it, or name another one with -o."
+    if not there.is_dir():
+        raise OutputError(f"{there} is no folder.", hint)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {there} cannot be written.", hint)
 
 
 def _depth(asked: SimpleNamespace, way: str, format: str) -> int | Literal["float"]:
@@ -372,6 +403,8 @@ class _Takes:
 
     samples: int
     """Of each."""
+    new: int
+    """How many of these are made: the others are there already."""
     make: Callable[[int, Progress], Iterator[Tensor]]
     """Its pieces [C, n], for its number and whoever watches."""
 
@@ -404,7 +437,9 @@ def _takes(asked: SimpleNamespace, way: str, generator: Generator, console: Cons
         return iter([generator.between_seeds(asked.interpolate_seeds, seconds, share(take), **options)])
 
     samples = {"extend": length + new, "loop": generator.frames(seconds) * generator.vae.config.hop}
-    return _Takes(samples.get(way, length or new), make)
+    filled = sum(round((last - first) * generator.sample_rate) for first, last in spans)
+    whole = samples.get(way, length or new)
+    return _Takes(whole, {"extend": new, "infill": filled}.get(way, whole), make)
 
 
 def _read(path: Path, generator: Generator, console: Console) -> Tensor:
@@ -495,7 +530,7 @@ def _write(
 class _UntilStopped(Iterator["Tensor"]):
     """Pieces until Ctrl-C, which interrupts only while one is being made: those that are done go where they should.
 
-    Before there is any, it interrupts as ever.
+    Before there is any, it interrupts as ever; so does a second one.
     """
 
     def __init__(self, pieces: Iterator[Tensor]) -> None:
@@ -528,6 +563,6 @@ class _UntilStopped(Iterator["Tensor"]):
         return piece
 
     def _hear(self, *_: object) -> None:
-        if self._making or not self._any:
+        if self._making or self.stopped or not self._any:
             raise KeyboardInterrupt
         self.stopped = True

@@ -105,6 +105,15 @@ def leading_over(old: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         yield piece
 
 
+def after(kept: Tensor, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+    """`kept` [C, n] and then the pieces; it waits for the first of them, or a failure would pass for music."""
+    first = next(pieces)
+    if kept.shape[1]:
+        yield kept
+    yield first
+    yield from pieces
+
+
 def crossfade(old: Tensor, new: Tensor) -> Tensor:
     """From one [C, n] to the other, evenly."""
     rise = torch.arange(1, old.shape[1] + 1, dtype=old.dtype) / (old.shape[1] + 1)
@@ -113,7 +122,8 @@ def crossfade(old: Tensor, new: Tensor) -> Tensor:
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """Along the great circle from a to b, which keeps the spread of noise (Shoemake 1985)."""
-    cosine = F.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0).item()
+    # On the CPU: not every device has 64 bits.
+    cosine = F.cosine_similarity(a.cpu().double().flatten(), b.cpu().double().flatten(), dim=0).item()
     angle = math.acos(max(-1.0, min(1.0, cosine)))
     if math.sin(angle) < 1e-4:  # one direction, or no circle that would be the shortest
         return torch.lerp(a, b, share)

@@ -6,6 +6,7 @@ Latents are normalised, [1, D, L], unless they are called raw; audio is [C, T] a
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,24 +18,27 @@ from torch import Tensor
 
 from musicldm import bundle
 from musicldm.config import from_dict, to_dict
-from musicldm.devices import autocast, pick_device, pick_precision
+from musicldm.devices import autocast, out_of_memory, pick_device, pick_precision
 from musicldm.diffusion.conditions import Conditions
 from musicldm.diffusion.guidance import guided, keeping, windowed
 from musicldm.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.diffusion.samplers import Denoise, Noise
+from musicldm.diffusion.schedule import NoiseLevel
 from musicldm.errors import BundleError, CapacityError, DataError, MismatchError, UsageError
-from musicldm.generate.finish import crossfade, finite, leading_over, limited, lowered, passing, slerp
+from musicldm.generate.finish import after, crossfade, finite, leading_over, limited, lowered, passing, slerp
 from musicldm.generate.options import Sampling, pick_sampler, shares
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.progress import Progress, silent
 from musicldm.seeding import derive
 from musicldm.vae.model import VAE
-from musicldm.vae.windows import decode_long, decode_pieces, encode_long
+from musicldm.vae.windows import decode_pieces, encode_long
 
 Span = tuple[float, float]
 
 SHORTEST_WINDOW = 16.0
 """Seconds that are denoised at once even by a model that was trained on shorter crops."""
+STRETCH = 1.15
+"""How much longer a window of one's own choice may be where fewer are needed for it: little is then made twice."""
 OVERLAP = 0.25
 """Of a window: what it shares with the one before."""
 FADE = 0.02
@@ -43,6 +47,8 @@ LOOK_AHEAD = 0.01
 """Seconds over which the gain falls before a peak."""
 DECODED = 512
 """Latent frames of a piece that are decoded at once, at most."""
+CODED = 1024
+"""Latent frames of a sound that go through the VAE at once, where it goes through whole."""
 
 
 def denoiser_part(diffusion: Diffusion, statistics: LatentStatistics, vae_hash: str) -> bundle.Part:
@@ -103,7 +109,10 @@ class Generator:
         self.diffusion = Diffusion(from_dict(DiffusionConfig, about))
         bundle.fill(self.diffusion, part)
         self.diffusion.eval().requires_grad_(False).to(self.device)
-        self._most: int | None = None  # frames that the memory holds, once that is known
+        # What the memory holds, as far as that is known.
+        self._most: int | None = None  # frames that are denoised at once
+        self._together = 1 if self.device.type == "cpu" else 8  # windows; a CPU gains nothing from several
+        self._coded = CODED  # frames that go through the VAE at once
 
     @classmethod
     def load(
@@ -188,15 +197,15 @@ class Generator:
         Windows are made one after another: each keeps the end of the last and goes on from it. A take of one window is
         lowered as a whole where it would clip; a longer one has its peaks limited.
         """
-        how = Sampling(**options)
+        how = self._asked(options)
         samples, frames = self.samples(seconds), self.frames(seconds)
         raw = (self._raw(z)[0] for z in self._continued(frames, how, progress))
-        whole = frames <= self._window(how)
-        return self._decoded(raw, how, frames, 0, samples, lower=whole)
+        whole, (_, first) = frames <= self._window(how, STRETCH), self._plan(how, frames)
+        return self._decoded(raw, first, frames, 0, samples, lower=whole)
 
     def latents(self, frames: int, progress: Progress = silent, **options: Any) -> Tensor:
         """One new take of raw latents [D, L]."""
-        pieces = list(self._continued(frames, Sampling(**options), progress))
+        pieces = list(self._continued(frames, self._asked(options), progress))
         return self._raw(torch.cat(pieces, dim=-1))[0]
 
     def vary(self, audio: Tensor, strength: float, progress: Progress = silent, **options: Any) -> Tensor:
@@ -206,7 +215,8 @@ class Generator:
             UsageError: a strength beyond (0, 1].
             DataError: audio shorter than a latent frame, or that is no numbers.
         """
-        how, start = Sampling(**options), self._start(strength)
+        start = self._start(strength)
+        how = self._asked(options, start)
         z = self._denoised(how, self.encode(audio), start=start, progress=progress)
         return self.decode(self._raw(z)[0])[:, : audio.shape[1]]
 
@@ -219,9 +229,9 @@ class Generator:
             UsageError: no spans, or such as are reversed, lie outside, overlap, or leave nothing.
             DataError: as `vary`.
         """
-        how, hop = Sampling(**options), self.vae.config.hop
-        known = self.encode(audio)
+        how, hop = self._asked(options), self.vae.config.hop
         places = self._places(spans, audio.shape[1])
+        known = self.encode(audio)
         mask = torch.ones(1, 1, known.shape[-1], dtype=torch.bool, device=self.device)
         for first, last in places:
             mask[..., first // hop : -(-last // hop)] = False
@@ -238,7 +248,7 @@ class Generator:
                 repeats=how.resample,
                 progress=_part(progress, number, len(groups)),
             )
-            waves = finite(decode_long(self.vae, self._raw(z)[0], DECODED))
+            waves = self._waves([self._raw(z)[0]], end - begin)
             decoded = torch.cat(list(limited(waves, round(LOOK_AHEAD * self.sample_rate))), dim=1)
             for first, last in group:
                 self._replace(made, decoded, begin * hop, first, last)
@@ -247,34 +257,38 @@ class Generator:
     def extend(self, audio: Tensor, seconds: float, progress: Progress = silent, **options: Any) -> Iterator[Tensor]:
         """Audio [C, T] and then so many seconds more, piece by piece [C, n]; all but its last FADE is kept as it is.
 
+        It begins to come once the first of what is new is there.
+
         Raises:
             UsageError, DataError: as `infill` and `sample`.
         """
-        how, hop = Sampling(**options), self.vae.config.hop
+        how, hop = self._asked(options), self.vae.config.hop
         new = self.samples(seconds)
         held = min(audio.shape[1] // hop, self._window(how) // 2)  # frames that the first window goes on from
         context = audio[:, audio.shape[1] - held * hop :]
         # Without a mirror beyond its end, the encoder would hear the music stop there.
         mirror = context.flip(1)[:, : self.vae.config.reach * hop]
         known = self.encode(torch.cat([context, mirror], dim=1))[..., :held]
-        raw = (self._raw(z)[0] for z in self._continued(-(-new // hop), how, progress, known))
+        frames = -(-new // hop)
+        raw = (self._raw(z)[0] for z in self._continued(frames, how, progress, known))
         fade = min(round(FADE * self.sample_rate), context.shape[1])
         pieces = itertools.chain([self._raw(known)[0]], raw)
-        made = self._decoded(pieces, how, held - (-new // hop), held * hop - fade, fade + new)
+        _, first = self._plan(how, held + frames)
+        made = self._decoded(pieces, first, held + frames, held * hop - fade, fade + new)
         kept, old = audio[:, : audio.shape[1] - fade], audio[:, audio.shape[1] - fade :]
-        return itertools.chain([kept], leading_over(old, made))
+        return after(kept, leading_over(old, made))
 
     def loop(self, seconds: float, progress: Progress = silent, **options: Any) -> Tensor:
         """New music whose end goes on with its beginning, [C, T]: as many whole latent frames as cover the seconds.
 
         Denoised in windows around the circle, and decoded with the end before the beginning.
         """
-        how, config = Sampling(**options), self.vae.config
+        how, config = self._asked(options), self.vae.config
         frames = -(-self.samples(seconds) // config.hop)
         z = self._denoised(how, frames=frames, circular=True, progress=progress)
         margin = config.margin
         around = torch.arange(-margin, frames + margin, device=z.device) % frames
-        audio = torch.cat(list(finite(decode_long(self.vae, self._raw(z)[0][:, around], DECODED))), dim=1)
+        audio = torch.cat(list(self._waves([self._raw(z)[0][:, around]], len(around))), dim=1)
         begin, end = margin * config.hop, (margin + frames) * config.hop
         fade = min(round(FADE * self.sample_rate), frames * config.hop)
         loop = audio[:, begin:end].clone()
@@ -292,7 +306,8 @@ class Generator:
         Raises:
             UsageError, DataError: as `vary`.
         """
-        how, start = Sampling(**options), self._start(strength)
+        start = self._start(strength)
+        how = self._asked(options, start)
         samples = min(a.shape[1], b.shape[1])
         known = slerp(self.encode(a[:, :samples]), self.encode(b[:, :samples]), share)
         z = self._denoised(how, known, start=start, progress=progress)
@@ -301,11 +316,14 @@ class Generator:
     def between_seeds(
         self, seeds: tuple[int, int], seconds: float, share: float, progress: Progress = silent, **options: Any
     ) -> Tensor:
-        """Between the new takes of two seeds, [C, T]: from noise on the great circle between theirs."""
-        how = replace(Sampling(**options), seed=seeds[0])
-        samples, frames = self.samples(seconds), self.frames(seconds)
-        one, other = (self.noise(seed, how.take, frames)[0] for seed in seeds)
-        z = self._denoised(how, frames=frames, noise=slerp(one, other, share), progress=progress)
+        """Between the new takes of two seeds, [C, T]: all noise is on the great circle between theirs."""
+        how, samples = self._asked(options), self.samples(seconds)
+
+        def noise(frames: int) -> tuple[Tensor, Noise]:
+            (a, fresh_a), (b, fresh_b) = (self.noise(seed, how.take, frames) for seed in seeds)
+            return slerp(a, b, share), lambda x: slerp(fresh_a(x), fresh_b(x), share)
+
+        z = self._denoised(how, frames=self.frames(seconds), noise=noise, progress=progress)
         return self.decode(self._raw(z)[0])[:, :samples]
 
     # ---- Audio and latents -----------------------------------------------------------------------------------------
@@ -316,6 +334,7 @@ class Generator:
 
         Raises:
             DataError: it is shorter than a latent frame, has other channels, or is no numbers.
+            CapacityError: the memory does not hold even a short piece of it.
         """
         samples = audio.shape[1]
         if samples < self.vae.config.hop:
@@ -325,7 +344,8 @@ class Generator:
             raise DataError(f"The audio has {len(audio)} channels; the model has {self.channels}.", "Convert it.")
         if not torch.isfinite(audio).all():
             raise DataError("The audio holds samples that are not finite numbers.", "Mend or export it again.")
-        means = [mean for mean, _ in encode_long(self.vae, lambda a, b: audio[:, a:b], samples)]
+        pieces = encode_long(self.vae, lambda a, b: audio[:, a:b], samples, self._coded, self._shorter)
+        means = [mean for mean, _ in pieces]
         return self.statistics.normalise(torch.cat(means, dim=-1))[None].to(self.device)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -333,30 +353,83 @@ class Generator:
 
         Raises:
             DataError: latents or output are not finite.
+            CapacityError: the memory does not hold even a short piece of it.
         """
-        return lowered(torch.cat(list(finite(decode_long(self.vae, z))), dim=-1))
+        return lowered(torch.cat(list(self._waves([z], z.shape[-1], CODED)), dim=-1))
 
     def _decoded(
-        self, raw: Iterable[Tensor], how: Sampling, frames: int, skipped: int, samples: int, lower: bool = False
+        self, raw: Iterable[Tensor], first: int, frames: int, skipped: int, samples: int, lower: bool = False
     ) -> Iterator[Tensor]:
-        """Raw latents, `frames` in all, to `samples` samples after `skipped` ones, never beyond full scale."""
-        # So that the first window of latents is enough for the first piece.
-        window = max(1, min(DECODED, self._window(how) - 2 * self.vae.config.margin))
-        cut = passing(finite(decode_pieces(self.vae, raw, frames, window)), skipped, samples)
+        """Raw latents, `frames` in all, to `samples` samples after `skipped` ones, never beyond full scale.
+
+        Args:
+            first: how many frames come first: enough for the first piece.
+        """
+        at_once = max(1, min(DECODED, first - 2 * self.vae.config.margin))
+        cut = passing(self._waves(raw, frames, at_once), skipped, samples)
         if lower:
             return iter([lowered(torch.cat(list(cut), dim=1))])
         return limited(cut, round(LOOK_AHEAD * self.sample_rate))
+
+    def _waves(self, raw: Iterable[Tensor], frames: int, at_once: int = DECODED) -> Iterator[Tensor]:
+        """Raw latents [D, l], `frames` in all, to audio; no more at once than the memory holds."""
+        return finite(decode_pieces(self.vae, raw, frames, min(at_once, self._coded), self._shorter))
+
+    def _shorter(self, frames: int) -> None:
+        """Take no more frames through the VAE at once from now on; said only once."""
+        if self._coded == CODED:
+            self.announce("The memory does not suffice: shorter pieces go through the VAE at once.")
+        self._coded = frames
 
     def _raw(self, z: Tensor) -> Tensor:
         return self.statistics.denormalise(z.float())  # normalised until here, raw from here
 
     # ---- Denoising -------------------------------------------------------------------------------------------------
 
-    def _window(self, how: Sampling) -> int:
-        """Frames that are denoised at once."""
+    def _asked(self, options: dict[str, Any], start: float | None = None) -> Sampling:
+        """How to sample, and all of it checked before anything is computed.
+
+        Raises:
+            UsageError, NotFoundError: as `Sampling`, `_told`, `_levels`, and for a sampler that cannot begin there.
+        """
+        how = Sampling(**options)
+        self._told(how)
+        pick_sampler(how.sampler, how.eta, self._levels(how, start))
+        return how
+
+    def _levels(self, how: Sampling, start: float | None = None) -> list[NoiseLevel]:
+        """The noise levels of a take that begins at a time; None: N - 1.
+
+        Raises:
+            UsageError: more steps than the process has, or a spacing that it does not have from there.
+        """
+        schedule = self.diffusion.schedule
+        schedule.levels(how.steps)  # which counts them, before they become fewer
+        steps = how.steps if start is None else min(how.steps, int(start) + 1)
+        return schedule.levels(steps, how.spacing, start)
+
+    def _window(self, how: Sampling, stretch: float = 1.0) -> int:
+        """Frames that are denoised at once, a whole number of what the network takes.
+
+        Args:
+            stretch: how much longer a window may be where nobody has named one.
+        """
         training = self.facts.get("denoiser", {}).get("training", {}).get("training", {})
-        frames = self.frames(how.window or max(SHORTEST_WINDOW, float(training.get("seconds", 0))))
-        return max(2, frames if self._most is None else min(frames, self._most))
+        trained = float(training.get("seconds", 0))
+        # A U-Net knows no positions: in windows twice as long as its crops it loses nothing (benchmarks/README.md).
+        usual = max(SHORTEST_WINDOW, 2 * trained if self.diffusion.config.denoiser == "unet" else trained)
+        frames = self.frames(how.window or stretch * usual)
+        frames = frames if self._most is None else min(frames, self._most)
+        multiple = self.diffusion.config.network.multiple
+        return max(2, multiple, frames // multiple * multiple)
+
+    def _plan(self, how: Sampling, frames: int) -> tuple[int, int]:
+        """In how many windows one after another to make so many frames, and the frames of each, all alike."""
+        multiple = self.diffusion.config.network.multiple
+        longest = frames + -frames % multiple if how.joint else self._window(how, STRETCH)
+        count = 1 + max(0, -(-(frames - longest) // (longest - int(OVERLAP * longest))))
+        length = math.ceil(frames / (count - (count - 1) * OVERLAP))
+        return count, min(longest, length + -length % multiple)
 
     @torch.inference_mode()
     def _continued(
@@ -365,20 +438,18 @@ class Generator:
         """So many new frames in windows [1, D, l]. Each keeps the end of the last, and the first that of `known`."""
         done, number, tail = 0, 0, known
         while done < frames:
-            window = self._window(how)
-            kept = 0 if tail is None else min(tail.shape[-1], window // 2)
-            length = kept + frames - done if how.joint else min(window, kept + frames - done)
-            more = 0 if how.joint else -(-(frames - done - length + kept) // (window - int(OVERLAP * window)))
-            report = _part(progress, number, number + 1 + max(0, more))
+            kept = 0 if tail is None else min(tail.shape[-1], self._window(how) // 2)
+            count, length = self._plan(how, kept + frames - done)
+            report = _part(progress, number, number + count)
             if tail is None:
                 z = self._denoised(how, frames=length, window=number, progress=report)
             else:
                 held = torch.nn.functional.pad(tail[..., tail.shape[-1] - kept :], (0, length - kept))
                 mask = (torch.arange(length, device=self.device) < kept)[None, None]
                 z = self._denoised(how, held, mask, window=number, repeats=how.resample, progress=report)
-            yield z[..., kept:]
+            yield z[..., kept : kept + frames - done]
             done += length - kept
-            tail = z[..., -max(1, int(OVERLAP * window)) :]
+            tail = z[..., -max(1, int(OVERLAP * length)) :]
             number += 1
 
     @torch.inference_mode()
@@ -391,7 +462,7 @@ class Generator:
         frames: int = 0,
         start: float | None = None,
         window: int = 0,
-        noise: Tensor | None = None,
+        noise: Callable[[int], tuple[Tensor, Noise]] | None = None,
         circular: bool = False,
         repeats: int = 1,
         progress: Progress = silent,
@@ -402,49 +473,50 @@ class Generator:
             known: what it starts from; with a mask [1, 1, L], what it keeps where that is true.
             start: the time to begin at; None: N - 1.
             window: which of the take's windows this is: each has its own noise.
-            noise: to start from in place of the take's.
+            noise: for so many frames, in place of the take's; see `noise`.
         """
-        schedule = self.diffusion.schedule
-        schedule.levels(how.steps, how.spacing)  # which refuses what the process does not have
-        steps = how.steps if start is None else min(how.steps, int(start) + 1)
-        levels = schedule.levels(steps, how.spacing, start)
+        levels = self._levels(how, start)
+        steps = len(levels) - 1
         sampler = pick_sampler(how.sampler, how.eta, levels, repeats)
         asked = guided(self.diffusion, self._told(how), how.guidance, how.guidance_interval, how.guidance_rescale)
-        frames = frames if known is None else known.shape[-1]
+        wanted = frames = frames if known is None else known.shape[-1]
+        if known is None and not circular:  # what the network would fill up with zeros is made as well, and cut off
+            frames += -frames % self.diffusion.config.network.multiple
         while True:
-            x, fresh = self.noise(how.seed, how.take, frames, window)
-            x = x if noise is None else noise
+            x, fresh = noise(frames) if noise else self.noise(how.seed, how.take, frames, window)
             if known is not None:
                 noisy = levels[0].mix(known, x)
                 x = noisy if mask is None else torch.where(mask, noisy, x)
-            width = self._window(how)
-            # A CPU gains nothing from several at once.
-            together = 1 if self.device.type == "cpu" else 8
-            denoise: Denoise = windowed(asked, width, int(OVERLAP * width), together, circular)
+            width = frames if frames <= self._window(how, STRETCH) else self._window(how)
+            denoise: Denoise = windowed(asked, width, int(OVERLAP * width), self._together, circular)
             if known is not None and mask is not None:
                 denoise = keeping(denoise, known, mask)
             try:
                 with autocast(self.precision, self.device):
-                    return sampler(
+                    made = sampler(
                         denoise, x, levels, fresh, lambda i, _: progress(i + 1, steps, f"step {i + 1} of {steps}")
                     )
+                    return made[..., :wanted]
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-            self._halve(min(frames, width))
+            self._make_do(width, self._together if circular or frames > width else 1)
 
-    def _halve(self, frames: int) -> None:
-        """Denoise no more than half as many frames at once from now on.
+    def _make_do(self, frames: int, together: int) -> None:
+        """Denoise half as much at once from now on: half as many windows together, or else windows half as long.
 
         Raises:
-            CapacityError: that would be too few to be of use.
+            CapacityError: they would be too short to be of use.
         """
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if together > 1:
+            self._together = together // 2
+            return
         self._most = frames // 2
         seconds = self._most * self.vae.config.hop / self.sample_rate
         if self._most < 8:
             raise CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         self.announce(f"The memory does not suffice: going on in windows of {seconds:.3g} s.")
 
     def _told(self, how: Sampling) -> Conditions:
@@ -533,8 +605,3 @@ def _part(progress: Progress, number: int, parts: int) -> Progress:
         progress(number * whole + done, parts * whole, words)
 
     return report
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says so: on a CPU, torch has no error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Sampling:
     """Where all chance comes from."""
     take: int = 0
     """Which of the takes of this seed; each is independent of how many there are."""
-    sampler: str = "ddim"
+    sampler: str = "unipc"
     """One of SAMPLERS."""
     steps: int = 20
     """Denoising steps."""
@@ -50,7 +51,7 @@ class Sampling:
     guidance_rescale: float = 0.0
     """φ of Lin et al. 2023, from 0 to 1."""
     window: float | None = None
-    """Seconds that are denoised at once; None: as the model was trained, and 16 at least."""
+    """Seconds that are denoised at once, at most; None: as the model was trained, 16 at least, or 1.15 times that."""
     joint: bool = False
     """Of a long piece: all windows together rather than one after another."""
     resample: int = 1
@@ -72,6 +73,8 @@ class Sampling:
             raise UsageError(f"There is no window of {self.window:g} seconds.", "Such as 16.")
         if self.resample < 1:
             raise UsageError(f"A step cannot be taken {self.resample} times.", "Take it once or more often.")
+        if self.spacing not in get_args(Spacing):
+            raise UsageError(f"There is no spacing {self.spacing!r}.", f"Known: {', '.join(get_args(Spacing))}.")
         pick_sampler(self.sampler, self.eta)
 
 

@@ -33,7 +33,7 @@ class LatentBatch(NamedTuple):
     latents: Tensor
     """Normalised, drawn from the posterior: float32 [B, D, L]."""
     artist: Tensor
-    """The artist's place in `LatentDataset.artists`: int64 [B]."""
+    """The artist's place in `LatentDataset.artists`, -1 where they are not among them: int64 [B]."""
     start: Tensor
     """Where in its track the crop begins, in seconds: float32 [B]."""
     total: Tensor
@@ -57,7 +57,7 @@ class LatentDataset:
         left_out: how many tracks of the split are shorter than a crop.
         seconds: the length of the tracks in use.
         statistics: of the store's training tracks, whatever the split.
-        artists: the names of all of the store's artists, sorted.
+        artists: the names of those by whom there is something to train on, sorted, whatever the split.
 
     Raises:
         DataError: no track of the split is as long as a crop.
@@ -91,10 +91,10 @@ class LatentDataset:
         self._part, self._offset = columns["part"].astype(np.int64), columns["offset"].astype(np.int64)
         self._seconds = columns["samples"] / store.header.sample_rate
         self.seconds = float(self._seconds.sum())
-        used = np.unique(tracks.columns["artist"])
-        self.artists = sorted(tracks.artists[number] for number in used)
+        trained_on = ~tracks.columns["heldout"] & (tracks.columns["frames"] >= crop_frames)
+        self.artists = sorted(tracks.artists[number] for number in np.unique(tracks.columns["artist"][trained_on]))
         places = {name: place for place, name in enumerate(self.artists)}
-        self._artist = np.array([places[self.tracks.artists[number]] for number in columns["artist"]], np.int64)
+        self._artist = np.array([places.get(self.tracks.artists[number], -1) for number in columns["artist"]], np.int64)
         # Crops are numbered through all tracks, one for each frame at which a crop can start.
         crops = columns["frames"].astype(np.int64) - crop_frames + 1
         self._ends = np.cumsum(crops)

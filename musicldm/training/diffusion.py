@@ -90,7 +90,10 @@ class DiffusionTraining(Trainable[Diffusion]):
     def _conditions(self, batch: LatentBatch) -> Conditions:
         """What the network is told of these crops."""
         names = self.config.model.conditions.artists
-        shares = F.one_hot(batch.artist, len(names)).float() if names else batch.start.new_zeros(len(batch.start), 0)
+        if not names:
+            shares = batch.start.new_zeros(len(batch.start), 0)
+        else:  # whose place is -1 is none of them, and is told as nobody
+            shares = F.one_hot(batch.artist + 1, len(names) + 1)[:, 1:].float()
         return Conditions(shares, batch.start / batch.total.clamp_min(1e-6))
 
     def validate(self) -> dict[str, float]:
@@ -124,7 +127,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         return losses
 
     def demos(self) -> list[Demo]:
-        """New music by DDIM in 20 steps, always from the same seeds; then the first take for each of some artists."""
+        """New music in 20 steps, always from the same seeds; then the first take for each of some artists."""
         generator = Generator(self.bundle("demo"), str(self.device), self.training_config.precision)
         steps = min(20, len(self.model.schedule))
         asked: list[tuple[str, dict[str, Any]]] = [("sample", {"take": take}) for take in range(DEMO_TAKES)]
@@ -186,7 +189,8 @@ def train_diffusion(
     say_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
     heldout = None
     columns = store.tracks.columns
-    if (columns["heldout"] & (columns["frames"] >= crop)).any():
+    judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
+    if any(track.key not in broken for track in judges):
         heldout = LatentDataset(store, crop, "heldout", without=broken).fixed_batch(training.validation_crops)
 
     torch.manual_seed(derive(training.seed, "weights"))

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.devices import autocast
-from musicldm.errors import DataError, MusicLDMError
+from musicldm.devices import autocast, out_of_memory
+from musicldm.errors import CapacityError, DataError, MusicLDMError
 from musicldm.vae.model import VAE, Reader
 
 LARGEST_BATCH = 32
@@ -32,14 +32,17 @@ Pieces = Iterator[tuple[Tensor, Tensor]]
 """The posterior's mean and log-variance of successive pieces of a track, each [D, l] on the CPU."""
 
 
-def windows(frames: int, window: int, margin: int, grid: int) -> Iterator[tuple[int, int, int, int]]:
+Shorter = Callable[[int], None]
+"""Hears of how many frames a window is from now on, where the memory did not hold a longer one."""
+
+
+def windows(frames: int, window: int, margin: int, grid: int, start: int = 0) -> Iterator[tuple[int, int, int, int]]:
     """Cover `frames` with windows of about `window` frames: yields (start, stop, outer start, outer stop).
 
     All but a track's last are equally long outside, so that they fit into a batch: the first has no margin before it
     and keeps that many frames more. So does the last, whose margin would be all that is left.
     """
     window, more = max(grid, window // grid * grid), margin // grid * grid
-    start = 0
     while start < frames:
         stop = start + window + (0 if start else more)
         if stop + margin >= frames:
@@ -52,25 +55,42 @@ def windows(frames: int, window: int, margin: int, grid: int) -> Iterator[tuple[
 
 
 @torch.inference_mode()
-def encode_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024) -> Pieces:
-    """Encode a track of `samples` samples.
+def encode_long(
+    vae: VAE, read: Reader, samples: int, window_frames: int = 1024, shorter: Shorter | None = None
+) -> Pieces:
+    """Encode a track of `samples` samples; where the memory does not suffice, in windows of half as many frames.
 
     Args:
         read: gives samples start to stop as [C, stop - start]; asked in rising order, with overlaps.
         window_frames: latent frames kept of each window.
+        shorter: hears of it where windows become shorter.
 
     Yields:
         The posterior's mean and log-variance of successive pieces, each [D, l] on the CPU; ceil(samples / hop)
         frames in all.
+
+    Raises:
+        CapacityError: the memory does not hold the shortest window.
     """
     config, device = vae.config, next(vae.parameters()).device
-    frames = -(-samples // config.hop)
-    for start, stop, first, last in windows(frames, window_frames, config.margin, config.attention_block):
+    frames, start = -(-samples // config.hop), 0
+    while start < frames:
+        start, stop, first, last = next(windows(frames, window_frames, config.margin, config.attention_block, start))
         audio = read(first * config.hop, min(last * config.hop, samples))
-        with _full_float32():
-            posterior = vae.encode(audio[None].to(device))
         kept = slice(start - first, stop - first)
-        yield posterior.mean[0, :, kept].cpu(), posterior.logvar[0, :, kept].cpu()
+        piece: tuple[Tensor, Tensor] | None = None
+        try:
+            with _full_float32():
+                posterior = vae.encode(audio[None].to(device))
+            piece = posterior.mean[0, :, kept].cpu(), posterior.logvar[0, :, kept].cpu()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        if piece is None:
+            window_frames = _halved(vae, min(window_frames, stop - start), shorter)
+            continue
+        yield piece
+        start = stop
 
 
 def decode_long(vae: VAE, z: Tensor, window_frames: int = 1024) -> Iterator[Tensor]:
@@ -79,21 +99,56 @@ def decode_long(vae: VAE, z: Tensor, window_frames: int = 1024) -> Iterator[Tens
 
 
 @torch.inference_mode()
-def decode_pieces(vae: VAE, pieces: Iterable[Tensor], frames: int, window_frames: int = 1024) -> Iterator[Tensor]:
+def decode_pieces(
+    vae: VAE, pieces: Iterable[Tensor], frames: int, window_frames: int = 1024, shorter: Shorter | None = None
+) -> Iterator[Tensor]:
     """`decode_long`, for raw latents that come piece by piece, [D, l] each and `frames` in all.
 
-    No more is asked for, nor held, than the next window needs.
+    No more is asked for, nor held, than the next window needs. Where the memory does not suffice, windows are halved,
+    and `shorter` hears of it.
+
+    Raises:
+        CapacityError: the memory does not hold the shortest window.
     """
     config, device = vae.config, next(vae.parameters()).device
     arriving = iter(pieces)
-    held, begin = next(arriving), 0
-    for start, stop, first, last in windows(frames, window_frames, config.margin, config.attention_block):
+    held, begin, start = next(arriving), 0, 0
+    while start < frames:
+        start, stop, first, last = next(windows(frames, window_frames, config.margin, config.attention_block, start))
         while begin + held.shape[-1] < last:
             held = torch.cat([held, next(arriving)], dim=-1)
         held, begin = held[:, first - begin :], first
-        with _full_float32():
-            audio = vae.decode(held[None, :, : last - first].to(device))[0]
-        yield audio[:, (start - first) * config.hop : (stop - first) * config.hop].cpu()
+        kept = slice((start - first) * config.hop, (stop - first) * config.hop)
+        audio: Tensor | None = None
+        try:
+            with _full_float32():
+                audio = vae.decode(held[None, :, : last - first].to(device))[0, :, kept].cpu()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        if audio is None:
+            window_frames = _halved(vae, min(window_frames, stop - start), shorter)
+            continue
+        yield audio
+        start = stop
+
+
+def _halved(vae: VAE, window_frames: int, shorter: Shorter | None) -> int:
+    """Half of a window that the memory did not hold.
+
+    Raises:
+        CapacityError: that would be less than the shortest.
+    """
+    half = window_frames // 2
+    if half < vae.config.attention_block:
+        raise CapacityError(
+            "The memory does not hold even a short window of audio.", "Close other programs, or use a CPU."
+        )
+    if next(vae.parameters()).device.type == "cuda":
+        torch.cuda.empty_cache()
+    if shorter is not None:
+        shorter(half)
+    return half
 
 
 def reconstruct_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024) -> Iterator[Tensor]:

@@ -127,6 +127,37 @@ def test_pieces_make_the_file_that_one_piece_makes(depth, error, comment, sample
     assert int.from_bytes((tmp_path / "a.wav").read_bytes()[4:8], "little") == size - 8
 
 
+@pytest.mark.parametrize("mode", ["r+b", "ab"])
+def test_what_a_stream_holds_already_stays(mode, tmp_path):
+    """Also where fewer samples come than were planned; the sizes then are true where one can go back."""
+    path, before = tmp_path / "out", b"what was there before"
+    path.write_bytes(before)
+    sound = np.full((1, 100), 0.5, np.float32)
+    with path.open(mode) as file:
+        file.seek(0, io.SEEK_END)
+        with files.piecewise(file, 8000, 1, 1000) as append:
+            append(sound)
+        file.write(b"after")
+    written = path.read_bytes()
+    assert written.startswith(before) and written.endswith(b"after")
+    wav = written[len(before) : -len(b"after")]
+    assert wav[:4] == b"RIFF" and len(wav) == 44 + 200
+    assert int.from_bytes(wav[40:44], "little") == (200 if mode == "r+b" else 2000)
+
+
+def test_the_sizes_of_a_wav_count_its_comment():
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    samples = ((1 << 32) - 5000) // 2
+    for comment, form in (("", b"RIFF"), ("x" * 10000, b"RF64")):
+        pipe = Pipe()
+        with files.piecewise(pipe, 44100, 1, samples, comment=comment):
+            pass
+        assert pipe.getvalue()[:4] == form
+
+
 def test_a_pipe_is_told_the_sizes_before_the_samples():
     class Pipe(io.BytesIO):
         def seekable(self):

@@ -130,6 +130,19 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
     np.testing.assert_allclose(batch.total, samples / HEADER.sample_rate, rtol=1e-6)
 
 
+def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> None:
+    """Held out, or too short: their embedding would never be trained. The split does not change who is where."""
+    store = LatentStore.create(tmp_path / "store", HEADER)
+    who = (("Zoë", 30, "train"), ("Held", 30, "heldout"), ("Short", 7, "train"), ("Abba", 20, "train"))
+    with store.writer(**SMALL) as writer:
+        for number, (artist, length, split) in enumerate((*who, ("Zoë", 30, "heldout"))):
+            writer.append(replace(track(number, length, split), artist=artist), [latents(number, length)])
+    training, heldout = (LatentDataset(store, 8, split) for split in ("train", "heldout"))
+    assert training.artists == heldout.artists == ["Abba", "Zoë"]
+    assert set(training.batch(0, 100).artist.tolist()) == {0, 1}
+    assert set(heldout.batch(0, 100).artist.tolist()) == {-1, 1}
+
+
 def test_the_order_in_which_tracks_came_does_not_matter(tmp_path: Path) -> None:
     batches = []
     for order in ((0, 1, 2), (2, 0, 1)):

@@ -502,7 +502,11 @@ def test_a_tenth_of_the_crops_is_not_told_each_condition(share: float) -> None:
     module.model.network = listener = Listening()  # type: ignore[assignment]
     number = torch.arange(20000)
     torch.manual_seed(0)
-    module.losses(LatentBatch(torch.zeros(20000, 1, 1), number % 2, number.float(), torch.full((20000,), 20000.0)))
+    batch = LatentBatch(torch.zeros(20000, 1, 1), number % 2, number.float(), torch.full((20000,), 20000.0))
+    module.losses(batch._replace(artist=torch.full_like(number, -1)))
+    assert not listener.heard.artists.any()  # whom the model does not know
+    torch.manual_seed(0)
+    module.losses(batch)
     nobody, nowhere = listener.heard.artists.sum(dim=1) == 0, listener.heard.position < 0
     for dropped, wanted in ((nobody, share), (nowhere, share), (nobody & nowhere, share / 2)):
         assert dropped.float().mean().item() == pytest.approx(wanted, abs=4 * (wanted / 20000) ** 0.5)
