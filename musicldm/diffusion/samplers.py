@@ -133,10 +133,7 @@ def dpmpp_2m(
     before = None
     for i, (t, s) in enumerate(pairwise(levels)):
         x0 = denoise(x, t)
-        ahead = x0
-        if before is not None and s.sigma:
-            level, older = before
-            ahead = x0 + (x0 - older) * (_stride(t, s) / (2 * _stride(level, t)))
+        ahead = _extrapolated(before, t, s, x0)
         x = s.sigma / t.sigma * x - s.alpha * (_decay(t, s) - 1) * ahead
         before = t, x0
         if callback:
@@ -155,10 +152,7 @@ def dpmpp_2m_sde(
     before = None
     for i, (t, s) in enumerate(pairwise(levels)):
         x0 = denoise(x, t)
-        ahead = x0
-        if before is not None and s.sigma:
-            level, older = before
-            ahead = x0 + (x0 - older) * (_stride(t, s) / (2 * _stride(level, t)))
+        ahead = _extrapolated(before, t, s, x0)
         decay = _decay(t, s)
         x = s.sigma / t.sigma * decay * x + s.alpha * (1 - decay**2) * ahead
         if s.sigma:
@@ -167,6 +161,14 @@ def dpmpp_2m_sde(
         if callback:
             callback(i, x0)
     return x
+
+
+def _extrapolated(before: tuple[NoiseLevel, Tensor] | None, t: NoiseLevel, s: NoiseLevel, x0: Tensor) -> Tensor:
+    """The estimate at t, gone on for half a step to s along the line from the one before, where there is one."""
+    if before is None or not s.sigma:
+        return x0
+    level, older = before
+    return x0 + (x0 - older) * (_stride(t, s) / (2 * _stride(level, t)))
 
 
 def unipc(
