@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 
 from musicldm import synth
 from musicldm.cli.app import main
+
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
