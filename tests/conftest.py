@@ -15,7 +15,6 @@ from toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 from musicldm import synth
 from musicldm.cli.app import main
 
-
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("untimed")
 
