@@ -92,7 +92,7 @@ class ResnetBlock(Block):
         h = self.norm2(h)
         if self.film is not None and embedding is not None:
             scale, shift = self.film(F.silu(embedding)).unsqueeze(-1).chunk(2, dim=1)
-            h = h * (1 + scale) + shift
+            h = torch.addcmul(shift, h, 1 + scale)
         out: Tensor = self.skip(x) + self.conv2(F.silu(h))
         return out
 

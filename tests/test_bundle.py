@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_model import toy_bundle
 
 from musicldm import bundle
 from musicldm.bundle import Bundle, Part
 from musicldm.errors import BundleError
+from musicldm.generate import Generator
 from musicldm.vae.model import VAE, VAEConfig
 
 TOY = VAEConfig(
@@ -52,6 +54,29 @@ def test_another_weight_or_another_setting_is_another_hash(folder: Path) -> None
     next(iter(changed.values())).view(-1)[0] += 1e-6
     assert Part(part.config, changed).digest != part.digest
     assert Part({**part.config, "attention_block": 8}, part.tensors).digest != part.digest
+
+
+def test_halves_of_the_weights_take_half_the_space_and_sound_alike(tmp_path: Path) -> None:
+    whole, half = toy_bundle(), bundle.halved(toy_bundle())
+    bundle.write(tmp_path / "whole", whole)
+    bundle.write(tmp_path / "half", half)
+    for part in whole.parts:
+        large, small = (weights_of(tmp_path / name, part).stat().st_size for name in ("whole", "half"))
+        assert 0.5 <= small / large < 0.55
+    read = bundle.read(tmp_path / "half")
+    assert {name: part.digest for name, part in read.parts.items()} == {
+        name: part.digest for name, part in bundle.halved(read).parts.items()
+    }  # what is rounded already does not change
+    assert VAE.load(tmp_path / "half").part().digest == read.part("vae").digest  # nor does it when loaded
+    one, other = (Generator(source, "cpu").sample(1.0, steps=4) for source in (whole, read))
+    assert 0 < (one - other).norm() < 0.02 * one.norm()
+
+
+def test_a_weight_that_half_precision_cannot_hold(folder: Path) -> None:
+    source = bundle.read(folder)
+    next(iter(source.part("vae").tensors.values())).view(-1)[0] = 1e5
+    with pytest.raises(BundleError, match="too large for half precision"):
+        bundle.halved(source)
 
 
 @pytest.mark.parametrize("strike", range(4))

@@ -25,6 +25,7 @@ def export(
         Path, typer.Argument(metavar="CKPT", help="A checkpoint in the folder of its run: last, previous or best.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")],
+    half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half the size.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a bundle of a training's checkpoint, such as the best one."""
@@ -35,7 +36,7 @@ def export(
         raise UsageError(f"{output} is the folder of a run, whose own bundle this would hide.", "Choose another one.")
     if output.is_dir() and any(output.iterdir()) and not (output / bundle.INDEX).is_file():
         raise UsageError(f"{output} holds other things.", "Choose a folder that is empty or not there yet.")
-    exported = as_bundle(checkpoint)
+    exported = bundle.halved(as_bundle(checkpoint)) if half else as_bundle(checkpoint)
     bundle.write(output, exported)
     part = "denoiser" if "denoiser" in exported.parts else "vae"
     Console(as_json=as_json).result({"bundle": str(output), "step": exported.facts[part]["step"]}, [str(output)])

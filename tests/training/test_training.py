@@ -386,6 +386,8 @@ def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, 
         assert json.loads(done.out) == {"bundle": str(out), "step": before.facts[part]["step"]}
         assert before.facts[part]["step"] < shipped.facts[part]["step"]
         assert before.part(part).digest != shipped.part(part).digest
+        assert musicldm("bundle", "export", run / "checkpoints/last.ckpt", "-o", out, "--half").code == 0
+        assert all(tensor.dtype == torch.float16 for tensor in bundle.read(out).part(part).tensors.values())
     lost = shutil.copy(pipeline.vae / "checkpoints/last.ckpt", tmp_path / "lost.ckpt")
     for path, sentence in ((lost, "no bundle in"), (tmp_path / "none.ckpt", "no checkpoint")):
         done = musicldm("bundle", "export", path, "-o", tmp_path / "out")
