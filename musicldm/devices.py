@@ -47,9 +47,9 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says so: on a CPU and on Apple's GPU, torch has no error of its own for it."""
-    told = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in told or "can't allocate memory" in told
+    """Whether it says so: a CPU, Apple's GPU and NVIDIA's libraries do it in words of their own."""
+    words = "out of memory", "can't allocate memory", "ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

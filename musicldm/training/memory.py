@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from musicldm.bundle import Bundle
 from musicldm.config import from_dict
-from musicldm.devices import pick_precision
+from musicldm.devices import out_of_memory, pick_precision
 from musicldm.errors import CapacityError, UsageError
 from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.schema import StoreHeader
@@ -39,7 +39,7 @@ from musicldm.latents.statistics import LatentStatistics
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.diffusion import DiffusionRunConfig, DiffusionTraining
 from musicldm.training.module import Trainable
-from musicldm.training.run import CONFIG, crop_length, is_out_of_memory
+from musicldm.training.run import CONFIG, crop_length
 from musicldm.training.vae import VAERunConfig, VAETraining
 
 MIB, GIB = 2**20, 2**30
@@ -362,7 +362,7 @@ def measure(rehearsal: Rehearsal, training: TrainingConfig, device: torch.device
             run()
         return torch.cuda.max_memory_reserved(device)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not out_of_memory(error):
             raise
         return sys.maxsize
     finally:

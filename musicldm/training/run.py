@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from musicldm import bundle, durable
-from musicldm.devices import pick_precision
+from musicldm.devices import out_of_memory, pick_precision
 from musicldm.errors import CapacityError, DataError, MismatchError, MissingProgramError, UsageError
 from musicldm.jobs import CORES
 from musicldm.progress import Progress, silent
@@ -161,7 +161,7 @@ def _fit(
             try:
                 trainer.fit(module, loader)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 raise CapacityError(
                     f"The memory of {device} does not hold a step of this training.",
@@ -173,11 +173,6 @@ def _fit(
                 raise KeyboardInterrupt from exit
     first = metrics.first("val/") if metrics else {}
     return TrainingResult(run / "bundle", module.step, module.step < plan.steps, first, validation.latest, main)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory is full; NVIDIA's libraries say so in words of their own."""
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def settle(plan: TrainingConfig, run: Path, device: torch.device) -> TrainingConfig:

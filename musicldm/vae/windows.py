@@ -294,7 +294,9 @@ class _Stream:
         audio = torch.stack(waveforms) if len(batch) > 1 else waveforms[0][None]  # which copies nothing
         try:
             latents = self._probe(audio) if self._probing else self._encode(audio)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise MusicLDMError(
                     "The device's memory does not hold a single window.", "Ask for shorter ones: --window-seconds."
