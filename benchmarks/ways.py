@@ -47,7 +47,7 @@ from musicldm.seeding import derive
 from musicldm.vae.windows import reconstruct
 
 STRENGTHS = [i / 10 for i in range(1, 11)]
-GUIDANCE = (1.0, 3.0)
+GUIDANCE = (1.0, 3.0, 6.0)
 STATISTICS = ("step", "level", "spectrum")
 DB = 10 / math.log(10)
 """Natural logarithms of power as dB."""
