@@ -10,7 +10,7 @@ from pathlib import Path
 import musicldm
 
 ROOT = Path(musicldm.__file__).parent
-FOUNDATION = {"errors", "progress", "durable", "seeding", "config", "layers", "devices", "jobs", "bundle"}
+FOUNDATION = {"errors", "progress", "durable", "seeding", "config", "layers", "devices", "jobs", "bundle", "models"}
 # What each part may import of the others, beside the foundation.
 ARROWS: dict[str, set[str]] = {
     **{name: FOUNDATION for name in FOUNDATION},
@@ -23,7 +23,8 @@ ARROWS: dict[str, set[str]] = {
     "evaluate": {"audio", "vae", "latents"},
     "generate": {"audio", "vae", "latents", "diffusion"},
     "training": {"audio", "vae", "latents", "diffusion", "generate", "evaluate"},
-    "cli": {"audio", "crawl", "synth", "vae", "latents", "diffusion", "generate", "evaluate", "training"},
+    "doctor": {"audio", "vae", "latents", "diffusion", "generate", "evaluate"},
+    "cli": {"audio", "crawl", "doctor", "synth", "vae", "latents", "diffusion", "generate", "evaluate", "training"},
 }
 # Libraries that only one place may know.
 OWNERS = {
@@ -41,6 +42,7 @@ OWNERS = {
     "soxr": {"audio/decode.py"},
     "pydub": {"audio/files.py"},
     "soundfile": {"audio/files.py"},
+    "huggingface_hub": {"models/hub.py", "evaluate/clap.py"},
 }
 
 

@@ -93,7 +93,7 @@ def preprocess(
     with durable.locked(durable.make_folder(out)):
         _sweep(out)
         status = out.stat()
-        files = list(_walk(source, seen={(status.st_dev, status.st_ino)}))
+        files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
         ledger = _Ledger(source, out, settings, files)
         if not ledger.sources:
             raise DataError(f"There are no audio files in {source}.")
@@ -193,7 +193,7 @@ def _digest(path: Path) -> str:
 # ---- In the coordinator --------------------------------------------------------------------------------------------
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     """Every file below that may hold audio, in a fixed order; no folder twice (`seen`), so links lead in no circle."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
@@ -209,7 +209,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from _walk(path, seen)
+            yield from walk(path, seen)
         elif path.suffix.lower() not in _NOT_AUDIO:
             yield path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +13,7 @@ import torch
 import torchaudio
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from musicldm import durable
@@ -34,12 +36,17 @@ def log_mel(audio: torch.Tensor, sample_rate: int, n_mels: int = N_MELS) -> torc
     return power.clamp(min=_FLOOR).log()
 
 
+def hop(sample_rate: int) -> int:
+    """Samples from one frame of `log_mel` to the next."""
+    return (1 << int(np.ceil(np.log2(_WINDOW * sample_rate)))) // 4
+
+
 @lru_cache(maxsize=16)
 def _transform(sample_rate: int, n_mels: int, device: str) -> torchaudio.transforms.MelSpectrogram:
-    window = 1 << int(np.ceil(np.log2(_WINDOW * sample_rate)))
+    window = 4 * hop(sample_rate)
     with torch.inference_mode(False):  # else a first call under it would leave a window that refuses gradients for good
         return torchaudio.transforms.MelSpectrogram(
-            sample_rate, n_fft=window, hop_length=window // 4, n_mels=n_mels, pad_mode="constant"
+            sample_rate, n_fft=window, hop_length=hop(sample_rate), n_mels=n_mels, pad_mode="constant"
         ).to(device)
 
 
@@ -82,6 +89,16 @@ def picture(path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int
     with durable.replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a title in a script that the font lacks
         figure.savefig(temporary, format="png")
+
+
+def thumbnail(audio: NDArray[np.float32], sample_rate: int, columns: int = 800) -> bytes:
+    """A PNG of a mel spectrogram and nothing else: all of [C, T] from left to right in at most so many pixels."""
+    spectrum = _decibels(np.atleast_2d(audio).mean(axis=0), sample_rate)
+    edges = np.linspace(0, spectrum.shape[1], min(columns, spectrum.shape[1]), endpoint=False).astype(int)
+    seen = np.maximum.reduceat(spectrum, edges, axis=1)  # the loudest, or short notes would pale in a long sound
+    buffer, loudest = io.BytesIO(), float(seen.max())
+    imsave(buffer, seen, format="png", origin="lower", cmap="magma", vmin=loudest - _SHOWN_DB, vmax=loudest)
+    return buffer.getvalue()
 
 
 def bars(path: Path, values: Sequence[float], across: str, up: str) -> None:

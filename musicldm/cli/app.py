@@ -13,8 +13,11 @@ from musicldm.cli.bundle import app as bundle
 from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
 from musicldm.cli.demo import demo
+from musicldm.cli.doctor import doctor
 from musicldm.cli.encode import encode
+from musicldm.cli.evaluate import app as evaluate
 from musicldm.cli.latents import app as latents
+from musicldm.cli.models import models
 from musicldm.cli.preprocess import preprocess
 from musicldm.cli.reconstruct import reconstruct
 from musicldm.cli.sample import sample
@@ -31,10 +34,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion, sample, demo):
+for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion, sample, models, doctor, demo):
     app.command(verb.__name__.replace("_", "-"))(verb)
 app.add_typer(latents, name="latents")
 app.add_typer(bundle, name="bundle")
+app.add_typer(evaluate, name="evaluate")
 
 
 def _version(wanted: bool) -> None:

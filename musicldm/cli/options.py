@@ -15,6 +15,15 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+def page(path: Path | None) -> Path | None:
+    """Refuse a place where no page can be written."""
+    if path is not None:
+        from musicldm.evaluate.report import check_target
+
+        check_target(path)
+    return path
+
+
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
 Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same result on a CPU.")]
 Jobs = Annotated[
@@ -22,6 +31,9 @@ Jobs = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress; results and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a page to look at and listen to.", callback=page)
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything was left out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]

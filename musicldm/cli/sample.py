@@ -33,7 +33,14 @@ _WAY, _HOW, _OUT = "Something of what there is, one of these; else new music", "
 def sample(
     context: typer.Context,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="A bundle, or the run folder that holds it.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A bundle, the run folder that holds it, a name of musicldm models, or hf://owner/name.",
+            show_default="piano, where it is here",
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Length of each take, or of what follows.", callback=positive)] = 10.0,
     count: Annotated[
@@ -182,16 +189,19 @@ def sample(
     way = _way(asked)
     targets = number(asked.output or f"out.{format or 'wav'}", asked.takes)
     _check_output(asked, way, targets)
-    if asked.model is None:
-        raise UsageError("There is no model.", "Name a bundle or a run folder with --model.")
     _sample(console, asked, way, targets)
 
 
 def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Path | None]) -> None:
     """Load once, then every take."""
-    from musicldm.generate import Generator
+    from musicldm import models
 
-    generator = Generator.load(asked.model, asked.device, asked.precision, console.warn)
+    with console.progress("Fetching") as progress:
+        model = models.find(asked.model, progress)
+
+    from musicldm.generate import Generator  # torch, which takes its time
+
+    generator = Generator.load(model, asked.device, asked.precision, console.warn)
     if asked.made:
         recipe.check(asked.made, generator, _inputs(asked))
     if asked.compiled:
@@ -253,7 +263,7 @@ def _asked(context: typer.Context) -> SimpleNamespace:
     made = recipe.read(options["like"]) if options["like"] is not None else {}
     if made:
         defaults = {each.name: recipe.plain(each.get_default(context)) for each in context.command.params}
-        paths = {"model", "init", "infill", "extend"}
+        paths = {"init", "infill", "extend"}
         kinds = get_type_hints(sample)
         for key, value in made["options"].items():
             if key in options and key not in given and value not in (None, []):

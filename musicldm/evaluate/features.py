@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from musicldm.audio.spectrogram import log_mel
+from musicldm.audio.spectrogram import hop, log_mel
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore, TrackEntry
 from musicldm.seeding import derive
@@ -23,6 +23,7 @@ WINDOW = 1.0
 """Seconds of a texture."""
 
 _QUIET = 0.1  # in spreads of a channel: else one second of silence, at -inf, would outweigh all others
+_BANDS = 32  # of a mel texture: so few that a few minutes of sound have a covariance of full rank
 _PIECE = 60  # textures that are computed at once
 
 
@@ -33,6 +34,15 @@ def mel_frames(waveform: Tensor, sample_rate: int) -> Floats:
     """
     frames: Floats = log_mel(waveform.mean(dim=0), sample_rate).T.cpu().double().numpy()
     return frames
+
+
+def mel_textures(waveform: Tensor, sample_rate: int) -> Floats:
+    """The textures of a waveform's log-mel frames, as `latent_textures` makes them: [C, T] to [seconds, 3·32].
+
+    Level and colour of each second, how much each band changes in it and how fast: so they hear the order of frames.
+    """
+    frames = log_mel(waveform.mean(dim=0), sample_rate, _BANDS)
+    return latent_textures(frames, sample_rate / hop(sample_rate))
 
 
 def latent_textures(z: Tensor, frame_rate: float) -> Floats:

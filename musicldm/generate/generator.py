@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicldm import bundle
+from musicldm import bundle, models
 from musicldm.config import from_dict, to_dict
 from musicldm.devices import autocast, out_of_memory, pick_device, pick_precision
 from musicldm.diffusion.conditions import Conditions
@@ -122,8 +122,8 @@ class Generator:
         precision: str = "auto",
         announce: Callable[[str], None] = _unheard,
     ) -> Generator:
-        """From a bundle's folder, or a run's; see `bundle.read`."""
-        return cls(bundle.read(Path(path)), device, precision, announce)
+        """From whatever `models.find` takes: a bundle's folder, a run's, a model's name."""
+        return cls(bundle.read(models.find(path)), device, precision, announce)
 
     @property
     def sample_rate(self) -> int:

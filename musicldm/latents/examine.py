@@ -216,13 +216,16 @@ def channel_statistics(store: LatentStore, progress: Progress = silent) -> list[
             std=statistics.std[channel],
             used=float(used[channel]),
             largest=float(largest[channel] / statistics.std[channel]),
-            warnings=_warnings(statistics.std[channel], used[channel], largest[channel] / statistics.std[channel]),
+            warnings=channel_warnings(
+                statistics.std[channel], used[channel], largest[channel] / statistics.std[channel]
+            ),
         )
         for channel in range(len(mean))
     ]
 
 
-def _warnings(std: float, used: float, largest: float) -> tuple[str, ...]:
+def channel_warnings(std: float, used: float, largest: float = 0.0) -> tuple[str, ...]:
+    """What looks wrong with a channel of this spread, this share in use, and a value so many spreads off."""
     # 0.01: an inactive unit, as Burda, Grosse & Salakhutdinov (2016) count them, of a prior of unit spread.
     found = []
     if std < 1e-3:

@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from musicldm import bundle, durable
+from musicldm import bundle, durable, models
 from musicldm.devices import out_of_memory, pick_precision
 from musicldm.errors import CapacityError, DataError, MismatchError, MissingProgramError, UsageError
 from musicldm.jobs import CORES
@@ -194,7 +194,7 @@ def begin_with(
     """Give the module the first weights of the bundle at `init`, where there is one; see `Trainable.begin_with`."""
     if not init:
         return
-    module.begin_with(bundle.read(init), part, config)
+    module.begin_with(bundle.read(models.find(init)), part, config)
     known = {track["content"] for track in module.origin["tracks"] if track["split"] == "train"}
     seen = sum(track.split == "heldout" and track.content in known for track in module.tracks)
     if seen:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm import bundle
+from musicldm import bundle, models
 from musicldm.config import from_dict, to_dict
 from musicldm.errors import ConfigError
 from musicldm.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
@@ -212,12 +212,12 @@ class VAE(Checkpointable):
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VAE:
-        """Read the VAE of a bundle (or of the run that made one), ready to use.
+        """Read the VAE of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
 
         Raises:
             BundleError: missing, cut short or changed since it was written.
         """
-        return cls.from_bundle(bundle.read(Path(path))).to(device)
+        return cls.from_bundle(bundle.read(models.find(path))).to(device)
 
     @classmethod
     def from_bundle(cls, source: bundle.Bundle) -> VAE:

@@ -1,0 +1,219 @@
+"""What `musicldm evaluate` found, as pages to open and listen to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicldm.audio.decode import probe
+from musicldm.cli.evaluate_tables import (
+    clock,
+    latent_rows,
+    level_sentence,
+    levels_sentence,
+    match_rows,
+    overall_rows,
+    remarks,
+    samples_rows,
+    track_rows,
+    vae_sentence,
+)
+from musicldm.errors import DataError
+from musicldm.evaluate.memory import Match, MemoryResult
+from musicldm.evaluate.report import Page, Series, Sound
+from musicldm.evaluate.samples import SamplesResult
+from musicldm.evaluate.sounds import Sound as Source
+from musicldm.evaluate.sounds import Splits, files_in, music_in
+from musicldm.evaluate.vae import VAEResult
+from musicldm.latents.encode import VAE_COPY
+from musicldm.latents.store import LatentStore, TrackEntry
+from musicldm.vae.model import VAE
+from musicldm.vae.windows import decode_long, reconstruct
+
+SAMPLES, TRACKS, MATCHES = 20, 6, 20
+"""That are played on a page, at most."""
+
+_WHOLE = 60.0  # seconds of a sample
+_EXCERPT = 10.0  # of a track
+_MEASURES = {"latent": "latents", "mel": "waveforms (log-mel)"}  # in what benchmarks/quality.py leaves
+_MUSIC = "held-out music"
+
+
+def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, Series]) -> Page:
+    """Figures, what they are by, and the first samples to listen to.
+
+    Args:
+        out: the files and folders that were measured.
+        curves: of `steps_curves`.
+    """
+    page = Page("Samples", f"Held against {result.reference}." if result.reference else "")
+    for note in result.notes:
+        page.text(note)
+    if rows := samples_rows(result):
+        page.section("Figures", "± are 95 % confidence intervals over samples.")
+        page.table(rows[0], ([row[0], *_unbroken(row[1:])] for row in rows[1:]))
+        page.text(" ".join(remarks(result)))
+        if result.embeddings:
+            page.facts(result.embeddings, "What a sound is described by")
+    _left_out(page, result.left_out)
+    if curves:
+        page.section("Steps against quality")
+    for name, series in curves.items():
+        page.curve(f"Fréchet distance of {name} to the training music, over decoded noise's", series, "steps", "ratio")
+    page.section("Samples", levels_sentence(result) + _first(SAMPLES, len(result.samples)))
+    sources = {source.name: source for source in files_in(out, 1, 1)}
+    page.players(
+        _cut(_as_it_is(sources[each.name]), 0, _WHOLE, level_sentence(each.level)) for each in result.samples[:SAMPLES]
+    )
+    return page
+
+
+def vae_page(result: VAEResult, vae: VAE, data: Path, split: Splits) -> Page:
+    """Figures, and some tracks beside what became of them."""
+    page = Page(f"VAE {result.vae}", f"{vae_sentence(result)}. In brackets: 95 % confidence intervals over tracks.")
+    page.table((), overall_rows(result))
+    page.section("Latents")
+    page.table((), latent_rows(result))
+    tracks = track_rows(result)
+    page.section("Tracks")
+    page.table(tracks[0], tracks[1:])
+    _left_out(page, result.left_out)
+    page.section("To listen to", f"{_EXCERPT:g} s from the middle of up to {TRACKS} tracks, by the posterior's mode.")
+    used = {track.name for track in result.tracks}
+    sources = [
+        source
+        for source in music_in(data, vae.config.sample_rate, vae.config.audio_channels, split)
+        if source.name in used
+    ]
+    for number in np.unique(np.linspace(0, len(sources) - 1, TRACKS).round().astype(int)):
+        original = _cut(sources[number], (sources[number].seconds - _EXCERPT) / 2, _EXCERPT)
+        made = reconstruct(vae, torch.from_numpy(original.audio)).numpy()
+        page.pair(
+            sources[number].name,
+            [replace(original, name="Original"), replace(original, name="Reconstruction", audio=made)],
+        )
+    return page
+
+
+def memory_page(result: MemoryResult, out: Sequence[Path], vae: VAE | None, device: torch.device | str) -> Page:
+    """Verdicts, and the nearest samples' passages beside those of the training music.
+
+    Args:
+        out: the files and folders that were asked about.
+        vae: the store's; None: the copy that it keeps.
+        device: where latents are decoded.
+    """
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items())
+    page = Page("Is it a copy?", f"{counts}; the nearest first.")
+    page.facts(
+        {
+            "searched": f"{result.passages} passages of {result.hours:.2f} h of training music, {result.store}",
+            "measured by": f"{result.heldout_tracks} held-out tracks, {result.heldout_hours:.2f} h",
+            "similarity of their passages": f"{result.heldout_median:.2f} in the median, "
+            f"{result.heldout_highest:.2f} at most",
+        }
+    )
+    page.section("Verdicts", "As near: held-out stretches, as long as the sample, that come as near as it does.")
+    rows = match_rows(result.matches)
+    page.table(rows[0], ([*row[:-1], *_unbroken(row[-1:])] for row in rows[1:]))
+    _left_out(page, result.left_out)
+    page.section("Side by side", "The passages that are most alike." + _first(MATCHES, len(result.matches)))
+    store = LatentStore.open(result.store)
+    if vae is None:
+        with store.reading(VAE_COPY) as folder:
+            vae = VAE.load(folder)
+    vae, rate = vae.to(device), store.header.sample_rate
+    sources = {source.name: source for source in files_in(out, rate, store.header.audio_channels)}
+    nearest = {match.key for match in result.matches[:MATCHES]}
+    entries = {entry.key: entry for entry in store.tracks if entry.key in nearest}
+    for match in result.matches[:MATCHES]:
+        ours = _cut(sources[match.sound], match.start, match.seconds)
+        audio = _passage(store, vae, entries[match.key], match).numpy()
+        theirs = Sound(match.track, audio, rate, f"from {clock(match.at)}; {match.source}")
+        page.pair(
+            f"{match.verdict}, similarity {match.similarity:.2f}",
+            [ours, theirs],
+            f"Copied would be above {match.copied_above:.2f}, close above {match.close_above:.2f}.",
+        )
+    return page
+
+
+def steps_curves(path: Path) -> dict[str, Series]:
+    """The curves of a quality.json that benchmarks/quality.py left: by measure, a line for each sampler.
+
+    Raises:
+        DataError: it is none.
+    """
+    hint = "Name the quality.json that benchmarks/quality.py left."
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        found: dict[str, Series] = {}
+        for measure, words in _MEASURES.items():
+            over = {name: cell[measure][0] / cells["noise"][measure][0] for name, cell in cells.items()}
+            lines: dict[str, list[tuple[float, float]]] = {}
+            for name, value in over.items():
+                if which := re.fullmatch(r"(\S+) (\d+)", name):  # sampler and steps
+                    lines.setdefault(which[1], []).append((float(which[2]), value))
+            steps = [x for line in lines.values() for x, _ in line]
+            ends = min(steps), max(steps)
+            if (music := over.get(f"{_MUSIC} through the VAE")) is not None:
+                lines[_MUSIC] = [(end, music) for end in ends]
+            found[words] = {name: sorted(line) for name, line in lines.items()}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", hint) from error
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise DataError(f"{path} holds no curves.", hint) from error
+    return found
+
+
+# ---- Pieces --------------------------------------------------------------------------------------------------------
+
+
+def _first(most: int, count: int) -> str:
+    return f" Here are the first {most} of {count}." if count > most else ""
+
+
+def _unbroken(cells: list[str]) -> list[str]:
+    """Cells that do not break into lines; the table goes on to the right instead."""
+    return [cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells]
+
+
+def _left_out(page: Page, left_out: dict[str, str]) -> None:
+    if left_out:
+        page.section("Left out")
+        page.facts(left_out)
+
+
+def _as_it_is(source: Source) -> Source:
+    """A file at its own rate, with its own channels, of which a browser plays two."""
+    if not isinstance(source.source, Path):
+        return source
+    info = probe(source.source)
+    return replace(source, sample_rate=info.sample_rate, channels=min(2, info.channels))
+
+
+def _cut(source: Source, start: float, seconds: float, note: str = "") -> Sound:
+    """A part of a sound, as far as there is one; its note says which."""
+    with source.opened() as (samples, read):
+        first = max(0, round(start * source.sample_rate))
+        last = min(samples, first + round(seconds * source.sample_rate))
+        audio = read(first, last).numpy()
+    part = f"the first {seconds:.3g} of {samples / source.sample_rate:.3g} s" if last < samples else ""
+    place = f"from {clock(first / source.sample_rate)}" if first else part
+    return Sound(source.name, audio, source.sample_rate, "; ".join(filter(None, [note, place])))
+
+
+def _passage(store: LatentStore, vae: VAE, entry: TrackEntry, match: Match) -> Tensor:
+    """The training passage of a match as the VAE gives it back, [C, T]."""
+    rate = store.header.sample_rate
+    first = min(int(match.at * rate) // store.header.hop, entry.frames - 1)
+    last = min(entry.frames, -(-int((match.at + match.seconds) * rate) // store.header.hop))
+    mean, _ = store.read(entry, first, last)
+    return torch.cat(list(decode_long(vae, torch.from_numpy(mean.astype(np.float32)).T)), dim=1)

@@ -1,0 +1,225 @@
+"""What `musicldm evaluate` found, in rows of cells and in lines: for the terminal and for pages alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from musicldm.evaluate.estimates import Estimate
+    from musicldm.evaluate.levels import Level
+    from musicldm.evaluate.memory import Match
+    from musicldm.evaluate.samples import SamplesResult
+    from musicldm.evaluate.vae import VAEResult
+
+Rows = list[list[str]]
+
+# ---- The VAE -------------------------------------------------------------------------------------------------------
+
+_VAE_FIGURES = {
+    "si_sdr": ("SI-SDR, dB", 2),
+    "stft": ("STFT distance", 3),
+    "mel": ("mel distance", 3),
+    "study": ("study's loss", 4),
+    "silence": ("silence's", 4),
+    "study_to_silence": ("one over the other", 3),
+    "loudness": ("loudness off by, LU", 2),
+}
+
+
+def vae_lines(result: VAEResult) -> list[str]:
+    """All that is printed of a VAE."""
+    return [
+        *_aligned(track_rows(result)),
+        "",
+        vae_sentence(result),
+        *_aligned(overall_rows(result)),
+        "",
+        "Latents",
+        *_left(latent_rows(result)),
+    ]
+
+
+def track_rows(result: VAEResult) -> Rows:
+    """Its figures by track; the first row says what they are."""
+    rows = [["track", "seconds", *(title for title, _ in _VAE_FIGURES.values())]]
+    for track in result.tracks:
+        figures = {**vars(track.figures), "loudness": track.loudness}
+        rows.append(
+            [
+                _shortened(track.name),
+                f"{track.figures.seconds:.1f}",
+                *(_number(figures[name], digits) for name, (_, digits) in _VAE_FIGURES.items()),
+            ]
+        )
+    return rows
+
+
+def vae_sentence(result: VAEResult) -> str:
+    """What the figures are of."""
+    count = f"{len(result.tracks)} track{'s' * (len(result.tracks) > 1)}"
+    return f"VAE {result.vae} ({result.vae_hash[:8]}), {result.data}: means over {count}, {result.seconds / 60:.1f} min"
+
+
+def overall_rows(result: VAEResult) -> Rows:
+    """Name and figure."""
+    return [[title, _told(result.overall[name], digits)] for name, (title, digits) in _VAE_FIGURES.items()]
+
+
+def latent_rows(result: VAEResult) -> Rows:
+    """Name and text."""
+    noise, channels = result.noise, result.channels
+    low, high = min(each.spread for each in channels), max(each.spread for each in channels)
+    dead = f", dead: {', '.join(map(str, result.dead))}" if result.dead else ", none dead"
+    return [
+        ["numbers", f"{result.share:.2%} of the waveform's"],
+        ["channels", f"{len(channels)}{dead}"],
+        ["KL per number", f"{sum(each.kl for each in channels) / len(channels):.2f} nats"],
+        ["spread", f"{low:.2f} to {high:.2f}"],
+        ["mel distance", f"{_told(noise.clean, 3)} over {noise.excerpts} excerpts, {noise.seconds:.0f} s"],
+        ["… with 0.1 σ of noise", f"{_told(noise.noisy, 3)}; moved by {_number(noise.moved.value, 3)}"],
+    ]
+
+
+# ---- Samples -------------------------------------------------------------------------------------------------------
+
+_METRICS = {
+    "frechet": ("Fréchet distance", 2),
+    "frechet_infinity": ("… of infinitely many", 2),
+    "mmd": ("MMD²", 4),
+    "density": ("density", 2),
+    "coverage": ("coverage", 2),
+    "overlap": ("overlap of windows", 3),
+    "consistency": ("consistency", 3),
+    "variance": ("variance", 3),
+}
+
+
+def samples_lines(result: SamplesResult) -> list[str]:
+    """All that is printed of samples."""
+    lines = []
+    if rows := samples_rows(result):
+        lines += _aligned(rows) + remarks(result)
+    if result.reference:
+        lines += ["", f"Against {result.reference}.", *(f"{name}: {text}." for name, text in result.embeddings.items())]
+    lines += ["", levels_sentence(result)]
+    for each in result.samples:
+        if each.level.clipped or each.level.silence >= 1:
+            lines.append(
+                f"{each.name}: {each.level.clipped} samples clipped, longest silence {each.level.silence:.2f} s"
+            )
+    return lines
+
+
+def samples_rows(result: SamplesResult) -> Rows:
+    """Each figure of the samples beside the yardsticks'; the first row says whose they are. Empty where none is."""
+    if not result.sets[0].figures:
+        return []
+    rows = [["", "by", *(each.name for each in result.sets)]]
+    for figures in zip(*(each.figures for each in result.sets), strict=True):
+        title, digits = _METRICS[figures[0].metric]
+        rows.append([title, figures[0].embedding, *(_give_or_take(each.estimate, digits) for each in figures)])
+    first = [each.figures[0] for each in result.sets]
+    return [*rows, ["sounds", "", *(f"{each.sounds} × {each.seconds:.3g} s" for each in first)]]
+
+
+def remarks(result: SamplesResult) -> list[str]:
+    """What one must know of single figures."""
+    return [
+        f"{_METRICS[each.metric][0].replace('…', 'Fréchet distance')} by {each.embedding}: {each.estimate.note}."
+        for each in result.sets[0].figures
+        if each.estimate.note
+    ]
+
+
+def levels_sentence(result: SamplesResult) -> str:
+    """How loud they are, and whether any clips or holds silence."""
+    loud = [each.level.rms for each in result.samples if each.level.rms is not None]
+    level = f"{sum(loud) / len(loud):.1f} dBFS" if loud else "silence"
+    clips = f"{len(result.clipped)} clip" if result.clipped else "none clips"
+    silence = f"{len(result.silent)} hold a second of silence" if result.silent else "none holds a second of silence"
+    return f"{len(result.samples)} samples, level {level}; {clips}, {silence}."
+
+
+def level_sentence(level: Level) -> str:
+    """The same of one sound."""
+    loud = "silence" if level.rms is None else f"{level.rms:.1f} dBFS, peak {level.peak:.2f}"
+    clips = f", {level.clipped} samples clipped" if level.clipped else ""
+    silence = f", {level.silence:.1f} s of silence" if level.silence >= 1 and level.rms is not None else ""
+    return loud + clips + silence
+
+
+# ---- Memory --------------------------------------------------------------------------------------------------------
+
+
+def match_line(match: Match) -> str:
+    """A match as a person reads it."""
+    near = f"{match.as_near} of {match.stretches} held-out stretches as near"
+    where = f"{match.sound} at {clock(match.start)} ~ {match.track} at {clock(match.at)}"
+    return f"{match.verdict:<7}{match.similarity:.2f}  {where}  ({near})"
+
+
+def match_rows(matches: tuple[Match, ...]) -> Rows:
+    """The same in cells; the first row says what they are."""
+    rows = [["verdict", "similarity", "copied above", "sample", "at", "nearest training passage", "at", "as near"]]
+    for match in matches:
+        rows.append(
+            [
+                match.verdict,
+                f"{match.similarity:.2f}",
+                f"{match.copied_above:.2f}",
+                _shortened(match.sound),
+                clock(match.start),
+                _shortened(match.track),
+                clock(match.at),
+                f"{match.as_near} of {match.stretches}",
+            ]
+        )
+    return rows
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+# ---- Cells ---------------------------------------------------------------------------------------------------------
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _told(estimate: Estimate, digits: int) -> str:
+    """A figure and its interval, as the bootstrap gives it."""
+    text = _number(estimate.value, digits)
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def _give_or_take(estimate: Estimate, digits: int) -> str:
+    """A figure and its interval, as the jackknife gives it: even, but where it was cut to what can be."""
+    text = _number(estimate.value, digits)
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} ± {max(estimate.value - estimate.low, estimate.high - estimate.value):.{digits}f}"
+
+
+def _aligned(rows: Rows) -> list[str]:
+    """Columns as wide as they must be, all but the first to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
+def _left(rows: Rows) -> list[str]:
+    width = max(len(row[0]) for row in rows)
+    return [f"{name.ljust(width)}  {text}" for name, text in rows]
+
+
+def _shortened(name: str, most: int = 48) -> str:
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[1 - most // 2 :]}"

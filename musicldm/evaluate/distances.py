@@ -1,0 +1,217 @@
+"""How far one set of sounds is from another. A sound is a few vectors [n, F], such as one for each second of it.
+
+Vectors of one sound resemble each other more than the set is wide, so sounds, not vectors, are what is drawn, left out
+and counted: intervals are over sounds, and pairs within a sound are no pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musicldm.errors import DataError
+from musicldm.evaluate.estimates import Estimate, jackknife
+from musicldm.evaluate.features import Floats
+from musicldm.evaluate.frechet import Gaussian, frechet_distance
+from musicldm.seeding import derive
+
+NEIGHBOURS = 5
+"""Of density and coverage, as in the paper's experiments."""
+
+_MOST = 2000  # vectors of either that density and coverage are of
+_WIDTH_OF = 1000  # vectors that the kernel's width is the median distance of
+_NARROWEST = 0.1  # of the median spread of the features
+_SIZES = 15  # of the sets by which the Fréchet distance is extrapolated, as in the paper's code
+
+
+@dataclass(frozen=True)
+class Described:
+    """A set of sounds as vectors."""
+
+    sounds: Sequence[Floats]
+    """[n, F] each, n at least 1."""
+    groups: Sequence[str]
+    """Of each the track that it is a piece of: pieces of one are not independent."""
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """A number for each sound's track; of a single track, one for each sound."""
+        tracks = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
+        numbers = [tracks[name] for name in self.groups] if len(tracks) > 1 else range(len(self.groups))
+        return np.array(numbers, dtype=np.int64)
+
+    @property
+    def apart(self) -> NDArray[np.bool_]:
+        """Which pairs of sounds are of two tracks, [sounds, sounds]."""
+        owners = self.owners
+        different: NDArray[np.bool_] = owners[:, None] != owners
+        return different
+
+    def vectors(self, most: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Of all vectors so many, evenly, and the number of the sound that each is of."""
+        whose = np.repeat(np.arange(len(self.sounds)), [len(sound) for sound in self.sounds])
+        chosen = np.linspace(0, len(whose) - 1, min(most, len(whose))).round().astype(int)
+        return np.concatenate(self.sounds)[chosen], whose[chosen]
+
+
+class Reference:
+    """What sets are measured against; all that does not depend on them is computed once."""
+
+    def __init__(self, described: Described) -> None:
+        """
+        Raises:
+            DataError: there is nothing in it, or it holds what is no number.
+        """
+        self.described = described
+        Gaussian.of(described.sounds)  # which sees to it that there are numbers
+        vectors = np.concatenate(described.sounds)
+        self.mean = vectors.mean(axis=0)
+        spread = vectors.std(axis=0)
+        # A feature that hardly changes in the reference would outweigh all others in its own scale.
+        self.scale = np.maximum(spread, _NARROWEST * float(np.median(spread)) or 1.0)
+        self.gaussian = Gaussian.of(map(self.scaled, described.sounds))
+        self.gamma = 1 / (2 * _median_distance(self.scaled(vectors)) ** 2)
+
+    def scaled(self, vectors: Floats) -> Floats:
+        """In each feature's own mean and spread."""
+        scaled: Floats = (vectors - self.mean) / self.scale
+        return scaled
+
+    @functools.cached_property
+    def likeness(self) -> float:
+        """The mean of the kernel over pairs of its own sounds."""
+        means = self._kernel(self.described.sounds, self.described.sounds)
+        apart = self.described.apart
+        return float(means[apart].mean()) if apart.any() else float("nan")
+
+    def _kernel(self, sounds: Sequence[Floats], others: Sequence[Floats]) -> Floats:
+        """The mean of exp(−γ‖x − y‖²) over the vectors of each pair of sounds: [sounds, others]."""
+        every = self.scaled(np.concatenate(others))
+        starts = np.cumsum([0, *(len(other) for other in others)])[:-1]
+        counts = np.array([len(other) for other in others])
+        means = np.empty((len(sounds), len(others)))
+        for i, sound in enumerate(sounds):
+            values = np.exp(-self.gamma * _squared_distances(self.scaled(sound), every))
+            means[i] = np.add.reduceat(values.mean(axis=0), starts) / counts
+        return means
+
+    # ---- Distances ----
+
+    def frechet(self, those: Described) -> Estimate:
+        """The Fréchet distance of the Gaussians fitted to all vectors of either, in squared spreads of the reference.
+
+        In the features' own units those of the widest spread would be all that it sees: the level of mel bands.
+        """
+        parts = [Gaussian.of([self.scaled(sound)]) for sound in those.sounds]
+        if sum(part.count for part in parts) < 2 or self.gaussian.count < 2:
+            return Estimate(None, note="one vector has no covariance")
+
+        def distance(chosen: list[int]) -> float:
+            return _distance([parts[i] for i in chosen], self.gaussian)
+
+        return jackknife(len(parts), distance).bounded(0).noted(self._rank(parts))
+
+    def frechet_at_infinity(self, those: Described) -> Estimate:
+        """What the Fréchet distance would be of infinitely many sounds (Chong & Forsyth 2020).
+
+        A set's distance has a bias in 1/N: a line through the distances of random subsets, by 1/N, is read at 0. It may
+        come out below 0. N counts vectors; the subsets are of whole sounds.
+        """
+        parts = [Gaussian.of([self.scaled(sound)]) for sound in those.sounds]
+        vectors, features = sum(part.count for part in parts), len(self.mean)
+        # Where covariances are not of full rank, the bias is no line.
+        enough = max(len(parts) // 5, -(-2 * features * len(parts) // vectors), 2)
+        if len(parts) < 8 or self.gaussian.count < 2:
+            return Estimate(None, note="takes 8 sounds")
+        smallest = min(enough, len(parts) // 2)
+        chance = np.random.default_rng(derive("infinity"))
+        inverse, distances = [], []
+        for size in np.linspace(smallest, len(parts), _SIZES).round().astype(int):
+            chosen = [parts[i] for i in chance.permutation(len(parts))[:size]]
+            if sum(part.count for part in chosen) > 1:
+                inverse.append(1 / sum(part.count for part in chosen))
+                distances.append(_distance(chosen, self.gaussian))
+        _, at_zero = np.polyfit(inverse, distances, 1)
+        few = "" if enough <= len(parts) // 2 else f"{vectors} vectors of {features} numbers: too few to rely on"
+        return Estimate(float(at_zero), note=few)
+
+    def _rank(self, parts: Sequence[Gaussian]) -> str:
+        vectors, features = min(sum(part.count for part in parts), self.gaussian.count), len(self.mean)
+        return f"{vectors} vectors of {features} numbers: not of full rank" if vectors <= features else ""
+
+    def mmd(self, those: Described) -> Estimate:
+        """The squared maximum mean discrepancy, unbiased (Gretton et al. 2012, eq. 3): about 0 where both are alike.
+
+        The kernel is exp(−‖x − y‖² / 2w²) of vectors in the reference's spread, w being the median distance between
+        its vectors; a pair of sounds has the mean over their vectors. Pairs of one track do not count.
+        """
+        if len(those.sounds) < 2 or np.isnan(self.likeness):
+            return Estimate(None, note="takes two sounds of either")
+        within, across = self._kernel(those.sounds, those.sounds), self._kernel(those.sounds, self.described.sounds)
+        apart = those.apart
+
+        def discrepancy(chosen: list[int]) -> float:
+            here = within[np.ix_(chosen, chosen)][apart[np.ix_(chosen, chosen)]]
+            return float((here.mean() if len(here) else np.nan) + self.likeness - 2 * across[chosen].mean())
+
+        if len(those.sounds) < 3:
+            return Estimate(discrepancy([0, 1]), note="2 sounds: no interval")
+        return _finite(jackknife(len(those.sounds), discrepancy))
+
+    def density_and_coverage(self, those: Described) -> tuple[Estimate, Estimate]:
+        """Of Naeem et al. 2020, of equally many vectors of either, in the reference's spread.
+
+        Around each vector of the reference is a ball out to its fifth neighbour, not counting those of its own track.
+        Density is how many balls a vector lies in, over five: 1 is as dense as the reference. Coverage is the share of
+        balls with a vector in them: of sets alike it is about 0.97.
+        """
+        size = min(_MOST, sum(map(len, those.sounds)), sum(map(len, self.described.sounds)))
+        ours, whose = those.vectors(size)
+        theirs, owners = self.described.vectors(size)
+        owners = self.described.owners[owners]
+        between = _squared_distances(self.scaled(theirs), self.scaled(theirs))
+        between[owners[:, None] == owners] = np.inf
+        if size <= NEIGHBOURS or np.isinf(radius := np.sort(between, axis=1)[:, NEIGHBOURS - 1]).any():
+            short = Estimate(None, note=f"takes more than {NEIGHBOURS} vectors of other tracks")
+            return short, short
+        inside = _squared_distances(self.scaled(theirs), self.scaled(ours)) <= radius[:, None]  # [balls, vectors]
+
+        def density(chosen: list[int]) -> float:
+            return float(inside[:, np.isin(whose, chosen)].sum(axis=0).mean() / NEIGHBOURS)
+
+        def coverage(chosen: list[int]) -> float:
+            return float(inside[:, np.isin(whose, chosen)].any(axis=1).mean())
+
+        count = len(those.sounds)
+        return jackknife(count, density).bounded(0), jackknife(count, coverage).bounded(0, 1)
+
+
+def _distance(parts: Sequence[Gaussian], other: Gaussian) -> float:
+    return frechet_distance(functools.reduce(operator.add, parts), other)
+
+
+def _finite(estimate: Estimate) -> Estimate:
+    if estimate.value is None or np.isfinite([estimate.value, estimate.low or 0, estimate.high or 0]).all():
+        return estimate
+    return Estimate(estimate.value if np.isfinite(estimate.value) else None, note="too few tracks for an interval")
+
+
+def _squared_distances(x: Floats, y: Floats) -> Floats:
+    """[n, F] and [m, F] to [n, m]."""
+    if x.shape[1] != y.shape[1]:
+        raise DataError(f"Features of {x.shape[1]} numbers cannot be compared with features of {y.shape[1]}.")
+    squares: Floats = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
+    return squares.clip(0)
+
+
+def _median_distance(vectors: Floats) -> float:
+    """Between pairs of vectors, the median; 1 where they are all the same."""
+    some = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), _WIDTH_OF)).round().astype(int)]
+    distances = np.sqrt(_squared_distances(some, some)[np.triu_indices(len(some), 1)])
+    median = float(np.median(distances)) if len(distances) else 0.0
+    return median if median > 1e-9 else 1.0

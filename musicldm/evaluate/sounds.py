@@ -1,0 +1,182 @@
+"""What is to be measured: prepared tracks and files of any kind, read alike, and pieces of them.
+
+Shapes: C channels, T samples; audio is float32 [C, T].
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicldm.audio import resampled
+from musicldm.audio.decode import decode, probe
+from musicldm.audio.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.audio.preprocess import walk
+from musicldm.audio.spool import Spool
+from musicldm.errors import DataError
+from musicldm.vae.model import Reader
+
+Splits = Literal["train", "heldout", "all"]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A track or a file, as it is at one rate with one number of channels."""
+
+    name: str
+    source: PreparedTrack | Path
+    sample_rate: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        """Its length, as a file itself states it where it does; 0 where it cannot be read."""
+        if isinstance(self.source, PreparedTrack):
+            return self.source.seconds
+        try:
+            if (stated := probe(self.source).seconds) is not None:
+                return stated
+            with self.opened() as (samples, _):
+                return samples / self.sample_rate
+        except DataError:
+            return 0.0
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[int, Reader]]:
+        """A block with its samples and what reads them, however long it is.
+
+        Raises:
+            DataError: it cannot be used; the sentence does not name it.
+        """
+        if isinstance(self.source, PreparedTrack):
+            track = self.source
+            yield track.samples, lambda start, stop: torch.from_numpy(track.read(start, stop))
+            return
+        with Spool(self.channels, Path(tempfile.gettempdir())) as spool:
+            for block in decode(self.source, self.sample_rate, self.channels):
+                spool.append(block)
+            if not spool.samples:
+                raise DataError("There is no sound in it.")
+            yield spool.samples, lambda start, stop: torch.from_numpy(spool.read(start, stop))
+
+    def whole(self) -> Tensor:
+        """All of it, [C, T]; raises as `opened` does."""
+        with self.opened() as (samples, read):
+            return read(0, samples)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether `musicldm preprocess` made it."""
+    return (folder / MANIFEST).is_file()
+
+
+def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> list[Sound]:
+    """The tracks of a split of a prepared folder, or all audio files of another one.
+
+    Raises:
+        DataError: no such folder, nothing in it, or nothing in that split.
+    """
+    if not is_prepared(folder):
+        return files_in([folder], sample_rate, channels)
+    tracks = read_tracks(folder)
+    chosen = [track for track in tracks if split in (track.split, "all")]
+    if not chosen:
+        others = ", ".join(sorted({track.split for track in tracks}))
+        raise DataError(f"{folder} has no track of the split {split}.", f"It has: {others}. Such as --split all.")
+    root = folder.resolve()
+    return [
+        Sound(track.path.relative_to(root).as_posix(), track, sample_rate, channels)
+        for track in resampled.fit(chosen, sample_rate, channels)
+    ]
+
+
+def files_in(places: Sequence[Path], sample_rate: int, channels: int) -> list[Sound]:
+    """Audio files as they are named, and all below the folders that are named.
+
+    Raises:
+        DataError: there is none, or nothing of that name.
+    """
+    sounds = []
+    for place in places:
+        if not place.exists():
+            raise DataError(f"There is nothing at {place}.", "Name audio files, or a folder with some.")
+        files = walk(place, set()) if place.is_dir() else [place]
+        for file in files:
+            name = str(file) if len(places) > 1 else file.relative_to(place).as_posix() if place.is_dir() else file.name
+            sounds.append(Sound(name, file, sample_rate, channels))
+    if not sounds:
+        raise DataError(f"There are no audio files in {', '.join(map(str, places))}.", "Name a folder with some.")
+    return sounds
+
+
+def rate_of(places: Iterable[Path], default: int = 16000) -> int:
+    """The sample rate of the first file, or prepared track, that has one."""
+    for place in places:
+        if place.is_dir() and is_prepared(place):
+            return read_tracks(place)[0].sample_rate
+        for file in walk(place, set()) if place.is_dir() else [place]:
+            try:
+                return probe(file).sample_rate
+            except DataError:
+                continue
+    return default
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some seconds of a track, or all of it."""
+
+    name: str
+    track: str
+    audio: Tensor
+    """[C, T]."""
+    latents: Tensor | None = None
+    """Raw, [D, L], where they are known."""
+
+
+def evenly(lengths: Sequence[float], piece: float, count: int) -> list[tuple[int, float]]:
+    """Where to take `count` pieces of one length from tracks of these lengths: evenly, and none over another.
+
+    Fewer where there is no room for so many. Returns the number of the track, and the start in it; in order.
+    """
+    rooms = [int(length / piece + 1e-9) for length in lengths]
+    ends = np.cumsum([0, *rooms])
+    places = []
+    for place in ((2 * np.arange(min(count, ends[-1])) + 1) * ends[-1] // (2 * min(count, ends[-1]) or 1)).tolist():
+        number = int(np.searchsorted(ends, place, side="right")) - 1
+        spare = lengths[number] - rooms[number] * piece  # is left between the pieces
+        within = place - int(ends[number])
+        places.append((number, within * piece + spare * (within + 1) / (rooms[number] + 1)))
+    return places
+
+
+def pieces_of(
+    sounds: Sequence[Sound], lengths: Sequence[float], seconds: float, count: int, left_out: dict[str, str]
+) -> Iterator[Piece]:
+    """Pieces of so many seconds, as `evenly` places them in sounds of these lengths.
+
+    Args:
+        left_out: gets the name of each sound that cannot be read, and the reason.
+    """
+    places = evenly(lengths, seconds, count)
+    for number, sound in enumerate(sounds):
+        starts = [start for n, start in places if n == number]
+        if not starts:
+            continue
+        try:
+            with sound.opened() as (samples, read):
+                length = round(seconds * sound.sample_rate)
+                for start in starts:
+                    first = min(round(start * sound.sample_rate), samples - length)
+                    if first >= 0:
+                        yield Piece(f"{sound.name} {first}", sound.name, read(first, first + length))
+        except DataError as error:
+            left_out[sound.name] = error.message

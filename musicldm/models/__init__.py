@@ -1,0 +1,137 @@
+"""Models by name: those that come with the package, those in folders of one's own, those on the Hugging Face Hub.
+
+A model is a folder called as the model, such as `piano/` beside this file:
+
+    bundle.json     and the safetensors files that it names, see `musicldm.bundle`
+    card.md         what one should know of it; it may begin with lines `what: …` and `license: …` between two `---`
+
+The environment variable MUSICLDM_MODELS names more folders of such folders, separated as in PATH; they come first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicldm.bundle import INDEX
+from musicldm.errors import BundleError, UsageError
+from musicldm.progress import Progress, silent
+
+FOLDERS = "MUSICLDM_MODELS"
+DEFAULT = "piano"
+"""The model that `sample` takes where none is named."""
+CARD = "card.md"
+
+_ON_THE_HUB = re.compile(r"hf:/{1,2}(?P<repository>[^/@]+/[^/@]+?)(@(?P<revision>.+))?")  # a Path has one slash only
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be named."""
+
+    name: str
+    path: Path
+    """Its folder."""
+    what: str
+    """A line on what it makes."""
+    license: str
+    """Of its weights."""
+    bytes: int
+    """Of all its files."""
+
+    @property
+    def card(self) -> str:
+        """All that there is to know of it, in Markdown; empty where nobody wrote it down."""
+        return _read_card(self.path)[1]
+
+
+def models() -> list[Model]:
+    """All models that have a name on this machine, sorted by it; of two with one name the first that was found."""
+    found: dict[str, Model] = {}
+    for folder in _folders():
+        for path in sorted(each.parent for each in folder.glob(f"*/{INDEX}")):
+            about, text = _read_card(path)
+            prose = (line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+            size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+            what, license = about.get("what") or next(prose, ""), about.get("license", "not stated")
+            found.setdefault(path.name, Model(path.name, path, what, license, size))
+    return sorted(found.values(), key=lambda model: model.name)
+
+
+def named(name: str) -> Model:
+    """The model of that name.
+
+    Raises:
+        BundleError: there is none.
+    """
+    for model in models():
+        if model.name == name:
+            return model
+    raise BundleError(f"There is no model {name!r}.", _known())
+
+
+def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
+    """The bundle that somebody means, or the run folder that holds it.
+
+    Args:
+        model: a path, a name from `models`, or hf://owner/name[@revision]; None: DEFAULT.
+        progress: hears of the bytes that come from the Hub.
+
+    Raises:
+        UsageError: none is named, and the default is not here; or the address on the Hub is none.
+        BundleError: there is no such model, or no bundle in it.
+        MissingProgramError: it is on the Hub, and huggingface_hub is not installed.
+        NetworkError: the Hub does not answer, and the model has not been here before.
+    """
+    if model is None:
+        for each in models():
+            if each.name == DEFAULT:
+                return each.path
+        raise UsageError("There is no model.", "Name a bundle or a run folder with --model.")
+    text = str(model)
+    if address := _ON_THE_HUB.fullmatch(text):
+        from musicldm.models import hub
+
+        return hub.fetch(address["repository"], address["revision"], progress)
+    if text.startswith("hf:"):
+        raise UsageError(f"{text} is no address of a model.", "Such as hf://owner/name or hf://owner/name@v1.")
+    path = Path(text)
+    if path.exists() and (_has_bundle(path) or os.sep in text):
+        return path
+    for each in models():
+        if each.name == text:
+            return each.path
+    if not path.exists() and os.sep not in text:
+        raise BundleError(f"There is no model {text!r}, and no such path.", _known())
+    return path  # whose reader says what is wrong with it
+
+
+def _has_bundle(path: Path) -> bool:
+    return any((folder / INDEX).is_file() for folder in (path, path / "bundle"))
+
+
+def _folders() -> Iterator[Path]:
+    yield from (Path(each) for each in os.environ.get(FOLDERS, "").split(os.pathsep) if each)
+    yield Path(__file__).parent
+
+
+def _known() -> str:
+    names = ", ".join(model.name for model in models())
+    elsewhere = "a bundle, a run folder or hf://owner/name"
+    return f"Known: {names}; or name {elsewhere}." if names else f"Name {elsewhere}."
+
+
+def _read_card(path: Path) -> tuple[dict[str, str], str]:
+    """What stands between its two `---`, and the text after them."""
+    if not (path / CARD).is_file():
+        return {}, ""
+    text = (path / CARD).read_text(encoding="utf-8")
+    head, opened, rest = text.partition("---\n")
+    if not opened or head.strip():
+        return {}, text
+    lines, _, rest = rest.partition("---\n")
+    pairs = (line.partition(":") for line in lines.splitlines() if ":" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}, rest.lstrip("\n")
