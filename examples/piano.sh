@@ -5,7 +5,7 @@
 #   GPU=1 examples/piano.sh midi    the presets as they are, instead of what two cores train in two hours
 #
 # Needs fluidsynth, ffmpeg and the soundfont FluidR3 (Debian: fluidsynth ffmpeg fluid-soundfont-gm). Stopped at any
-# moment, it goes on where it was. The bundle it leaves in piano/bundle is what musicldm/models/piano holds.
+# moment, it goes on where it was. What it leaves in piano/models/piano is what musicldm/models/piano holds.
 set -euo pipefail
 
 midi=${1:?"name the folder of MIDI files: $0 midi"}
@@ -39,4 +39,4 @@ musicldm train-vae "$out/wav" -o "$out/vae" "${vae[@]}"
 musicldm bundle export "$out/vae/checkpoints/last.ckpt" --half -o "$out/vae-half"
 musicldm encode "$out/wav" "$out/latents.zarr" --vae "$out/vae-half"
 musicldm train-diffusion "$out/latents.zarr" -o "$out/ldm" "${ldm[@]}"
-musicldm bundle export "$out/ldm/checkpoints/last.ckpt" --half -o "$out/bundle"
+musicldm bundle export "$out/ldm/checkpoints/last.ckpt" --half -o "$out/models/piano"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half the size.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bundle of a training's checkpoint, such as the best one."""
+    """Make a bundle of a training's checkpoint, such as the best one, under the name of its folder."""
     from musicldm import bundle
     from musicldm.training.checkpoints import FOLDER, as_bundle
 
@@ -36,7 +37,9 @@ def export(
         raise UsageError(f"{output} is the folder of a run, whose own bundle this would hide.", "Choose another one.")
     if output.is_dir() and any(output.iterdir()) and not (output / bundle.INDEX).is_file():
         raise UsageError(f"{output} holds other things.", "Choose a folder that is empty or not there yet.")
-    exported = bundle.halved(as_bundle(checkpoint)) if half else as_bundle(checkpoint)
+    exported = replace(as_bundle(checkpoint), name=output.resolve().name)
+    if half:
+        exported = bundle.halved(exported)
     bundle.write(output, exported)
     part = "denoiser" if "denoiser" in exported.parts else "vae"
     Console(as_json=as_json).result({"bundle": str(output), "step": exported.facts[part]["step"]}, [str(output)])

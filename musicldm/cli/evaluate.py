@@ -69,6 +69,7 @@ def samples(
         typer.Option(
             "--model",
             "--vae",
+            "-m",
             metavar="BUNDLE",
             help="Whose VAE to compare in the latent space of: a run folder, a bundle, or a model's name. A store has "
             "its own.",
