@@ -102,7 +102,7 @@ def sample(
         Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
         typer.Option(help="How to denoise.", rich_help_panel=_HOW),
     ] = "unipc",
-    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.", rich_help_panel=_HOW)] = 20,
+    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm wants many.", rich_help_panel=_HOW)] = 50,
     spacing: Annotated[
         Literal["trailing", "uniform", "karras"], typer.Option(help="Where the steps lie.", rich_help_panel=_HOW)
     ] = "trailing",

@@ -34,7 +34,7 @@ class Sampling:
     """Which of the takes of this seed; each is independent of how many there are."""
     sampler: str = "unipc"
     """One of SAMPLERS."""
-    steps: int = 20
+    steps: int = 50
     """Denoising steps."""
     spacing: Spacing = "trailing"
     """Where the steps lie in time."""
