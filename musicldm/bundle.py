@@ -144,6 +144,8 @@ def read(path: Path) -> Bundle:
         }
         if not all(Path(file).name == file for _, file, _, _ in parts.values()):
             raise ValueError("a part outside of the bundle")
+        if not all(isinstance(config, dict) for config, _, _, _ in parts.values()):
+            raise ValueError("a configuration that is none")
         title, facts, version = str(index["name"]), dict(index["facts"]), int(index["format"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder / INDEX} is damaged.", MEND) from error

@@ -95,7 +95,10 @@ def examine(things: Sequence[str] = (), device: str = "auto", progress: Progress
             yield from look(thing, known, device)
         except MusicLDMError as error:
             yield Finding(thing, "wrong", error.message, error.hint)
-    yield from _pairs(known)
+    try:
+        yield from _pairs(known)
+    except MusicLDMError as error:
+        yield Finding("together", "wrong", error.message, error.hint)
     progress(total, total, "done")
 
 
@@ -340,12 +343,13 @@ def _heard(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
     import numpy as np
 
     some = tracks[:: max(1, -(-len(tracks) // HEARD))]
-    silent_tracks, clipped, strange = [], [], []
+    silent_tracks, clipped, strange, heard = [], [], [], 0
     for track in some:
         try:
             audio = np.concatenate(list(_excerpts(track)), axis=1)
         except MusicLDMError:
             continue  # told of already
+        heard += 1
         if not np.isfinite(audio).all():
             strange.append(track)
         elif float(np.sqrt(np.mean(np.square(audio)))) < 1e-4:
@@ -363,7 +367,7 @@ def _heard(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
         if found:
             names = ", ".join(track.path.name for track in found[:3]) + (", …" if len(found) > 3 else "")
             yield Finding(thing, verdict, f"{len(found)} {where} {what}: {names}.", advice)
-    if not (strange or silent_tracks or clipped):
+    if heard and not (strange or silent_tracks or clipped):
         yield Finding(thing, "ok", f"None {where} is silent or clipped.")
 
 
@@ -429,13 +433,16 @@ def _spreads(variance: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
         yield whole**0.5, float(of_mean) / max(whole, 1e-30)
 
 
+_LESS_KL = "with a smaller kl under [loss] in a file for --config"
+
+
 def _channels(thing: str, warnings: Sequence[tuple[str, ...]]) -> Finding:
     bad = {number: told for number, told in enumerate(warnings) if told}
     if not bad:
         return Finding(thing, "ok", f"All {len(warnings)} latent channels are in use and of a sane spread.")
     first = ", ".join(f"channel {number}: {'; '.join(told)}" for number, told in list(bad.items())[:3])
     verdict: Verdict = "wrong" if len(bad) == len(warnings) else "warning"
-    advice = "Train the VAE longer, or with less --config loss.kl; musicldm latents stats shows all channels."
+    advice = f"Train the VAE longer, or {_LESS_KL}; musicldm latents stats shows all channels."
     return Finding(thing, verdict, f"{len(bad)} of {len(warnings)} channels look wrong ({first}).", advice)
 
 
@@ -463,7 +470,6 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
     from musicldm.vae.model import VAE
 
     source = bundle.read(models.find(thing))
-    known.bundles.append((thing, source))
     tensors = [tensor for part in source.parts.values() for tensor in part.tensors.values()]
     numbers = sum(tensor.numel() for tensor in tensors)
     text = f"{source.name}: {' and '.join(source.parts)}, {numbers / 1e6:.1f} M weights, every byte as it was written."
@@ -472,6 +478,7 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
         return
     yield Finding(thing, "ok", text)
     vae = VAE.from_bundle(source)
+    known.bundles.append((thing, source))
     sound, what = _sound(known, vae.config.sample_rate, vae.config.audio_channels)
     with torch.inference_mode():
         posterior = vae.encode(sound)
@@ -480,7 +487,7 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
     yield _reconstruction(thing, sound, made, vae.config.sample_rate, what)
     if "denoiser" not in source.parts:
         if float(latents.std()) < 1e-3:
-            advice = "Train the VAE with less --config loss.kl; a denoiser can learn nothing from such latents."
+            advice = f"Train the VAE {_LESS_KL}; a denoiser can learn nothing from such latents."
             yield Finding(thing, "wrong", "Its latents do not change with the sound.", advice)
         return
     yield from _denoiser(thing, source, vae, drawn, what, device)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.audio.decode import probe
 from musicldm.cli.evaluate_tables import (
     clock,
     latent_rows,
@@ -70,7 +69,7 @@ def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, S
     page.section("Samples", levels_sentence(result) + _first(SAMPLES, len(result.samples)))
     sources = {source.name: source for source in files_in(out, 1, 1)}
     page.players(
-        _cut(_as_it_is(sources[each.name]), 0, _WHOLE, level_sentence(each.level)) for each in result.samples[:SAMPLES]
+        _cut(sources[each.name].as_it_is(), 0, _WHOLE, level_sentence(each.level)) for each in result.samples[:SAMPLES]
     )
     return page
 
@@ -168,7 +167,7 @@ def steps_curves(path: Path) -> dict[str, Series]:
             found[words] = {name: sorted(line) for name, line in lines.items()}
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", hint) from error
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise DataError(f"{path} holds no curves.", hint) from error
     return found
 
@@ -189,14 +188,6 @@ def _left_out(page: Page, left_out: dict[str, str]) -> None:
     if left_out:
         page.section("Left out")
         page.facts(left_out)
-
-
-def _as_it_is(source: Source) -> Source:
-    """A file at its own rate, with its own channels, of which a browser plays two."""
-    if not isinstance(source.source, Path):
-        return source
-    info = probe(source.source)
-    return replace(source, sample_rate=info.sample_rate, channels=min(2, info.channels))
 
 
 def _cut(source: Source, start: float, seconds: float, note: str = "") -> Sound:

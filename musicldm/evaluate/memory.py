@@ -453,7 +453,7 @@ class _Index:
             with np.load(folder / f"{digest}.npz") as rest:
                 parts = np.split(rest["heldout"], np.cumsum(rest["lengths"])[:-1])
                 return cls(vectors, rest["mean"], rest["axes"], parts)
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             return None
 
     @classmethod

@@ -155,7 +155,7 @@ class Page:
             OutputError: `path` cannot be written; see `check_target`.
         """
         check_target(path)
-        durable.write_bytes(path, self.html().encode())
+        durable.write_bytes(path, self.html().encode("utf-8", "replace"))  # names of files may be no text at all
 
 
 # ---- Pieces --------------------------------------------------------------------------------------------------------

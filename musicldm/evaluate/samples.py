@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from musicldm import bundle, models
-from musicldm.errors import DataError
+from musicldm.errors import DataError, UsageError
 from musicldm.evaluate.clap import Clap
 from musicldm.evaluate.distances import Described, Reference
 from musicldm.evaluate.estimates import Estimate, jackknife
@@ -271,6 +271,8 @@ def _store_at(reference: Path | str | None) -> LatentStore | None:
     """The latent store that a reference is, where it is one."""
     if reference is None:
         return None
+    if not str(reference):
+        raise UsageError("The reference has no name.", "Name a folder of music, or a latent store.")
     if "://" not in str(reference):
         if not Path(reference).exists():
             raise DataError(f"There is nothing at {reference}.", "Name a folder of music, or a latent store.")
@@ -377,8 +379,12 @@ def _heard(
 ) -> tuple[tuple[SampleResult, ...], list[Heard]]:
     """Each file's level and description, one after another."""
     levels, heard = [], []
+    named = {sound.name: sound for sound in sounds}
     for piece in _whole(sounds, left_out):
-        levels.append(SampleResult(piece.name, level(piece.audio, ear.sample_rate)))
+        # Clipping and silence are the file's own: neither is what it was once channels are mixed and resampled.
+        own = named[piece.name].as_it_is()
+        audio = piece.audio if own == named[piece.name] else own.whole()
+        levels.append(SampleResult(piece.name, level(audio, own.sample_rate)))
         heard.append(_told(ear.hear(piece), progress))
     if not heard:
         raise _none_usable(sounds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,17 @@ class Sound:
                 return samples / self.sample_rate
         except DataError:
             return 0.0
+
+    def as_it_is(self) -> Sound:
+        """A file at its own rate and with its own channels, two at most; a prepared track stays as it is.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if isinstance(self.source, PreparedTrack):
+            return self
+        info = probe(self.source)
+        return replace(self, sample_rate=info.sample_rate, channels=min(2, info.channels))
 
     @contextmanager
     def opened(self) -> Iterator[tuple[int, Reader]]:

@@ -126,9 +126,10 @@ def _known() -> str:
 
 def _read_card(path: Path) -> tuple[dict[str, str], str]:
     """What stands between its two `---`, and the text after them."""
-    if not (path / CARD).is_file():
+    try:
+        text = (path / CARD).read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:  # none, or none for us: a model needs no card
         return {}, ""
-    text = (path / CARD).read_text(encoding="utf-8")
     head, opened, rest = text.partition("---\n")
     if not opened or head.strip():
         return {}, text
