@@ -68,7 +68,7 @@ class _Known:
 
     data: list[tuple[Path, list[PreparedTrack]]] = field(default_factory=list)
     stores: list[tuple[str, LatentStore]] = field(default_factory=list)
-    bundles: list[tuple[str, Bundle]] = field(default_factory=list)
+    bundles: list[tuple[str, VAE, Bundle]] = field(default_factory=list)
 
 
 def examine(things: Sequence[str] = (), device: str = "auto", progress: Progress = silent) -> Iterator[Finding]:
@@ -478,7 +478,7 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
         return
     yield Finding(thing, "ok", text)
     vae = VAE.from_bundle(source)
-    known.bundles.append((thing, source))
+    known.bundles.append((thing, vae, source))
     sound, what = _sound(known, vae.config.sample_rate, vae.config.audio_channels)
     with torch.inference_mode():
         posterior = vae.encode(sound)
@@ -587,10 +587,7 @@ def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: s
 
 
 def _pairs(known: _Known) -> Iterator[Finding]:
-    from musicldm.vae.model import VAE
-
-    vaes = [(name, VAE.from_bundle(source), source) for name, source in known.bundles if "vae" in source.parts]
-    for name, vae, source in vaes:
+    for name, vae, source in known.bundles:
         for folder, tracks in known.data:
             form = vae.config.sample_rate, vae.config.audio_channels
             other = sum((track.sample_rate, track.channels) != form for track in tracks)

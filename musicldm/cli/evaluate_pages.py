@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from musicldm.cli.evaluate_tables import (
     clock,
@@ -25,16 +24,16 @@ from musicldm.cli.evaluate_tables import (
     vae_sentence,
 )
 from musicldm.errors import DataError
-from musicldm.evaluate.memory import Match, MemoryResult
+from musicldm.evaluate.memory import MemoryResult, training_passage
 from musicldm.evaluate.report import Page, Series, Sound
 from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
 from musicldm.evaluate.sounds import Splits, files_in, music_in
 from musicldm.evaluate.vae import VAEResult
 from musicldm.latents.encode import VAE_COPY
-from musicldm.latents.store import LatentStore, TrackEntry
+from musicldm.latents.store import LatentStore
 from musicldm.vae.model import VAE
-from musicldm.vae.windows import decode_long, reconstruct
+from musicldm.vae.windows import reconstruct
 
 SAMPLES, TRACKS, MATCHES = 20, 6, 20
 """That are played on a page, at most."""
@@ -130,11 +129,9 @@ def memory_page(result: MemoryResult, out: Sequence[Path], vae: VAE | None, devi
             vae = VAE.load(folder)
     vae, rate = vae.to(device), store.header.sample_rate
     sources = {source.name: source for source in files_in(out, rate, store.header.audio_channels)}
-    nearest = {match.key for match in result.matches[:MATCHES]}
-    entries = {entry.key: entry for entry in store.tracks if entry.key in nearest}
     for match in result.matches[:MATCHES]:
         ours = _cut(sources[match.sound], match.start, match.seconds)
-        audio = _passage(store, vae, entries[match.key], match).numpy()
+        audio = training_passage(store, vae, match).numpy()
         theirs = Sound(match.track, audio, rate, f"from {clock(match.at)}; {match.source}")
         page.pair(
             f"{match.verdict}, similarity {match.similarity:.2f}",
@@ -199,12 +196,3 @@ def _cut(source: Source, start: float, seconds: float, note: str = "") -> Sound:
     part = f"the first {seconds:.3g} of {samples / source.sample_rate:.3g} s" if last < samples else ""
     place = f"from {clock(first / source.sample_rate)}" if first else part
     return Sound(source.name, audio, source.sample_rate, "; ".join(filter(None, [note, place])))
-
-
-def _passage(store: LatentStore, vae: VAE, entry: TrackEntry, match: Match) -> Tensor:
-    """The training passage of a match as the VAE gives it back, [C, T]."""
-    rate = store.header.sample_rate
-    first = min(int(match.at * rate) // store.header.hop, entry.frames - 1)
-    last = min(entry.frames, -(-int((match.at + match.seconds) * rate) // store.header.hop))
-    mean, _ = store.read(entry, first, last)
-    return torch.cat(list(decode_long(vae, torch.from_numpy(mean.astype(np.float32)).T)), dim=1)
