@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from musicldm import bundle, config
-from musicldm.devices import pick_device
-from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
+from musicldm.core import bundle, config
+from musicldm.core.devices import pick_device
+from musicldm.generators.diffusion.training import DiffusionRunConfig, train_diffusion
 
 CONTENDERS: dict[str, dict[str, Any]] = {
     "U-Net": {"denoiser": "unet"},

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.audio.manifest import PreparedTrack, open_manifest, read_tracks
-from musicldm.config import from_dict, preset
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.windows import windows
+from musicldm.core import bundle
+from musicldm.core.config import from_dict, preset
 from musicldm.latents.encode import encode
-from musicldm.vae.model import VAE, VAEConfig
-from musicldm.vae.windows import windows
+from musicldm.media.audio import files
+from musicldm.media.audio.manifest import PreparedTrack, open_manifest, read_tracks
 
 WINDOW_SECONDS = 30.0  # encode's default
 

@@ -17,13 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from musicldm import config
-from musicldm.audio import spectrogram
-from musicldm.audio.dataset import open_splits
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.vae.training import VAERunConfig, train_vae
+from musicldm.codecs.windows import reconstruct
+from musicldm.core import config
 from musicldm.evaluate.metrics import Judge
-from musicldm.training.vae import VAERunConfig, train_vae
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import reconstruct
+from musicldm.media.audio import spectrogram
+from musicldm.media.audio.dataset import open_splits
 
 CONTENDERS: dict[str, dict[str, Any]] = {
     "spectral": {"front_end": "spectral", "patch": 512, "patch_kernel": 2048, "widths": [352], "strides": []},

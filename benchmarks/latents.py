@@ -29,14 +29,14 @@ from rich.progress import track as shown
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.config import from_dict, preset
-from musicldm.diffusion.conditions import Conditions
-from musicldm.diffusion.model import Diffusion
+from musicldm.conditions.base import Conditions
+from musicldm.core.config import from_dict, preset
+from musicldm.generators.diffusion.model import Diffusion
+from musicldm.generators.diffusion.training import DiffusionRunConfig
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.schema import ARRAYS, METADATA, PartTable, TrackEntry, group_json
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore, StoreHeader, Track
-from musicldm.training.diffusion import DiffusionRunConfig
 
 HEADER = StoreHeader(16000, 1024, 32, 1, "be" * 32, "benchmark")
 CROP, BATCH = 512, 32

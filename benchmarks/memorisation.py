@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from musicldm import durable
-from musicldm.audio import files
-from musicldm.audio.dataset import open_splits
-from musicldm.audio.decode import decode
-from musicldm.audio.manifest import PreparedTrack
-from musicldm.evaluate.memory import BEYOND, COPIED, Memory, levels
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import reconstruct
+from musicldm.core import durable
+from musicldm.evaluate.memorization import BEYOND, COPIED, Memory, levels
 from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.store import LatentStore
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import reconstruct
+from musicldm.media.audio import files
+from musicldm.media.audio.dataset import open_splits
+from musicldm.media.audio.decode import decode
+from musicldm.media.audio.manifest import PreparedTrack
 
 Audio = files.Floats
 Disturb = Callable[[Audio], Audio]

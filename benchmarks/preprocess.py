@@ -25,10 +25,10 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from musicldm.audio import files
-from musicldm.audio.decode import decode, probe
-from musicldm.audio.loudness import LoudnessMeter
-from musicldm.audio.prepare import PrepareSettings, prepare
+from musicldm.media.audio import files
+from musicldm.media.audio.decode import decode, probe
+from musicldm.media.audio.loudness import LoudnessMeter
+from musicldm.media.audio.prepare import PrepareSettings, prepare
 
 RATE = 16000
 SOXR, DEFAULT = ["-af", "aresample=resampler=soxr"], []

@@ -35,19 +35,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm import durable
-from musicldm.audio.dataset import open_splits
-from musicldm.audio.manifest import Split
-from musicldm.devices import autocast
-from musicldm.diffusion.conditions import Conditions
-from musicldm.diffusion.guidance import guided
-from musicldm.diffusion.model import Diffusion
-from musicldm.diffusion.samplers import SAMPLERS
-from musicldm.diffusion.schedule import NoiseLevel
+from musicldm.conditions.base import Conditions
+from musicldm.core import durable
+from musicldm.core.devices import autocast
 from musicldm.evaluate.features import Floats, drawn_latents, latent_textures, mel_frames, stored_textures
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
-from musicldm.generate import Generator
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
+from musicldm.media.audio.dataset import open_splits
+from musicldm.media.audio.manifest import Split
+from musicldm.noise.guidance import guided
+from musicldm.noise.samplers import SAMPLERS
+from musicldm.noise.schedule import NoiseLevel
+from musicldm.sampling import Generator
 
 NEAR = 1.05  # so many times the best score is as good
 SPLITS: dict[str, Split] = {"training": "train", "held-out": "heldout"}

@@ -40,17 +40,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from musicldm import bundle
-from musicldm.config import from_dict, preset
-from musicldm.devices import autocast
-from musicldm.diffusion.conditions import Conditions
-from musicldm.diffusion.model import Diffusion, DiffusionConfig
-from musicldm.diffusion.samplers import SAMPLERS
-from musicldm.diffusion.schedule import NoiseLevel
-from musicldm.generate import Generator, denoiser_part
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.windows import decode_long
+from musicldm.conditions.base import Conditions
+from musicldm.core import bundle
+from musicldm.core.config import from_dict, preset
+from musicldm.core.devices import autocast
+from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.latents.statistics import LatentStatistics
-from musicldm.vae.model import VAE, VAEConfig
-from musicldm.vae.windows import decode_long
+from musicldm.noise.samplers import SAMPLERS
+from musicldm.noise.schedule import NoiseLevel
+from musicldm.sampling import Generator, denoiser_part
 
 PARTS = ("overhead", "speed", "command")
 OURS = "musicldm"
@@ -495,7 +495,7 @@ main()
 # Until the network is asked for the first time.
 START = """
 import os, torch
-from musicldm.diffusion.model import Diffusion
+from musicldm.generators.diffusion.model import Diffusion
 Diffusion.denoise = lambda *_: os._exit(0)
 from musicldm.__main__ import main
 main()

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm import durable
-from musicldm.audio.decode import resample
+from musicldm.codecs.vae.model import VAE
+from musicldm.core import durable
+from musicldm.core.seeding import derive
 from musicldm.evaluate.samples import Ear, Figure, Heard, figures_of, statistics_of
 from musicldm.evaluate.sounds import Piece, music_in, pieces_of
-from musicldm.seeding import derive
-from musicldm.vae.model import VAE
+from musicldm.media.audio.decode import resample
 
 Fault = Callable[[Tensor, int, torch.Generator], Tensor]
 """A sound [C, T], its rate and chance, to the sound with something wrong."""

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from musicldm.config import from_dict, preset
-from musicldm.vae.gaussian import DiagonalGaussian
-from musicldm.vae.losses import LossConfig, vae_loss
-from musicldm.vae.model import VAE, VAEConfig
+from musicldm.codecs.posterior import DiagonalGaussian
+from musicldm.codecs.vae.losses import LossConfig, vae_loss
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.core.config import from_dict, preset
 
 OURS = "musicldm"
 

@@ -38,13 +38,13 @@ from rich.progress import track as shown
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.audio.manifest import PreparedTrack, read_tracks
-from musicldm.audio.spectrogram import log_mel
+from musicldm.codecs.windows import reconstruct
+from musicldm.core.seeding import derive
 from musicldm.evaluate.metrics import mel_distance
-from musicldm.generate import Generator, Sampling
-from musicldm.generate.generator import FADE, OVERLAP
-from musicldm.seeding import derive
-from musicldm.vae.windows import reconstruct
+from musicldm.media.audio.manifest import PreparedTrack, read_tracks
+from musicldm.media.audio.spectrogram import log_mel
+from musicldm.sampling import Generator, Sampling
+from musicldm.sampling.pipeline import FADE, OVERLAP
 
 STRENGTHS = [i / 10 for i in range(1, 11)]
 GUIDANCE = (1.0, 3.0, 6.0)

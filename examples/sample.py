@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from musicldm import Generator
-from musicldm.audio import files
+from musicldm.media.audio import files
 
 model, out = sys.argv[1:3]
 generator = Generator.load(model)

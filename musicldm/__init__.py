@@ -11,10 +11,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "VAE": "musicldm.vae.model",
-    "UNet": "musicldm.diffusion.unet",
+    "VAE": "musicldm.codecs.vae.model",
+    "UNet": "musicldm.generators.diffusion.unet",
     "LatentStore": "musicldm.latents.store",
-    "Generator": "musicldm.generate",
+    "Generator": "musicldm.sampling",
 }
 
 __all__ = ["Generator", "LatentStore", "UNet", "VAE", "__version__"]  # noqa: RUF022

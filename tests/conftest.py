@@ -12,8 +12,8 @@ import torch
 from hypothesis import settings
 from toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 
-from musicldm import synth
 from musicldm.cli.app import main
+from musicldm.media import synth
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("untimed")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from toys import TOY_SPECTRAL, Command, Pipeline
 
-from musicldm.audio import files
-from musicldm.config import from_dict, preset
-from musicldm.errors import UsageError
-from musicldm.generate import Generator
+from musicldm.codecs.vae.training import VAERunConfig
+from musicldm.codecs.windows import encode_long
+from musicldm.core.config import from_dict, preset
+from musicldm.core.errors import UsageError
+from musicldm.media.audio import files
+from musicldm.sampling import Generator
 from musicldm.training import memory
-from musicldm.training.vae import VAERunConfig
-from musicldm.vae.windows import encode_long
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -57,7 +57,7 @@ def test_both_trainings_go_on_a_gpu(
 @pytest.mark.parametrize("precision", ["32", "16"])
 @pytest.mark.parametrize("name", ["base", "paper"])
 def test_memory_is_what_was_predicted(name: str, precision: str, checkpointing: bool) -> None:
-    run = from_dict(VAERunConfig, preset("vae", name))
+    run = from_dict(VAERunConfig, preset("musicldm.codecs.vae", name))
     rehearsal, cuda = memory.vae_rehearsal(run), torch.device("cuda")
     training = replace(run.training, precision=precision, batch_size=8, seconds=4.0, checkpointing=checkpointing)
     measured = memory.measure(rehearsal, training, cuda)
@@ -66,7 +66,7 @@ def test_memory_is_what_was_predicted(name: str, precision: str, checkpointing: 
 
 
 def test_a_plan_is_measured(tmp_path: Path) -> None:
-    run = from_dict(VAERunConfig, preset("vae", "paper"))
+    run = from_dict(VAERunConfig, preset("musicldm.codecs.vae", "paper"))
     rehearsal, training = memory.vae_rehearsal(run), replace(run.training, batch_size=16)
     _, asked, plan = memory.decide(rehearsal, training, tmp_path, torch.device("cuda"), 4)
     assert asked and plan and plan.verified and plan.limit and plan.memory.total <= plan.limit

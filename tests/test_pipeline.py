@@ -17,15 +17,15 @@ import pytest
 import torch
 from toys import Command, Pipeline
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.audio.manifest import read_tracks
 from musicldm.cli.demo import STEPS
-from musicldm.diffusion.model import Diffusion
+from musicldm.core import bundle
 from musicldm.evaluate.features import mel_frames
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
-from musicldm.generate import Generator
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
+from musicldm.media.audio import files
+from musicldm.media.audio.manifest import read_tracks
+from musicldm.sampling import Generator
 
 
 def metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from musicldm.bundle import Bundle
-from musicldm.diffusion.conditions import ConditionConfig
-from musicldm.diffusion.model import Diffusion, DiffusionConfig
-from musicldm.diffusion.schedule import NoiseConfig
-from musicldm.diffusion.unet import UNetConfig
-from musicldm.generate import Generator, denoiser_part
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.conditions.base import ConditionConfig
+from musicldm.core.bundle import Bundle
+from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.generators.diffusion.unet import UNetConfig
 from musicldm.latents.statistics import LatentStatistics
-from musicldm.vae.model import VAE, VAEConfig
+from musicldm.noise.schedule import NoiseConfig
+from musicldm.sampling import Generator, denoiser_part
 
 ARTISTS = ("Frédéric Chopin", "Johann Sebastian Bach", "Brandenburg: Strings, Brass")
 RATE, HOP = 8000, 64

@@ -23,7 +23,7 @@ from musicldm.cli.reconstruct import reconstruct
 from musicldm.cli.sample import sample
 from musicldm.cli.train_diffusion import train_diffusion
 from musicldm.cli.train_vae import train_vae
-from musicldm.errors import MusicLDMError, OutputError
+from musicldm.core.errors import MusicLDMError, OutputError
 
 app = typer.Typer(
     name="musicldm",

@@ -10,7 +10,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import Json
-from musicldm.errors import UsageError
+from musicldm.core.errors import UsageError
 
 app = typer.Typer(help="Work with bundles, the models that encode and sample take.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Make a bundle of a training's checkpoint, such as the best one, under the name of its folder."""
-    from musicldm import bundle
+    from musicldm.core import bundle
     from musicldm.training.checkpoints import FOLDER, as_bundle
 
     if (output / FOLDER).is_dir():

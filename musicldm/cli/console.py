@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from musicldm.errors import MusicLDMError
-from musicldm.progress import Progress as ProgressCallback
-from musicldm.progress import silent
+from musicldm.core.errors import MusicLDMError
+from musicldm.core.progress import Progress as ProgressCallback
+from musicldm.core.progress import silent
 
 if TYPE_CHECKING:
     from rich.table import Table

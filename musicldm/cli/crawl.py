@@ -15,7 +15,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import DryRun, Json, Quiet, Strict, positive
-from musicldm.errors import UsageError
+from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
     from musicldm.crawl.catalog import Track
@@ -112,10 +112,10 @@ def crawl(
     names = artist_names(artists)
     included, overrides, rate = _included(include), _overrides(override or []), _rate(rate_limit)
 
+    from musicldm.core.durable import locked, make_folder
     from musicldm.crawl import run, youtube
     from musicldm.crawl.catalog import CATALOG, NO_MATCH, REFUSED, UNLICENSED, Wishes
     from musicldm.crawl.settings import CrawlSettings
-    from musicldm.durable import locked, make_folder
 
     given_up = {
         None: frozenset[str](),

@@ -35,8 +35,8 @@ def demo(
     Four invented artists stand in for the crawl. Each command is printed as one would type it; stopped at any moment,
     the demo goes on where it was.
     """
-    from musicldm import synth
-    from musicldm.audio import files, spectrogram
+    from musicldm.media import synth
+    from musicldm.media.audio import files, spectrogram
 
     console = Console(quiet)
     began = time.monotonic()

@@ -32,7 +32,7 @@ def doctor(
     Name what a training is about to use. What makes a loss fall and the output stay noise is looked for above all: a
     VAE that is untrained or another one, latents that are not scaled, dead channels, clips that are too short.
     """
-    from musicldm.doctor import examine
+    from musicldm.doctor.checks import examine
 
     console = Console(quiet, as_json)
     with console.progress("Looking") as progress:

@@ -73,8 +73,8 @@ def encode(
     rest goes on; interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
     machine work.
     """
+    from musicldm.codecs.vae.model import VAE
     from musicldm.latents import encode as library
-    from musicldm.vae.model import VAE
 
     console = Console(quiet, json)
     model = VAE.load(vae)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.evaluate_memory import memory
+from musicldm.cli.evaluate_memorization import memory
 from musicldm.cli.evaluate_tables import samples_lines, vae_lines
 from musicldm.cli.options import Device, Html, Json, Quiet
-from musicldm.errors import UsageError
+from musicldm.core.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True, help="How good is it: a VAE, samples beside music, and whether they are copies."
@@ -39,9 +39,9 @@ def vae(
     Every track goes to latents (the posterior's mode) and back. In brackets: 95 % confidence intervals over tracks.
     """
     from musicldm.cli.evaluate_pages import vae_page
-    from musicldm.devices import pick_device
+    from musicldm.codecs.vae.model import VAE
+    from musicldm.core.devices import pick_device
     from musicldm.evaluate.vae import evaluate_vae
-    from musicldm.vae.model import VAE
 
     console = Console(quiet, json)
     loaded = VAE.load(model, pick_device(device))
@@ -101,7 +101,7 @@ def samples(
     confidence intervals over samples.
     """
     from musicldm.cli.evaluate_pages import samples_page, steps_curves
-    from musicldm.devices import pick_device
+    from musicldm.core.devices import pick_device
     from musicldm.evaluate.clap import Clap
     from musicldm.evaluate.samples import evaluate_samples
 

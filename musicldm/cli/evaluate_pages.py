@@ -23,8 +23,10 @@ from musicldm.cli.evaluate_tables import (
     track_rows,
     vae_sentence,
 )
-from musicldm.errors import DataError
-from musicldm.evaluate.memory import MemoryResult, training_passage
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import reconstruct
+from musicldm.core.errors import DataError
+from musicldm.evaluate.memorization import MemoryResult, training_passage
 from musicldm.evaluate.report import Page, Series, Sound
 from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
@@ -32,8 +34,6 @@ from musicldm.evaluate.sounds import Splits, files_in, music_in
 from musicldm.evaluate.vae import VAEResult
 from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.store import LatentStore
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import reconstruct
 
 SAMPLES, TRACKS, MATCHES = 20, 6, 20
 """That are played on a page, at most."""

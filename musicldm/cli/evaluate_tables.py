@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from musicldm.evaluate.estimates import Estimate
     from musicldm.evaluate.levels import Level
-    from musicldm.evaluate.memory import Match
+    from musicldm.evaluate.memorization import Match
     from musicldm.evaluate.samples import SamplesResult
     from musicldm.evaluate.vae import VAEResult
 

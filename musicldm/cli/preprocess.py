@@ -13,7 +13,7 @@ from musicldm.cli.console import Console
 from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
 
 if TYPE_CHECKING:
-    from musicldm.audio.preprocess import Summary
+    from musicldm.media.audio.preprocess import Summary
 
 
 def preprocess(
@@ -54,9 +54,9 @@ def preprocess(
 
     What is done already is skipped. A file that cannot be used is named with its reason, and the rest goes on.
     """
-    from musicldm.audio.prepare import PrepareSettings
-    from musicldm.audio.preprocess import preprocess as run
-    from musicldm.jobs import CORES
+    from musicldm.core.jobs import CORES
+    from musicldm.media.audio.prepare import PrepareSettings
+    from musicldm.media.audio.preprocess import preprocess as run
 
     console = Console(quiet, json)
     settings = PrepareSettings(

@@ -11,7 +11,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import Device, Json, Quiet, positive
-from musicldm.errors import DataError, OutputError, UsageError
+from musicldm.core.errors import DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from musicldm.evaluate.metrics import Reconstruction
@@ -35,11 +35,11 @@ def reconstruct(
 
     The file goes to latents (the posterior's mode) and back, at the VAE's rate and with its channels.
     """
-    from musicldm.audio import files
-    from musicldm.devices import pick_device
-    from musicldm.durable import make_folder
+    from musicldm.codecs.vae.model import VAE
+    from musicldm.core.devices import pick_device
+    from musicldm.core.durable import make_folder
     from musicldm.evaluate.reconstruct import reconstruct_file
-    from musicldm.vae.model import VAE
+    from musicldm.media.audio import files
 
     console = Console(quiet, as_json)
     target = None if output == "-" else Path(output)

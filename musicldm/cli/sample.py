@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 
 import typer
 
-from musicldm.cli import recipe
+from musicldm.cli import sidecar as recipe
 from musicldm.cli.console import Console
 from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
-from musicldm.errors import DataError, OutputError, UsageError
-from musicldm.progress import Progress
+from musicldm.core.errors import DataError, OutputError, UsageError
+from musicldm.core.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from musicldm.generate import Generator
+    from musicldm.sampling import Generator
 
 _WAY, _HOW, _OUT = "Something of what there is, one of these; else new music", "How", "Output"
 
@@ -199,7 +199,7 @@ def _sample(console: Console, asked: SimpleNamespace, way: str, targets: list[Pa
     with console.progress("Fetching") as progress:
         model = models.find(asked.model, progress)
 
-    from musicldm.generate import Generator  # torch, which takes its time
+    from musicldm.sampling import Generator  # torch, which takes its time
 
     generator = Generator.load(model, asked.device, asked.precision, console.warn)
     if asked.made:
@@ -324,7 +324,7 @@ def _check_output(asked: SimpleNamespace, way: str, targets: list[Path | None]) 
     Raises:
         UsageError, OutputError: for that reason.
     """
-    from musicldm.audio import files
+    from musicldm.media.audio import files
 
     if asked.output == "-" and sys.stdout.isatty():
         raise UsageError("A terminal cannot play a WAV file.", "Pipe it to a program that can: … -o - | aplay.")
@@ -461,7 +461,7 @@ def _read(path: Path, generator: Generator, console: Console) -> Tensor:
     import numpy as np
     import torch
 
-    from musicldm.audio.decode import decode
+    from musicldm.media.audio.decode import decode
 
     try:
         blocks = list(decode(path, generator.sample_rate, generator.channels))
@@ -511,9 +511,9 @@ def _write(
     """A take as it comes to its place, and how it was made beside it."""
     import json
 
-    from musicldm.audio import files
-    from musicldm.durable import write_json
-    from musicldm.generate.finish import at_loudness
+    from musicldm.core.durable import write_json
+    from musicldm.media.audio import files
+    from musicldm.sampling.postprocess import at_loudness
 
     rate, channels = generator.sample_rate, generator.channels
     format = files.format_of(target, asked.format)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.memory import fitted, foreseen, sentence
+from musicldm.cli.memory_plan import fitted, foreseen, sentence
 from musicldm.cli.options import (
     BatchSize,
     ConfigFile,
@@ -78,9 +78,9 @@ def train_diffusion(
 
     Ctrl-C saves and stops; the same command goes on. The bundle it leaves holds the VAE too: sample needs nothing else.
     """
-    from musicldm.devices import pick_device
+    from musicldm.core.devices import pick_device
+    from musicldm.generators.diffusion.training import DiffusionRunConfig, train_diffusion
     from musicldm.latents.store import LatentStore
-    from musicldm.training.diffusion import DiffusionRunConfig, train_diffusion
     from musicldm.training.memory import diffusion_rehearsal
     from musicldm.training.run import rank_of
 
@@ -99,7 +99,7 @@ def train_diffusion(
     }
     noise = {"objective": objective, "schedule": schedule}
     over = {"training": given, "model": {"denoiser": denoiser, "noise": noise}}
-    plan = load_config(DiffusionRunConfig, "ldm", preset, config, over)
+    plan = load_config(DiffusionRunConfig, "musicldm.generators.diffusion", preset, config, over)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal = pick_device(device), diffusion_rehearsal(plan, LatentStore.open(store, skip_broken).header)
     plan, fit = fitted(plan, rehearsal, output, where, vram)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.memory import fitted, foreseen, sentence
+from musicldm.cli.memory_plan import fitted, foreseen, sentence
 from musicldm.cli.options import (
     BatchSize,
     ConfigFile,
@@ -33,7 +33,7 @@ from musicldm.cli.options import (
 from musicldm.cli.training import load_config, render, show, speaking_once
 
 if TYPE_CHECKING:
-    from musicldm.vae.model import VAEConfig
+    from musicldm.codecs.vae.model import VAEConfig
 
 
 def train_vae(
@@ -72,10 +72,10 @@ def train_vae(
     Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
     """
-    from musicldm.devices import pick_device
+    from musicldm.codecs.vae.training import VAERunConfig, train_vae
+    from musicldm.core.devices import pick_device
     from musicldm.training.memory import vae_rehearsal
     from musicldm.training.run import rank_of
-    from musicldm.training.vae import VAERunConfig, train_vae
 
     given = {
         "steps": steps,
@@ -90,7 +90,7 @@ def train_vae(
         "strategy": strategy,
         "wandb": wandb,
     }
-    plan = load_config(VAERunConfig, "vae", preset, config, {"training": given})
+    plan = load_config(VAERunConfig, "musicldm.codecs.vae", preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal = pick_device(device), vae_rehearsal(plan)
     plan, fit = fitted(plan, rehearsal, output, where, vram)
@@ -109,7 +109,7 @@ def describe(model: VAEConfig) -> list[tuple[str, str]]:
     """A VAE's size, rates and reach, each with its name."""
     import torch
 
-    from musicldm.vae.model import VAE
+    from musicldm.codecs.vae.model import VAE
 
     with torch.device("meta"):  # only to be counted
         parameters = sum(weight.numel() for weight in VAE(model).parameters())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from musicldm import config
-from musicldm.cli import memory
+from musicldm.cli import memory_plan as memory
 from musicldm.cli.console import Console
-from musicldm.errors import TrainingError
+from musicldm.core import config
+from musicldm.core.errors import TrainingError
 
 if TYPE_CHECKING:
     from musicldm.training.config import TrainingConfig
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def load_config(cls: type[T], kind: str, preset: str, file: Path | None, options: dict[str, Any]) -> T:
+def load_config(cls: type[T], owner: str, preset: str, file: Path | None, options: dict[str, Any]) -> T:
     """The preset, under the user's file, under the options that were given."""
-    data = config.preset(kind, preset)
+    data = config.preset(owner, preset)
     if file:
         data = config.merge(data, config.read_toml(file))
     return config.from_dict(cls, config.merge(data, options))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musicldm.core.durable import Journal
 from musicldm.crawl.titles import song_title, title_words
-from musicldm.durable import Journal
 
 CATALOG = "catalog.jsonl"
 

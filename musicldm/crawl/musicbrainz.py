@@ -23,12 +23,12 @@ from typing import Any
 import musicbrainzngs
 
 from musicldm import __version__
+from musicldm.core.errors import AmbiguousError, NetworkError, NotFoundError
+from musicldm.core.progress import Progress, silent
 from musicldm.crawl.catalog import Artist, Track
 from musicldm.crawl.pace import Pace, within
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.titles import marks, title_marks, words
-from musicldm.errors import AmbiguousError, NetworkError, NotFoundError
-from musicldm.progress import Progress, silent
 
 _HINT = "Check the network connection and run the same command again; what was fetched is kept."
 _PAGE = 100  # the most that MusicBrainz sends at once

@@ -19,6 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from musicldm import __version__
+from musicldm.core.durable import TEMPORARY, Journal, flush, locked, make_folder, move
+from musicldm.core.errors import (
+    BlockedError,
+    MusicLDMError,
+    NetworkError,
+    NotFoundError,
+    NotNowError,
+    RefusedError,
+    UsageError,
+)
+from musicldm.core.progress import Progress, silent
 from musicldm.crawl.catalog import (
     FAILED,
     FETCHED,
@@ -40,17 +51,6 @@ from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.pace import Pace, Stopped, take
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.youtube import THRESHOLD, TOOL, Candidate, Video, YouTube, candidate
-from musicldm.durable import TEMPORARY, Journal, flush, locked, make_folder, move
-from musicldm.errors import (
-    BlockedError,
-    MusicLDMError,
-    NetworkError,
-    NotFoundError,
-    NotNowError,
-    RefusedError,
-    UsageError,
-)
-from musicldm.progress import Progress, silent
 
 _PATIENCE = 3  # so many songs in a row lost to the network, times `jobs`, and it is down
 _ATTEMPTS = 3  # so many videos that fit are asked for, where the first are refused

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from musicldm.errors import ConfigError
+from musicldm.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import ExtractorError, YoutubeDLError
 from yt_dlp.version import __version__ as YT_DLP_VERSION
 
+from musicldm.core.durable import cannot_write
+from musicldm.core.errors import BlockedError, ConfigError, MusicLDMError, NetworkError, NotNowError, RefusedError
 from musicldm.crawl.catalog import Track
 from musicldm.crawl.pace import Pace, Stopped, within
 from musicldm.crawl.settings import CrawlSettings, is_loopback
 from musicldm.crawl.titles import brackets, marks, numbers, plain, song_title, title_words, without_marks, words
-from musicldm.durable import cannot_write
-from musicldm.errors import BlockedError, ConfigError, MusicLDMError, NetworkError, NotNowError, RefusedError
 
 TOOL = f"yt-dlp {YT_DLP_VERSION}"
 

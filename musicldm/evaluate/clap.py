@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.audio.decode import resample
-from musicldm.errors import BundleError, MissingProgramError
+from musicldm.core.errors import BundleError, MissingProgramError
 from musicldm.evaluate.features import Floats
+from musicldm.media.audio.decode import resample
 
 USUAL = "laion/larger_clap_music"
 """The weights that are looked for where none are named."""

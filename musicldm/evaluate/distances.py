@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
+from musicldm.core.seeding import derive
 from musicldm.evaluate.estimates import Estimate, jackknife
 from musicldm.evaluate.features import Floats
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
-from musicldm.seeding import derive
 
 NEIGHBOURS = 5
 """Of density and coverage, as in the paper's experiments."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musicldm.seeding import derive
+from musicldm.core.seeding import derive
 
 GROUPS = 20
 """Into which sounds are dealt for the jackknife, at most; fewer than `LEAST` give no interval."""

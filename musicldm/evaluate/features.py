@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from musicldm.audio.spectrogram import hop, log_mel
+from musicldm.core.seeding import derive
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore, TrackEntry
-from musicldm.seeding import derive
+from musicldm.media.audio.spectrogram import hop, log_mel
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicldm.errors import DataError, MismatchError
+from musicldm.core.errors import DataError, MismatchError
 from musicldm.evaluate.features import Floats
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from musicldm.audio.loudness import LoudnessMeter
+from musicldm.media.audio.loudness import LoudnessMeter
 
 CLIPPED = 0.999
 """Of full scale: two samples in a row from here on are clipped."""

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
-from musicldm.errors import DataError, MismatchError
-from musicldm.vae.losses import study_loss
+from musicldm.codecs.vae.losses import study_loss
+from musicldm.core.errors import DataError, MismatchError
 
 WINDOWS = {2048: 320, 1024: 160, 512: 80, 256: 40, 128: 20, 64: 10, 32: 5}
 """Samples of a Hann window -> mel bands. Windows lie a quarter of their length apart, the first and the last centred

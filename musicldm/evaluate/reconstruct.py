@@ -12,15 +12,15 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from musicldm import durable
-from musicldm.audio import files
-from musicldm.audio.decode import decode
-from musicldm.audio.spool import Spool
-from musicldm.errors import DataError, UsageError
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import reconstruct_long
+from musicldm.core import durable
+from musicldm.core.errors import DataError, UsageError
+from musicldm.core.progress import Progress, silent
 from musicldm.evaluate.metrics import Judge, Reconstruction
-from musicldm.progress import Progress, silent
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import reconstruct_long
+from musicldm.media.audio import files
+from musicldm.media.audio.decode import decode
+from musicldm.media.audio.spool import Spool
 
 _WINDOW_SECONDS = 30.0
 

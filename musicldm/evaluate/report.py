@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from musicldm import durable
-from musicldm.audio import files, spectrogram
-from musicldm.errors import MissingProgramError, OutputError
+from musicldm.core import durable
+from musicldm.core.errors import MissingProgramError, OutputError
+from musicldm.media.audio import files, spectrogram
 
 Floats = files.Floats
 Series = Mapping[str, Sequence[tuple[float, float]]]

@@ -19,8 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm import bundle, models
-from musicldm.errors import DataError, UsageError
+from musicldm import models
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import decode_long, encode_long
+from musicldm.core import bundle
+from musicldm.core.errors import DataError, UsageError
+from musicldm.core.progress import Progress, silent
+from musicldm.core.seeding import derive
 from musicldm.evaluate.clap import Clap
 from musicldm.evaluate.distances import Described, Reference
 from musicldm.evaluate.estimates import Estimate, jackknife
@@ -41,10 +46,6 @@ from musicldm.evaluate.sounds import (
 from musicldm.latents.encode import VAE_COPY, header_of
 from musicldm.latents.statistics import LatentStatistics, Moments
 from musicldm.latents.store import LatentStore
-from musicldm.progress import Progress, silent
-from musicldm.seeding import derive
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import decode_long, encode_long
 
 PIECES = 200
 """Of the reference, by default."""

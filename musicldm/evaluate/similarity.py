@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.audio.spectrogram import hop, log_mel
 from musicldm.evaluate.features import Floats
+from musicldm.media.audio.spectrogram import hop, log_mel
 
 WINDOW, STEP = 8.0, 4.0
 """Seconds."""

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.audio import resampled
-from musicldm.audio.decode import decode, probe
-from musicldm.audio.manifest import MANIFEST, PreparedTrack, read_tracks
-from musicldm.audio.preprocess import walk
-from musicldm.audio.spool import Spool
-from musicldm.errors import DataError
-from musicldm.vae.model import Reader
+from musicldm.codecs.vae.model import Reader
+from musicldm.core.errors import DataError
+from musicldm.media.audio import resampled
+from musicldm.media.audio.decode import decode, probe
+from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.media.audio.preprocess import walk
+from musicldm.media.audio.spool import Spool
 
 Splits = Literal["train", "heldout", "all"]
 

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicldm.audio.loudness import LoudnessMeter
-from musicldm.errors import DataError
+from musicldm.codecs.posterior import DiagonalGaussian
+from musicldm.codecs.vae.model import VAE, Reader
+from musicldm.codecs.windows import decode_long, decode_pieces, encode_long
+from musicldm.core.errors import DataError
+from musicldm.core.progress import Progress, silent
+from musicldm.core.seeding import derive
 from musicldm.evaluate.estimates import Estimate, bootstrap
 from musicldm.evaluate.metrics import Judge, Reconstruction, mel_distance
 from musicldm.evaluate.sounds import Sound, Splits, is_prepared, music_in
 from musicldm.latents.statistics import LatentStatistics, Moments
-from musicldm.progress import Progress, silent
-from musicldm.seeding import derive
-from musicldm.vae.gaussian import DiagonalGaussian
-from musicldm.vae.model import VAE, Reader
-from musicldm.vae.windows import decode_long, decode_pieces, encode_long
+from musicldm.media.audio.loudness import LoudnessMeter
 
 NOISE = 0.1
 """Of a channel's spread: what is added to latents to see how decoding bears it."""

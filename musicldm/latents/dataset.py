@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
 

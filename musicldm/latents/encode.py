@@ -21,19 +21,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from musicldm import bundle
-from musicldm.audio import resampled
-from musicldm.audio.manifest import PreparedTrack, read_tracks
-from musicldm.bundle import Bundle
-from musicldm.devices import pick_device, pick_precision
-from musicldm.errors import BundleError, DataError, MismatchError, MusicLDMError, UsageError
-from musicldm.jobs import CORES, run_each, run_on_cluster
-from musicldm.latents.places import place_at
+from musicldm.codecs.vae.model import VAE, Reader
+from musicldm.codecs.windows import encode_many
+from musicldm.core import bundle
+from musicldm.core.bundle import Bundle
+from musicldm.core.devices import pick_device, pick_precision
+from musicldm.core.errors import BundleError, DataError, MismatchError, MusicLDMError, UsageError
+from musicldm.core.jobs import CORES, run_each, run_on_cluster
+from musicldm.core.progress import Progress, silent
 from musicldm.latents.schema import StoreHeader, Track
+from musicldm.latents.storage import place_at
 from musicldm.latents.store import LatentStore
-from musicldm.progress import Progress, silent
-from musicldm.vae.model import VAE, Reader
-from musicldm.vae.windows import encode_many
+from musicldm.media.audio import resampled
+from musicldm.media.audio.manifest import PreparedTrack, read_tracks
 
 VAE_COPY = "vae"  # in the store's folder
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import google_crc32c
 import numpy as np
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
+from musicldm.core.progress import Progress, silent
 from musicldm.latents.schema import ARRAYS, METADATA, PARTS, TrackEntry, read_part
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore
-from musicldm.progress import Progress, silent
 
 # ---- What is in it --------------------------------------------------------------------------------------------------
 

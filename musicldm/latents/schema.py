@@ -25,7 +25,7 @@ from typing import Any
 
 import google_crc32c
 
-from musicldm.errors import DataError, MismatchError
+from musicldm.core.errors import DataError, MismatchError
 from musicldm.latents.statistics import Moments
 
 SCHEMA = 1

@@ -18,9 +18,9 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.jobs import CORES
-from musicldm.latents.places import Bytes, Folder, Place, Span
+from musicldm.core.jobs import CORES
 from musicldm.latents.schema import damaged
+from musicldm.latents.storage import Bytes, Folder, Place, Span
 
 Latents = npt.NDArray[np.float16]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.bundle import MEND
-from musicldm.errors import DataError
+from musicldm.core.bundle import MEND
+from musicldm.core.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicldm import durable
-from musicldm.errors import DataError, MismatchError, MusicLDMError, OutputError, UsageError
-from musicldm.latents.places import Folder, Place, place_at
+from musicldm.core import durable
+from musicldm.core.errors import DataError, MismatchError, MusicLDMError, OutputError, UsageError
 from musicldm.latents.schema import (
     ARRAYS,
     METADATA,
@@ -43,6 +42,7 @@ from musicldm.latents.schema import (
 )
 from musicldm.latents.shards import Latents, ShardedArray, at_hand
 from musicldm.latents.statistics import LatentStatistics, Moments
+from musicldm.latents.storage import Folder, Place, place_at
 from musicldm.latents.table import INDEX, TrackTable
 from musicldm.latents.writer import PART_TIME, StoreWriter
 

@@ -25,9 +25,9 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.errors import DataError
-from musicldm.latents.places import Bytes
+from musicldm.core.errors import DataError
 from musicldm.latents.schema import PartTable, TrackEntry
+from musicldm.latents.storage import Bytes
 
 INDEX = "index"
 _MAGIC = b"musicldm-index\n"

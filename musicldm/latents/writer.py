@@ -17,9 +17,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from musicldm import durable
-from musicldm.errors import DataError, MusicLDMError, UsageError
-from musicldm.latents.places import Folder, Place
+from musicldm.core import durable
+from musicldm.core.errors import DataError, MusicLDMError, UsageError
 from musicldm.latents.schema import (
     ARRAYS,
     METADATA,
@@ -32,6 +31,7 @@ from musicldm.latents.schema import (
 )
 from musicldm.latents.shards import Latents
 from musicldm.latents.statistics import Moments
+from musicldm.latents.storage import Folder, Place
 
 LARGEST_LOGVAR = 80.0
 """exp(logvar) beyond this overflows float32 when a latent is drawn; no posterior that works comes near it."""

@@ -2,7 +2,7 @@
 
 A model is a folder called as the model, such as `piano/` beside this file:
 
-    bundle.json     and the safetensors files that it names, see `musicldm.bundle`
+    bundle.json     and the safetensors files that it names, see `musicldm.core.bundle`
     card.md         what one should know of it; it may begin with lines `what: …` and `license: …` between two `---`
 
 The environment variable MUSICLDM_MODELS names more folders of such folders, separated as in PATH; they come first.
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicldm.bundle import INDEX
-from musicldm.errors import BundleError, UsageError
-from musicldm.progress import Progress, silent
+from musicldm.core.bundle import INDEX
+from musicldm.core.errors import BundleError, UsageError
+from musicldm.core.progress import Progress, silent
 
 FOLDERS = "MUSICLDM_MODELS"
 DEFAULT = "piano"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from musicldm.bundle import INDEX
-from musicldm.errors import BundleError, MissingProgramError, NetworkError, UsageError
-from musicldm.progress import Progress, silent
+from musicldm.core.bundle import INDEX
+from musicldm.core.errors import BundleError, MissingProgramError, NetworkError, UsageError
+from musicldm.core.progress import Progress, silent
 
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 _OURS = "Name a model that musicldm made."

@@ -19,12 +19,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.image import imread
 
-from musicldm import bundle, durable
-from musicldm.audio import files, spectrogram
-from musicldm.errors import DataError, TrainingError
-from musicldm.progress import Progress
+from musicldm.core import bundle, durable
+from musicldm.core.errors import DataError, TrainingError
+from musicldm.core.progress import Progress
+from musicldm.media.audio import files, spectrogram
 from musicldm.training.checkpoints import Checkpoints
-from musicldm.training.module import BatchSource, Outcome, Trainable
+from musicldm.training.loop import BatchSource, Outcome, Trainable
 
 NAMED = 3  # crops of a bad batch that a sentence names
 

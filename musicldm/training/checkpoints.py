@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from musicldm import bundle, durable
-from musicldm.errors import DataError, MismatchError, OutputError
+from musicldm.core import bundle, durable
+from musicldm.core.errors import DataError, MismatchError, OutputError
 
 FOLDER = "checkpoints"
 FORMAT = 2

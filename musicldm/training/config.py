@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from musicldm.errors import ConfigError
+from musicldm.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

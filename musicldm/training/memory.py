@@ -29,18 +29,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from musicldm.bundle import Bundle
-from musicldm.config import from_dict
-from musicldm.devices import out_of_memory, pick_precision
-from musicldm.errors import CapacityError, UsageError
+from musicldm.codecs.vae.training import VAERunConfig, VAETraining
+from musicldm.core.bundle import Bundle
+from musicldm.core.config import from_dict
+from musicldm.core.devices import out_of_memory, pick_precision
+from musicldm.core.errors import CapacityError, UsageError
+from musicldm.generators.diffusion.training import DiffusionRunConfig, DiffusionTraining
 from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.schema import StoreHeader
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.training.config import PlanConfig, TrainingConfig
-from musicldm.training.diffusion import DiffusionRunConfig, DiffusionTraining
-from musicldm.training.module import Trainable
+from musicldm.training.loop import Trainable
 from musicldm.training.run import CONFIG, crop_length
-from musicldm.training.vae import VAERunConfig, VAETraining
 
 MIB, GIB = 2**20, 2**30
 

@@ -24,15 +24,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from musicldm import bundle, durable, models
-from musicldm.devices import out_of_memory, pick_precision
-from musicldm.errors import CapacityError, DataError, MismatchError, MissingProgramError, UsageError
-from musicldm.jobs import CORES
-from musicldm.progress import Progress, silent
+from musicldm import models
+from musicldm.core import bundle, durable
+from musicldm.core.devices import out_of_memory, pick_precision
+from musicldm.core.errors import CapacityError, DataError, MismatchError, MissingProgramError, UsageError
+from musicldm.core.jobs import CORES
+from musicldm.core.progress import Progress, silent
 from musicldm.training.callbacks import CSVMetrics, Demos, Metrics, Returning, Saving, StopSignal, Validation, Watching
 from musicldm.training.checkpoints import FOLDER, Checkpoints
 from musicldm.training.config import TrainingConfig
-from musicldm.training.module import Batches, BatchSource, Trainable, Workers, differences
+from musicldm.training.loop import Batches, BatchSource, Trainable, Workers, differences
 
 # A resumed run may train longer or look more often; anything else would make it another run.
 MAY_CHANGE = {f"training.{key}" for key in ("steps", "validate_every", "demo_every", "workers", "patience", "wandb")}

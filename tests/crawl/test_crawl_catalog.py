@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from musicldm.core.errors import ConfigError
 from musicldm.crawl.catalog import INCLUDABLE, Artist, Track, Wishes, distinct, safe_name, songs
 from musicldm.crawl.settings import CrawlSettings, is_loopback
 from musicldm.crawl.titles import song_title, title_marks, words
-from musicldm.errors import ConfigError
 
 ARTIST = Artist("a", "Sigur Rós")
 

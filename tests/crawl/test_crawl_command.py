@@ -17,8 +17,8 @@ from conftest import World
 from crawl_services import Person, Release, Song
 
 from musicldm.cli.crawl import Retry, artist_names, crawl
-from musicldm.durable import locked
-from musicldm.errors import UsageError
+from musicldm.core.durable import locked
+from musicldm.core.errors import UsageError
 
 COMMAND = [sys.executable, "-m", "musicldm", "crawl"]
 

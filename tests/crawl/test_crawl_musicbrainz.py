@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from crawl_services import MusicBrainzServer, Person, Release, Song
 
+from musicldm.core.errors import AmbiguousError, NetworkError, NotFoundError
 from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.settings import CrawlSettings
-from musicldm.errors import AmbiguousError, NetworkError, NotFoundError
 
 
 def album(number: int) -> Release:

@@ -15,11 +15,11 @@ import pytest
 from conftest import World
 from crawl_services import Release, Song, Video
 
+from musicldm.core.durable import locked
+from musicldm.core.errors import BlockedError, ConfigError, NetworkError, NotFoundError, OutputError, UsageError
 from musicldm.crawl import run
 from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Wishes
 from musicldm.crawl.settings import CrawlSettings
-from musicldm.durable import locked
-from musicldm.errors import BlockedError, ConfigError, NetworkError, NotFoundError, OutputError, UsageError
 
 GLASS = "The Glass Bells"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.evaluate.distances import NEIGHBOURS, Described, Reference
 from musicldm.evaluate.estimates import Estimate, bootstrap, jackknife
 from musicldm.evaluate.features import Floats

@@ -15,16 +15,16 @@ from pages import PLAYS, Elements
 from toy_model import RATE, toy_bundle
 from toys import Command
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.audio.preprocess import PrepareSettings, preprocess
-from musicldm.errors import BundleError
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import reconstruct
+from musicldm.core import bundle
+from musicldm.core.errors import BundleError
 from musicldm.evaluate.clap import Clap
 from musicldm.evaluate.metrics import mel_distance, si_sdr
 from musicldm.evaluate.samples import evaluate_samples
 from musicldm.latents.encode import encode
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import reconstruct
+from musicldm.media.audio import files
+from musicldm.media.audio.preprocess import PrepareSettings, preprocess
 
 FINITE = {"parse_constant": lambda constant: pytest.fail(f"{constant} is not JSON")}
 

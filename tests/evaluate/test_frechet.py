@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from musicldm.errors import DataError, MismatchError
+from musicldm.core.errors import DataError, MismatchError
 from musicldm.evaluate.features import Floats
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
 

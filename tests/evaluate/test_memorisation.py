@@ -15,16 +15,16 @@ from pages import Elements
 from toy_model import HOP, RATE, toy_bundle
 from toys import Command
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.audio.decode import resample
-from musicldm.errors import DataError, MismatchError
-from musicldm.evaluate import memory as module
-from musicldm.evaluate.memory import Memory, MemoryResult, evaluate_memory, levels, training_passage
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import decode_long
+from musicldm.core import bundle
+from musicldm.core.errors import DataError, MismatchError
+from musicldm.evaluate import memorization as module
+from musicldm.evaluate.memorization import Memory, MemoryResult, evaluate_memory, levels, training_passage
 from musicldm.latents.encode import VAE_COPY, header_of
 from musicldm.latents.store import LatentStore, Track
-from musicldm.vae.model import VAE
-from musicldm.vae.windows import decode_long
+from musicldm.media.audio import files
+from musicldm.media.audio.decode import resample
 
 SECONDS, HELDOUT = 12, (3, 7)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import signal
 from torch import Tensor
 
-from musicldm.errors import DataError, MismatchError
+from musicldm.codecs.vae.losses import study_loss
+from musicldm.core.errors import DataError, MismatchError
 from musicldm.evaluate.metrics import (
     LIMIT,
     WINDOWS,
@@ -20,7 +21,6 @@ from musicldm.evaluate.metrics import (
     multi_resolution_stft_distance,
     si_sdr,
 )
-from musicldm.vae.losses import study_loss
 
 RATE = 16000
 

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 from pages import PLAYS, Elements
 
-from musicldm.audio.decode import decode
-from musicldm.audio.spectrogram import thumbnail
-from musicldm.errors import MissingProgramError, OutputError
+from musicldm.core.errors import MissingProgramError, OutputError
 from musicldm.evaluate.report import Page, Sound, check_target
+from musicldm.media.audio.decode import decode
+from musicldm.media.audio.spectrogram import thumbnail
 
 RATE = 8000
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
@@ -72,7 +72,7 @@ def test_without_ffmpeg_large_sounds_are_wav(monkeypatch: pytest.MonkeyPatch) ->
     def none() -> str:
         raise MissingProgramError("none")
 
-    monkeypatch.setattr("musicldm.audio.files.find_ffmpeg", none)
+    monkeypatch.setattr("musicldm.media.audio.files.find_ffmpeg", none)
     made = Page("title")
     made.players([Sound("large", tone(20), RATE)])
     (large,) = Elements(made.html()).sources("audio")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.evaluate.sounds import evenly, files_in, music_in, pieces_of, rate_of
 
 

@@ -13,12 +13,12 @@ import torch
 from clusters import scheduler, worker_processes, workers
 from test_latents_encode import CONFIG, add_track, run
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.errors import BundleError, MismatchError, NetworkError, UsageError
+from musicldm.codecs.vae.model import VAE
+from musicldm.core import bundle
+from musicldm.core.errors import BundleError, MismatchError, NetworkError, UsageError
 from musicldm.latents.encode import EncodeSummary, encode
 from musicldm.latents.store import LatentStore
-from musicldm.vae.model import VAE
+from musicldm.media.audio import files
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import zarr
 from latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 from numcodecs import BitRound
 
-from musicldm.errors import DataError, UsageError
+from musicldm.core.errors import DataError, UsageError
 from musicldm.latents.store import LatentStore
 
 LENGTHS = [20, 70, 1, 33]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.store import LatentStore
 

@@ -12,15 +12,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from musicldm import bundle
-from musicldm.audio import files
-from musicldm.audio.manifest import open_manifest
 from musicldm.cli.encode import encode as command
-from musicldm.errors import BundleError, DataError, MismatchError, OutputError, UsageError
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.core import bundle
+from musicldm.core.errors import BundleError, DataError, MismatchError, OutputError, UsageError
 from musicldm.latents import encode as module
 from musicldm.latents.encode import encode
 from musicldm.latents.store import LatentStore
-from musicldm.vae.model import VAE, VAEConfig
+from musicldm.media.audio import files
+from musicldm.media.audio.manifest import open_manifest
 
 RATE = 1000
 CONFIG = VAEConfig(

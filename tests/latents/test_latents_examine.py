@@ -13,7 +13,7 @@ import pytest
 from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 from toys import Command, Pipeline
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.latents import examine
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.store import LatentStore

@@ -24,8 +24,8 @@ import pytest
 from disasters import FAILED, Disaster, forked, full_from, in_child, killed_at, leftovers, undisturbed
 from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
-from musicldm import durable
-from musicldm.errors import DataError, MismatchError, OutputError
+from musicldm.core import durable
+from musicldm.core.errors import DataError, MismatchError, OutputError
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 
-from musicldm import durable
-from musicldm.errors import OutputError
+from musicldm.core import durable
+from musicldm.core.errors import OutputError
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore, Track
 

@@ -16,7 +16,7 @@ import pytest
 from disasters import leftovers
 from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
-from musicldm.errors import OutputError
+from musicldm.core.errors import OutputError
 from musicldm.latents.store import LatentStore
 
 WRITER = """

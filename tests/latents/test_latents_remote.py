@@ -19,9 +19,9 @@ from disasters import forked
 from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 from toys import Command, Pipeline
 
-from musicldm.audio.manifest import read_tracks
-from musicldm.errors import DataError, MissingProgramError, NetworkError, OutputError, UsageError
+from musicldm.core.errors import DataError, MissingProgramError, NetworkError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
+from musicldm.media.audio.manifest import read_tracks
 
 moto = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")

@@ -10,7 +10,7 @@ import pytest
 from disasters import leftovers
 from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
-from musicldm import durable
+from musicldm.core import durable
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
 

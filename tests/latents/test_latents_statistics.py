@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
-from musicldm.errors import DataError
+from musicldm.core.errors import DataError
 from musicldm.latents.statistics import SMALLEST_SPREAD, LatentStatistics, Moments
 from musicldm.latents.store import LatentStore
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_toys import HEADER, SMALL, Pair, check_whole, filled, latents, pieces, track
 
-from musicldm import durable
-from musicldm.errors import DataError, MismatchError, OutputError, UsageError
+from musicldm.core import durable
+from musicldm.core.errors import DataError, MismatchError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
 
 # ---- Round trips -----------------------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ import pytest
 from toy_model import toy_bundle
 from toys import Command
 
-from musicldm import bundle, models
-from musicldm.audio import files
-from musicldm.errors import BundleError, UsageError
+from musicldm import models
+from musicldm.core import bundle
+from musicldm.core.errors import BundleError, UsageError
+from musicldm.media.audio import files
 
 CARD = """---
 what: Bells, rung by nobody
@@ -169,7 +170,7 @@ Find = Callable[..., tuple[list[str], str]]
 FIND = """
 import sys
 from musicldm import models
-from musicldm.errors import MusicLDMError
+from musicldm.core.errors import MusicLDMError
 for address in sys.argv[1:]:
     try:
         print(models.find(address, lambda *told: print(*told, file=sys.stderr)))

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from toys import Command
 
-from musicldm import bundle, models
-from musicldm.audio import files
+from musicldm import models
+from musicldm.core import bundle
 from musicldm.evaluate.levels import level
+from musicldm.media.audio import files
 
 
 def test_it_is_small_and_says_whose_music_it_learned() -> None:

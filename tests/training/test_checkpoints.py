@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from musicldm.errors import DataError, OutputError
+from musicldm.core.errors import DataError, OutputError
 from musicldm.training import checkpoints
 from musicldm.training.checkpoints import Checkpoints, read
 

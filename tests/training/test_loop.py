@@ -14,7 +14,7 @@ import torch
 import toy_training
 from toy_training import Line, Points, differing, stopped_at, train
 
-from musicldm.errors import (
+from musicldm.core.errors import (
     CapacityError,
     ConfigError,
     MismatchError,

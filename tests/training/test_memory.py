@@ -17,18 +17,18 @@ import torch
 from torch.autograd.profiler import profile
 from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
-from musicldm import config
-from musicldm.diffusion.conditions import ConditionConfig, Conditions
-from musicldm.diffusion.transformer import Transformer, TransformerConfig
-from musicldm.diffusion.unet import UNet, UNetConfig
-from musicldm.errors import CapacityError, UsageError
-from musicldm.layers import Checkpointable
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.training import VAERunConfig
+from musicldm.conditions.base import ConditionConfig, Conditions
+from musicldm.core import config
+from musicldm.core.errors import CapacityError, UsageError
+from musicldm.generators.diffusion.training import DiffusionRunConfig
+from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
+from musicldm.generators.diffusion.unet import UNet, UNetConfig
+from musicldm.nn.layers import Checkpointable
 from musicldm.training import memory
 from musicldm.training.config import TrainingConfig
-from musicldm.training.diffusion import DiffusionRunConfig
 from musicldm.training.memory import GIB, MIB, Allocator, Rehearsal
-from musicldm.training.vae import VAERunConfig
-from musicldm.vae.model import VAE, VAEConfig
 
 CPU = torch.device("cpu")
 # As the study's, at the full rate; a crop of a second is four blocks of its attention.

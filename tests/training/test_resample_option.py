@@ -11,7 +11,7 @@ import pytest
 from toys import Command, Pipeline
 
 from musicldm import LatentStore
-from musicldm.audio import files
+from musicldm.media.audio import files
 
 
 @pytest.fixture

@@ -21,24 +21,24 @@ import torch
 from torch.utils.data import DataLoader
 from toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
-from musicldm import bundle, config
-from musicldm.audio import files
-from musicldm.audio.dataset import CropDataset, open_splits
-from musicldm.audio.manifest import read_tracks
-from musicldm.diffusion.conditions import ConditionConfig, Conditions
-from musicldm.diffusion.model import DiffusionConfig
-from musicldm.diffusion.schedule import NoiseConfig
-from musicldm.diffusion.unet import UNetConfig
-from musicldm.errors import DataError, MismatchError, TrainingError
-from musicldm.generate import Generator
+from musicldm.codecs.vae.training import VAERunConfig, train_vae
+from musicldm.conditions.base import ConditionConfig, Conditions
+from musicldm.core import bundle, config
+from musicldm.core.errors import DataError, MismatchError, TrainingError
+from musicldm.generators.diffusion.model import DiffusionConfig
+from musicldm.generators.diffusion.training import DiffusionRunConfig, DiffusionTraining, train_diffusion
+from musicldm.generators.diffusion.unet import UNetConfig
 from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
+from musicldm.media.audio import files
+from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.manifest import read_tracks
+from musicldm.noise.schedule import NoiseConfig
+from musicldm.sampling import Generator
 from musicldm.training.config import TrainingConfig
-from musicldm.training.diffusion import DiffusionRunConfig, DiffusionTraining, train_diffusion
-from musicldm.training.module import Batches, Workers
+from musicldm.training.loop import Batches, Workers
 from musicldm.training.run import TrainingResult
-from musicldm.training.vae import VAERunConfig, train_vae
 
 CPU = torch.device("cpu")
 
@@ -415,7 +415,9 @@ def test_the_large_presets_train_a_step(pipeline: Pipeline, tmp_path: Path) -> N
     """Also `base`, with its discriminator, on what is neither stereo nor at its rate."""
     short = {"steps": 1, "batch_size": 1, "workers": 0, "validation_crops": 1, "seconds": 1.0}
     for name in ("paper", "small", "base"):
-        preset = config.merge(config.preset("vae", name), {"training": short, "loss": {"adversarial_start": 0}})
+        preset = config.merge(
+            config.preset("musicldm.codecs.vae", name), {"training": short, "loss": {"adversarial_start": 0}}
+        )
         vae_plan = config.from_dict(VAERunConfig, preset)
         assert train_vae(pipeline.wav, tmp_path / name, vae_plan, CPU, resample=name == "base").steps == 1
     assert ",train/discriminator," in (tmp_path / "base/metrics.csv").read_text()
@@ -424,7 +426,7 @@ def test_the_large_presets_train_a_step(pipeline: Pipeline, tmp_path: Path) -> N
 @pytest.fixture
 def short_demos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second each."""
-    monkeypatch.setattr("musicldm.training.diffusion.DEMO_SECONDS", 0.5)
+    monkeypatch.setattr("musicldm.generators.diffusion.training.DEMO_SECONDS", 0.5)
 
 
 def train_denoiser(pipeline: Pipeline, run: Path, **model: object) -> TrainingResult:

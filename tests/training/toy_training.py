@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from musicldm.bundle import Bundle, Part
-from musicldm.errors import DataError
-from musicldm.seeding import derive
+from musicldm.core.bundle import Bundle, Part
+from musicldm.core.errors import DataError
+from musicldm.core.seeding import derive
 from musicldm.training.config import TrainingConfig
-from musicldm.training.module import Demo, Trainable
+from musicldm.training.loop import Demo, Trainable
 from musicldm.training.run import TrainingResult, fit
 
 CPU = torch.device("cpu")

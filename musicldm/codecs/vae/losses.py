@@ -1,0 +1,208 @@
+"""What the VAE is asked for: the waveform, its spectrograms at several resolutions, a likeness that a discriminator
+takes for music, and a quiet posterior.
+
+Every distance is float32 whatever the autocast, and averaged over the items of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from musicldm.codecs.posterior import DiagonalGaussian
+from musicldm.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The weight of each term; of those with weight 0 only time and kl are computed, to be logged."""
+
+    time: float = 1.0
+    """Mean absolute error of the waveform."""
+    stft: float = 1.0
+    """Multi-resolution spectrogram distance, see `multi_resolution_stft`."""
+    mel: float = 0.0
+    """Multi-resolution mel distance, see `multi_resolution_mel`."""
+    study: float = 0.0
+    """The loss of the 2023 study, see `study_loss`."""
+    kl: float = 1e-4
+    """β: the KL divergence to N(0, 1) in nats per latent number."""
+    free_bits: float = 0.0
+    """Bits per latent number that the divergence of a crop may have for nothing."""
+    kl_warmup: int = 0
+    """Steps over which β climbs from zero."""
+    fft_sizes: tuple[int, ...] = (2048, 512, 128)
+    """Window lengths in samples of the multi-resolution distances; the hop is a quarter."""
+    adversarial: float = 0.0
+    """The discriminator's judgement: its gradient at the waveform, as a share of that of the terms above."""
+    features: float = 0.0
+    """Likeness inside the discriminator, likewise."""
+    adversarial_start: int = 0
+    """Step from which on there is a discriminator: what it would see before is not worth telling from music."""
+
+    def __post_init__(self) -> None:
+        weights = (self.time, self.stft, self.mel, self.study, self.kl, self.adversarial, self.features)
+        if min(weights) < 0:
+            raise ConfigError("A loss weight cannot be negative.")
+        if min(self.free_bits, self.kl_warmup, self.adversarial_start) < 0:
+            raise ConfigError("free_bits, kl_warmup and adversarial_start cannot be negative.")
+        if not self.time + self.stft + self.mel + self.study:
+            raise ConfigError("A VAE needs one of the losses time, stft, mel and study.")
+
+    def beta(self, step: int | None) -> float:
+        """The weight of the KL term at a step; None: after its warm-up."""
+        return self.kl if step is None else self.kl * min(1.0, (step + 1) / max(1, self.kl_warmup))
+
+
+def magnitude(x: Tensor, fft_size: int, hop: int) -> Tensor:
+    """|STFT| of waveforms [..., T] with a periodic Hann window of unit sum: [..., F, frames]; float32 throughout.
+
+    With unit sum a full-scale sine reads 0.5 whatever the size.
+    """
+    window = torch.hann_window(fft_size, device=x.device)
+    spectrum = torch.stft(
+        x.float().reshape(-1, x.shape[-1]),
+        fft_size,
+        hop,
+        window=window / window.sum(),
+        return_complex=True,
+        pad_mode="constant",
+    )
+    # The floor keeps the gradient of the root finite at silence.
+    power = spectrum.real.square() + spectrum.imag.square()
+    return power.clamp_min(1e-14).sqrt().reshape(*x.shape[:-1], *spectrum.shape[-2:])
+
+
+def heard(x: Tensor) -> Tensor:
+    """What spectrograms are compared of: of stereo [B, 2, T] also mid and side, [B, 4, T]; of mono itself.
+
+    Mid and side say what the ear takes from a recording first, left and right which side is which (Steinmetz et al.
+    2021). Together either pair has the power of the recording.
+    """
+    if x.shape[1] != 2:
+        return x
+    left, right = x.unbind(1)
+    return torch.stack([left, right, (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)], dim=1)
+
+
+def multi_resolution_stft(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...]) -> Tensor:
+    """Distance of waveforms [B, C, T] by their spectrograms: linear and logarithmic magnitude, averaged over sizes.
+
+    The linear part is the spectral convergence ‖|X| − |Y|‖ / ‖|X|‖ of each item, which says how much of the energy is
+    wrong; the logarithmic part, in nepers, hears the quiet (Yamamoto et al. 2020, eq. 4 and 5). `x` is the target.
+    """
+    return _spectral(x, y, fft_sizes, 0)["stft"]
+
+
+def multi_resolution_mel(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int) -> Tensor:
+    """Mean difference in decades of mel magnitudes of waveforms [B, C, T], averaged over sizes (Kumar et al. 2023)."""
+    return _spectral(x, y, fft_sizes, sample_rate)["mel"]
+
+
+def _spectral(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int) -> dict[str, Tensor]:
+    """Both distances, of the same spectrograms; that of mel bands where there is a rate."""
+    x, y = heard(x), heard(y)
+    stft, mel = x.new_zeros(()), x.new_zeros(())
+    for size in fft_sizes:
+        target, estimate = magnitude(x, size, size // 4), magnitude(y, size, size // 4)
+        energy = target.square().mean(dim=(1, 2, 3)).clamp_min(1e-8)
+        convergence = ((target - estimate).square().mean(dim=(1, 2, 3)) / energy).clamp_min(1e-9).sqrt().mean()
+        floor = 1e-4  # -80 dB under a full-scale sine: what lies below is not worth learning
+        logarithmic = ((target + floor).log() - (estimate + floor).log()).abs().mean()
+        stft = stft + 0.5 * (convergence + 0.5 * logarithmic) / len(fft_sizes)
+        if sample_rate:
+            bands = _bands_on(x.device, size, sample_rate)
+            difference = (bands @ target + floor).log10() - (bands @ estimate + floor).log10()
+            mel = mel + difference.abs().mean() / len(fft_sizes)
+    return {"stft": stft, "mel": mel}
+
+
+def _bands_on(device: torch.device, fft_size: int, sample_rate: int) -> Tensor:
+    """`mel_bands` where they are needed; a GPU keeps its copy, since bringing one makes it wait."""
+    if device.type == "cpu":
+        return torch.from_numpy(mel_bands(fft_size, sample_rate))
+    return _bands_kept(str(device), fft_size, sample_rate)
+
+
+@lru_cache(maxsize=32)
+def _bands_kept(device: str, fft_size: int, sample_rate: int) -> Tensor:
+    with torch.inference_mode(False):  # else a first call under it would leave a tensor that refuses gradients for good
+        return torch.from_numpy(mel_bands(fft_size, sample_rate)).to(device)
+
+
+@lru_cache(maxsize=32)
+def mel_bands(fft_size: int, sample_rate: int) -> NDArray[np.float32]:
+    """Triangular bands of unit height, as many as leave the lowest a bin of their own: [bands, F].
+
+    In NumPy, because what is remembered must not be a tensor of some mode or device.
+    """
+    hertz = np.arange(fft_size // 2 + 1) * (sample_rate / fft_size)
+    bands = min(160, int(_mel(sample_rate / 2) / (1.2 * _mel(sample_rate / fft_size))))
+    edges = np.linspace(0, _mel(sample_rate / 2), bands + 2)
+    left, middle, right = (700 * (10 ** (edges[i : bands + i, None] / 2595) - 1) for i in range(3))
+    rising, falling = (hertz - left) / (middle - left), (right - hertz) / (right - middle)
+    return np.minimum(rising, falling).clip(0).astype(np.float32)
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)  # HTK's scale
+
+
+def study_loss(x: Tensor, y: Tensor) -> Tensor:
+    """The loss of the 2023 study, 0.5·L1(waveform) + 0.5·L1(|STFT|, 1024/256, no window): the mean over [B, C, T].
+
+    It grows with the level, so it means something only beside its value for silence, `study_loss(x, 0)`.
+    """
+
+    def spectrogram(z: Tensor) -> Tensor:
+        window = torch.ones(1024, device=z.device)
+        spectrum = torch.stft(
+            z.float().flatten(0, 1), 1024, 256, window=window, return_complex=True, pad_mode="constant"
+        )
+        return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-10).sqrt()
+
+    return 0.5 * (x - y).abs().mean() + 0.5 * (spectrogram(x) - spectrogram(y)).abs().mean()
+
+
+def vae_loss(
+    x: Tensor, y: Tensor, posterior: DiagonalGaussian, config: LossConfig, sample_rate: int, step: int | None = None
+) -> dict[str, Tensor]:
+    """Every term but the adversarial ones, under the names of `LossConfig`, and their weighted sums.
+
+    `reconstruction` is that of the terms which judge the waveform, `prior` what the KL divergence costs, `total` both.
+
+    Args:
+        x: target waveforms [B, C, T].
+        y: their reconstructions.
+        step: of the training, by which β warms up; None: when it has.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return _vae_loss(x.float(), y.float(), posterior, config, sample_rate, step)
+
+
+def _vae_loss(
+    x: Tensor, y: Tensor, posterior: DiagonalGaussian, config: LossConfig, sample_rate: int, step: int | None
+) -> dict[str, Tensor]:
+    terms: dict[str, Tensor] = {"time": (x - y).abs().mean()}
+    if config.stft or config.mel:
+        spectral = _spectral(x, y, config.fft_sizes, sample_rate if config.mel else 0)
+        terms |= {name: value for name, value in spectral.items() if getattr(config, name)}
+    if config.study:
+        terms["study"] = study_loss(x, y)
+    reconstruction = sum((getattr(config, name) * value for name, value in terms.items()), start=x.new_zeros(()))
+    kl = posterior.kl() / posterior.mean[0].numel()
+    beyond = (kl - config.free_bits * math.log(2)).clamp_min(0).mean()  # Roberts et al. 2018, eq. 2
+    prior = config.beta(step) * beyond
+    return {
+        "total": reconstruction + prior,
+        "reconstruction": reconstruction,
+        "prior": prior,
+        **terms,
+        "kl": kl.mean(),
+    }

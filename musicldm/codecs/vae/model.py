@@ -1,0 +1,234 @@
+"""The variational autoencoder: waveforms [B, C, T] <-> raw latents [B, D, L], where L = T / hop.
+
+    waveform ─front end─ stage ─↓─ stage ─↓─ … ─ middle ─ mean, log-variance     (Encoder)
+    waveform ─front end─ stage ─↑─ stage ─↑─ … ─ middle ─ latent                 (Decoder)
+
+A front end turns `patch` samples into a frame, by learned filters or by a Fourier transform (see `frontend`), so that
+no block runs at the full rate unless `patch` is 1 (as in the study that this follows). A stage is a few ResNet blocks
+at one rate; the middle has linear attention between two of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musicldm import models
+from musicldm.codecs.posterior import DiagonalGaussian, Point
+from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
+from musicldm.core import bundle
+from musicldm.core.config import from_dict, to_dict
+from musicldm.core.errors import ConfigError
+from musicldm.nn.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The shape of the network."""
+
+    sample_rate: int = 16000
+    """Samples a second."""
+    audio_channels: int = 1
+    """1 mono, 2 stereo."""
+    latent_channels: int = 32
+    """D, the numbers in one latent frame."""
+    front_end: Literal["waveform", "spectral"] = "waveform"
+    """waveform: learned filters; spectral: the Fourier transform, real and imaginary parts in and out."""
+    polar: bool = False
+    """Of a spectral decoder: emit magnitude and phase in place of real and imaginary part."""
+    bottleneck: Literal["gaussian", "tanh"] = "gaussian"
+    """gaussian: a posterior, kept near N(0, 1) by its KL divergence; tanh: numbers in (-1, 1), without either."""
+    patch: int = 1
+    """Samples in one step of the front end."""
+    patch_kernel: int = 7
+    """Length of its window in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of each stage, from the fastest to the slowest."""
+    strides: tuple[int, ...] = (2, 2, 2)
+    """Downsampling after each stage but the last; even."""
+    blocks: int = 2
+    """ResNet blocks in a stage; the dilation triples from one to the next."""
+    attention_block: int = 64
+    """Latent frames that attend to each other, on the track's own grid."""
+    heads: int = 4
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.widths) - 1:
+            raise ConfigError("A VAE needs one stride fewer than widths.")
+        if any(stride < 2 or stride % 2 for stride in self.strides):
+            raise ConfigError("The strides of a VAE must be even.")
+        if self.patch < 1 or self.blocks < 1:
+            raise ConfigError("patch and blocks must be at least 1.")
+        if self.patch_kernel % self.patch or self.patch_kernel % 2 != self.patch % 2:
+            raise ConfigError("patch_kernel must be odd where patch is 1, else an even multiple of patch.")
+        if self.widths[-1] % self.heads:
+            raise ConfigError("The last width must be a multiple of heads.")
+        if self.front_end == "spectral" and self.patch_kernel < 2 * self.patch:
+            raise ConfigError("A spectral front end needs a patch_kernel of at least two patches.")
+        if self.audio_channels not in (1, 2):
+            raise ConfigError("audio_channels must be 1 or 2.")
+
+    @property
+    def hop(self) -> int:
+        """Samples in one latent frame."""
+        return self.patch * math.prod(self.strides)
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames a second."""
+        return self.sample_rate / self.hop
+
+    @property
+    def compression(self) -> float:
+        """How many times fewer numbers the latent has than the waveform."""
+        return self.audio_channels * self.hop / self.latent_channels
+
+    @property
+    def reach(self) -> int:
+        """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
+        at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
+        outer, samples_a_frame = self.patch_kernel, self.patch
+        for stride in (*self.strides, 1):
+            outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
+            samples_a_frame *= stride
+        return at_latent_rate + math.ceil(outer / self.hop)
+
+    @property
+    def margin(self) -> int:
+        """Latent frames on either side that decide a frame: windows with this margin agree with the whole track.
+
+        A frame reaches through the convolutions after the attention into neighbouring blocks, through the attention
+        to the whole of those, and through the convolutions before it further still.
+        """
+        return 2 * self.attention_block * math.ceil(self.reach / self.attention_block)
+
+    @property
+    def receptive_field(self) -> float:
+        """Seconds of the waveform that decide one latent frame, at most."""
+        return (2 * self.margin + 1) * self.hop / self.sample_rate
+
+
+class Stage(nn.Sequential):
+    """ResNet blocks at one rate, with growing dilation."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__(*(ResnetBlock(channels, channels, dilation=3**i) for i in range(blocks)))
+
+
+class Middle(nn.Sequential):
+    """ResNet block, linear attention, ResNet block at the latent rate."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        width = config.widths[-1]
+        super().__init__(
+            ResnetBlock(width, width),
+            LinearAttention(width, config.attention_block, config.heads),
+            ResnetBlock(width, width),
+        )
+
+
+class Encoder(nn.Module):
+    """Waveform [B, C, T] -> mean and log-variance [B, 2D, L], or only what will be the mean [B, D, L]."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        analysis = SpectralAnalysis if config.front_end == "spectral" else WaveformAnalysis
+        self.stem = analysis(config.audio_channels, config.widths[0], config.patch, config.patch_kernel)
+        layers: list[nn.Module] = []
+        for width, following, stride in zip(config.widths, config.widths[1:], config.strides, strict=False):
+            layers += [Stage(width, config.blocks), Downsample(width, following, stride)]
+        self.stages = nn.Sequential(*layers, Stage(config.widths[-1], config.blocks))
+        self.middle = Middle(config)
+        moments = 2 if config.bottleneck == "gaussian" else 1
+        self.head = nn.Conv1d(config.widths[-1], moments * config.latent_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.middle(self.stages(self.stem(x)))
+        with torch.autocast(x.device.type, enabled=False):  # what leaves the network is not rounded
+            moments: Tensor = self.head(h.float())
+        return moments
+
+
+class Decoder(nn.Module):
+    """Latent [B, D, L] -> waveform [B, C, T]."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(config.latent_channels, config.widths[-1], 3, padding=1)
+        self.middle = Middle(config)
+        layers: list[nn.Module] = [Stage(config.widths[-1], config.blocks)]
+        falling = list(zip(config.widths, config.widths[1:], config.strides, strict=False))[::-1]
+        for width, previous, stride in falling:
+            layers += [Upsample(previous, width, stride), Stage(width, config.blocks)]
+        self.stages = nn.Sequential(*layers)
+        shape = (config.widths[0], config.audio_channels, config.patch, config.patch_kernel)
+        self.head = (
+            SpectralSynthesis(*shape, config.polar) if config.front_end == "spectral" else WaveformSynthesis(*shape)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        waveform: Tensor = self.head(self.stages(self.middle(self.stem(z))))
+        return waveform
+
+
+class VAE(Checkpointable):
+    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name, self.weights_hash = "", ""  # known of a VAE that comes from a bundle
+        self.facts: dict[str, Any] = {}
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, waveform: Tensor) -> DiagonalGaussian:
+        """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
+        moments = self.encoder(F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop)))
+        if self.config.bottleneck == "tanh":
+            return Point(moments.tanh())
+        return DiagonalGaussian(*moments.chunk(2, dim=1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Raw latents [B, D, L] -> waveforms [B, C, L·hop]."""
+        waveform: Tensor = self.decoder(z)
+        return waveform
+
+    def forward(self, waveform: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, DiagonalGaussian]:
+        """Waveforms through the bottleneck and back, cut to their length, and the posterior."""
+        posterior = self.encode(waveform)
+        return self.decode(posterior.sample(generator))[..., : waveform.shape[-1]], posterior
+
+    def part(self) -> bundle.Part:
+        """This model as a part of a bundle."""
+        return bundle.Part(config=to_dict(self.config), tensors=self.state_dict())
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VAE:
+        """Read the VAE of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
+
+        Raises:
+            BundleError: missing, cut short or changed since it was written.
+        """
+        return cls.from_bundle(bundle.read(models.find(path))).to(device)
+
+    @classmethod
+    def from_bundle(cls, source: bundle.Bundle) -> VAE:
+        """The VAE of a bundle in memory, in evaluation mode."""
+        part = source.part("vae")
+        vae = cls(from_dict(VAEConfig, part.config))
+        bundle.fill(vae, part)
+        vae.name, vae.weights_hash, vae.facts = source.name, part.digest, source.facts
+        return vae.eval().requires_grad_(False)
+
+
+Reader = Callable[[int, int], Tensor]
+"""`read(start, stop)` gives samples start to stop of a track as [C, stop - start]."""

@@ -1,0 +1,208 @@
+"""Prepared waveforms -> a trained VAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from musicldm.codecs.vae.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+)
+from musicldm.codecs.vae.losses import LossConfig, study_loss, vae_loss
+from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.windows import reconstruct
+from musicldm.core.bundle import Bundle
+from musicldm.core.config import to_dict
+from musicldm.core.devices import autocast
+from musicldm.core.progress import Progress, silent
+from musicldm.core.seeding import derive
+from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.media.audio.spectrogram import bars
+from musicldm.training.config import PlanConfig, TrainingConfig
+from musicldm.training.loop import Demo, TrackFacts, Trainable
+from musicldm.training.run import (
+    Announce,
+    TrainingResult,
+    begin_with,
+    crop_length,
+    fit,
+    ignore,
+    rank_of,
+    say_left_out,
+    settle,
+)
+
+DEMO_TRACKS = 2
+DEMO_SECONDS = 8
+
+
+@dataclass(frozen=True)
+class VAERunConfig:
+    """A whole VAE training, as a preset or a TOML file gives it."""
+
+    model: VAEConfig = field(default_factory=VAEConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """Of use where `loss` has an adversarial term."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    plan: PlanConfig | None = None
+    """What was asked for, where `training` is what a plan made of it."""
+
+    @property
+    def crop_samples(self) -> int:
+        """Crops are whole blocks of the attention, so that training sees what a whole track will."""
+        block = self.model.attention_block * self.model.hop
+        return crop_length(self.training.seconds, block, self.model.sample_rate)
+
+
+class VAETraining(Trainable[VAE]):
+    """The VAE, its loss, held-out crops [N, C, T] to judge it by, and excerpts [C, T] to listen to."""
+
+    def __init__(
+        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[TrackFacts]
+    ) -> None:
+        super().__init__(VAE(config.model), config.training, tracks)
+        self.config = config
+        self.discriminator: Discriminator | None = None
+        if config.loss.adversarial or config.loss.features:
+            self.discriminator = Discriminator(config.discriminator, config.model.audio_channels)
+        self.heldout = heldout
+        self.excerpts = excerpts
+
+    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+        return self._reconstructed(batch)[1]
+
+    def learn(self, batch: Tensor) -> dict[str, Tensor]:
+        """With a discriminator, gradients are weighed against each other within each part of a step."""
+        loss = self.config.loss
+        if self.discriminator is None or self.step < loss.adversarial_start:
+            return super().learn(batch)
+        with autocast(self.training_config.precision, self.device):
+            output, terms = self._reconstructed(batch)
+            at_output = output.detach().requires_grad_()
+            real, fake = self.discriminator(batch), self.discriminator(at_output)
+        terms["discriminator"] = discriminator_loss(real, fake)
+        terms["adversarial"] = adversarial_loss(fake)
+        terms["features"] = feature_loss(real, fake)
+        weight = self.scaler.scale(torch.ones((), device=self.device)) / self.training_config.accumulate
+        gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
+        wanted = gradient.norm()
+        for name, share in (("adversarial", loss.adversarial), ("features", loss.features)):
+            other = torch.autograd.grad(self.scaler.scale(terms[name]), at_output, retain_graph=True)[0]
+            # Each has the strength that was asked for, whatever the discriminator's own is (Défossez et al. 2022, 3.4).
+            gradient = gradient + other * (share * wanted / other.norm().clamp_min(1e-20))
+        torch.autograd.backward(weight * terms["discriminator"], inputs=list(self.discriminator.parameters()))
+        torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _reconstructed(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
+        posterior = self.model.encode(batch)
+        output = self.model.decode(posterior.at(self.randn_like(posterior.mean)))[..., : batch.shape[-1]]
+        terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
+        return output, terms
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = super().parameter_groups()
+        if self.discriminator is not None:
+            weights = list(self.discriminator.parameters())
+            groups.append({"params": weights, "name": "discriminator", "lr": self.config.discriminator.learning_rate})
+        return groups
+
+    def validate(self) -> dict[str, float]:
+        """By the posterior's mode. `study` and `silence` are the 2023 study's loss of the output and of silence."""
+        if self.heldout is None:
+            return {}
+        totals: dict[str, float] = {}
+        for crop in torch.split(self.heldout, self.training_config.part_size):
+            waveform = crop.to(self.device)
+            posterior = self.best.encode(waveform)
+            output = self.best.decode(posterior.mode())
+            losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
+            losses["study"] = study_loss(waveform, output)
+            losses["silence"] = study_loss(waveform, torch.zeros_like(waveform))
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value.item() * len(crop) / len(self.heldout)
+        return {"loss": totals.pop("total"), **totals}
+
+    def demos(self) -> list[Demo]:
+        """Held-out music beside what the VAE makes of it."""
+        return [
+            Demo(
+                name=str(i + 1),
+                audio={"original": original, "reconstruction": reconstruct(self.best, original)},
+                sample_rate=self.config.model.sample_rate,
+            )
+            for i, original in enumerate(self.excerpts)
+        ]
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """How much each latent channel carries: dead ones carry nothing, and cost the denoiser as much as the rest."""
+        if self.heldout is None or self.config.model.bottleneck != "gaussian":
+            return []
+        parts = torch.split(self.heldout, self.training_config.part_size)
+        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
+        path = folder / "kl-per-channel.png"
+        bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
+        bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
+        return [path]
+
+    def bundle(self, name: str) -> Bundle:
+        return Bundle(name, {"vae": self.best.part()}, {"vae": self.facts(self.config)})
+
+
+def train_vae(
+    data: Path,
+    run: Path,
+    config: VAERunConfig,
+    device: torch.device,
+    progress: Progress = silent,
+    announce: Announce = ignore,
+    init: Path | None = None,
+    resample: bool = False,
+) -> TrainingResult:
+    """Train a VAE on the prepared waveforms in `data`; see `fit`.
+
+    Args:
+        init: a bundle whose weights are the first ones.
+        resample: take tracks of other rates and channels too.
+
+    Raises:
+        DataError: nothing prepared there, or every track is shorter than a crop.
+        MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
+    """
+    config = replace(config, training=settle(config.training, run, device))
+    announce = announce if rank_of(config.training) == 0 else ignore
+    model, training = config.model, config.training
+    splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
+    grid = model.attention_block * model.hop
+    crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
+    say_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
+    heldout = None
+    if any(track.samples >= config.crop_samples for track in splits["heldout"]):
+        heldout = CropDataset(splits["heldout"], config.crop_samples, grid).fixed_batch(training.validation_crops)
+
+    torch.manual_seed(derive(training.seed, "weights"))
+    excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
+    module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
+    begin_with(module, init, "vae", to_dict(config.model), announce)
+    seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
+    return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
+
+
+def _excerpt(track: PreparedTrack) -> Tensor:
+    """A few seconds from the middle of a track, [C, T]."""
+    length = min(track.samples, DEMO_SECONDS * track.sample_rate)
+    start = (track.samples - length) // 2
+    return torch.from_numpy(track.read(start, start + length))

@@ -1,0 +1,1 @@
+"""What a generator is told beside the noise."""

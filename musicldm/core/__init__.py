@@ -1,0 +1,1 @@
+"""What everything stands on; it imports nothing else of the package."""

@@ -1,0 +1,212 @@
+"""Files that are whole or absent, and journals that survive a kill.
+
+A file is written beside its target under a temporary name, flushed to the disk, renamed, and the folder is flushed
+too: after a power cut the old file or the new one is there, never half of either.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from musicldm.core.errors import OutputError
+
+LOCK = ".lock"
+
+TEMPORARY = ".tmp-"  # every unfinished file's name starts so; sweeping these is always safe when nobody writes
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents.
+
+    Raises:
+        OutputError: it cannot be made or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {path} cannot be written.", "Check its permissions or name another one with -o.")
+    return path
+
+
+class Lock:
+    """A lock file that many may share or one may have alone.
+
+    The kernel takes it back when the process ends, however it does. Without a file, or where the file system has no
+    locks, it is everybody's.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    _descriptor = -1
+
+    def __init__(self, file: Path | None) -> None:
+        if file is not None:
+            try:
+                self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError:  # a lock that is there already can be had without a right to write
+                self._descriptor = os.open(file, os.O_RDONLY)
+
+    def share(self) -> None:
+        """Have it together with others, once nobody has it alone. What was held before is given back."""
+        self._get(fcntl.LOCK_SH)
+
+    def take(self) -> bool:
+        """Have it alone; at once False where others have it. What was held before is given back."""
+        try:
+            self._get(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give it back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    __del__ = close
+
+    def _get(self, kind: int) -> None:
+        if self._descriptor >= 0:
+            try:
+                fcntl.flock(self._descriptor, kind)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of `folder`, where its file system has locks; they go with the process, however it ends.
+
+    Raises:
+        OutputError: another process is writing there, or the folder cannot be written.
+    """
+    try:
+        lock = Lock(folder / LOCK)
+        alone = lock.take()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        if not alone:
+            hint = "Wait until it is done, or give this one another folder."
+            raise OutputError(f"Another run is writing to {folder}.", hint)
+        yield
+    finally:
+        lock.close()
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The sentence for a failed write to `path`."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OutputError(
+        f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another place."
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it vanishes.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    temporary = unfinished(path)
+    try:
+        yield temporary
+        move(temporary, path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """A new temporary name beside `path`; the suffix stays last, for writers that choose a format by it."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, on disk when this returns.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        flush(temporary)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file durably; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON durably, readable by a person."""
+    write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def flush(path: Path) -> None:
+    """fsync one file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Journal:
+    """An append-only JSONL file of records, each with a key; the last line of a key wins.
+
+    A line cut short by a kill is passed over when reading and closed off when appending.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.key = key
+        self.records: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_bytes().splitlines():
+                with suppress(ValueError):  # the torn end of a killed run
+                    record = json.loads(line)
+                    if isinstance(record, dict) and key in record:
+                        self.records[record[key]] = record
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record, on disk when this returns.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written.
+        """
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self.path.open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        line = b"\n" + line
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self.records[record[self.key]] = record

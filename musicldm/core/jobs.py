@@ -1,0 +1,423 @@
+"""Many items through one function, in processes here (`run_all`) or on a Dask cluster (`run_on_cluster`).
+
+Both survive their workers. When one dies (a decoder crashed, the kernel wanted its memory), the item that it held is
+tried again elsewhere; an item that kills its worker every time is set aside, and the rest goes on. Tasks must therefore
+be idempotent, and should take a good part of a second and return little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from musicldm import __version__
+from musicldm.core.errors import MismatchError, MissingProgramError, MusicLDMError, NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+TRIES = 3  # one death may be chance (a full memory, a stray kill); three on the same item are not
+
+
+# ---- In processes of this machine ----------------------------------------------------------------------------------
+
+
+def run_all(
+    function: Callable[[T], R], items: Iterable[T], jobs: int, time_limit: float | None = None
+) -> Generator[tuple[T, R | Exception], None, None]:
+    """Call `function` on every item in `jobs` processes; yield (item, result or exception) as they finish.
+
+    A worker that takes longer than `time_limit` seconds over an item is killed, and the item comes back as an error at
+    once, without another try. The start of a worker does not count.
+
+    `function`, items and results travel by pickle. Also with one job the work is done in another process: what crashes
+    there cannot take this one along. The workers ignore Ctrl-C; when the generator ends or is closed, by whatever
+    cause, they are killed at once. When this process itself is killed, they end as well.
+    """
+    yield from run_each([function] * jobs, items, time_limit)
+
+
+def run_each(
+    functions: Sequence[Callable[[T], R]], items: Iterable[T], time_limit: float | None = None
+) -> Generator[tuple[T, R | Exception], None, None]:
+    """As `run_all`, with one process for each function: every item goes to one of them, whichever is free."""
+    waiting = deque((item, 1) for item in items)
+    free = list(functions)
+    workers: dict[Connection, _Worker] = {}
+
+    def leave(worker: _Worker) -> int | None:
+        del workers[worker.connection]
+        free.append(worker.function)
+        return worker.stop()
+
+    try:
+        while waiting or workers:
+            while waiting and free:
+                worker = _Worker.start(free.pop(0), time_limit)
+                workers[worker.connection] = worker
+                worker.give(*waiting.popleft())
+            for connection in wait(list(workers), _until_the_next_deadline(workers.values())):
+                worker = workers[connection]  # type: ignore[index]
+                item, tries = worker.item, worker.tries
+                try:
+                    message = worker.connection.recv_bytes()
+                except (EOFError, OSError):  # OSError: it died in the middle of its answer
+                    code = leave(worker)
+                    if tries < TRIES:
+                        waiting.append((item, tries + 1))
+                    else:
+                        yield item, MusicLDMError(f"The process working on it died {tries} times ({_cause(code)}).")
+                    continue
+                if message == _BEGUN:
+                    worker.start_the_clock()
+                    continue
+                if waiting:  # before the result is handed out, so that the worker does not wait for our caller
+                    worker.give(*waiting.popleft())
+                else:
+                    leave(worker)
+                yield item, pickle.loads(message)
+            for worker in [worker for worker in workers.values() if worker.is_overdue()]:
+                leave(worker)
+                yield worker.item, _overtime(worker.time_limit)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+@dataclass
+class _Worker:
+    function: Callable[[Any], Any]
+    process: SpawnProcess
+    connection: Connection
+    time_limit: float
+    item: Any = None
+    tries: int = 0
+    deadline: float = math.inf
+
+    @classmethod
+    def start(cls, function: Callable[[Any], Any], time_limit: float | None) -> _Worker:
+        # Spawned, not forked: the parent may hold torch's threads, whose locks a fork would copy in mid-air.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(function, theirs), daemon=True)
+        resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would release held interrupts
+        with _interrupts_held():
+            process.start()
+        theirs.close()  # the worker's end must be the only one, else its death would go unseen
+        return cls(function, process, ours, math.inf if time_limit is None else time_limit)
+
+    def give(self, item: Any, tries: int) -> None:
+        self.item, self.tries, self.deadline = item, tries, math.inf
+        try:
+            self.connection.send(item)
+        except BrokenPipeError:
+            pass  # it has died meanwhile; the main loop reads the end of its pipe and tries the item again
+
+    def start_the_clock(self) -> None:
+        self.deadline = time.monotonic() + self.time_limit
+
+    def is_overdue(self) -> bool:
+        # What has come in meanwhile is an answer in time: our caller may have held us up since.
+        return time.monotonic() >= self.deadline and not self.connection.poll()
+
+    def stop(self) -> int | None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        return self.process.exitcode
+
+
+def _until_the_next_deadline(workers: Iterable[_Worker]) -> float | None:
+    deadline = min(worker.deadline for worker in workers)
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    # A blocked SIGINT stays blocked in a process started meanwhile: its whole life, import time included.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+_BEGUN = b""  # what a worker sends when it takes up an item; an answer is never empty
+
+
+def _work(function: Callable[[Any], Any], connection: Connection) -> None:
+    """The life of a worker: until its parent goes."""
+    _die_with_the_parent()
+    while True:
+        try:
+            item = connection.recv()
+            connection.send_bytes(_BEGUN)
+            connection.send_bytes(_answer(function, item))
+        except (EOFError, BrokenPipeError):
+            return
+
+
+def _die_with_the_parent() -> None:
+    """See to it that an orphan ends in the middle of its item, and touches nothing that the next run works on."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    orphaned = parent.sentinel  # a pipe's end that becomes readable when the parent has gone, killed or not
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel does it, even inside C code that lets no thread run
+        fcntl.fcntl(orphaned, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(orphaned, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(orphaned, fcntl.F_SETFL, fcntl.fcntl(orphaned, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def watch() -> None:  # elsewhere, and where the parent went before
+        wait([orphaned])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _answer(function: Callable[[Any], Any], item: Any) -> bytes:
+    """The pickle of what the function returns or raises."""
+    try:
+        outcome: Any = function(item)
+    except Exception as error:
+        outcome = error
+    try:
+        answer = pickle.dumps(outcome)
+        pickle.loads(answer)  # some exceptions go into a pickle and never come out
+    except Exception:
+        answer = pickle.dumps(RuntimeError(f"{type(outcome).__name__}: {outcome}"))
+    return answer
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _overtime(time_limit: float) -> MusicLDMError:
+    return MusicLDMError(f"It took longer than {time_limit:g} s.")
+
+
+# ---- On a cluster --------------------------------------------------------------------------------------------------
+
+_ANSWERING = 10  # seconds until a scheduler that does not answer is given up
+_WITHOUT_WORKERS = 60  # seconds that a scheduler may be without any worker
+_LOOKING = 1  # seconds between two looks at the number of workers, at most
+
+
+def run_on_cluster(
+    function: Callable[[T], R], items: Iterable[T], address: str, time_limit: float | None = None
+) -> Generator[tuple[T, R | Exception], None, None]:
+    """As `run_all`, on the workers of the Dask scheduler at `address`, for instance tcp://host:8786.
+
+    The workers need the same version of this package, and the same files under the same paths: a shared file system.
+    `function`, items and results travel by pickle. A worker that dies costs the items that it held another try. One
+    with an item past `time_limit` seconds is restarted, and whatever else it held is begun again; a worker without a
+    nanny cannot be restarted, and goes on with what nobody waits for any more.
+
+    When the generator is closed, what has not begun is cancelled; what has begun ends on its own.
+
+    Raises:
+        MissingProgramError: distributed is not installed.
+        UsageError: `address` is none.
+        NetworkError: the scheduler does not answer, has gone away, or has had no worker for a minute.
+        MismatchError: a worker cannot load the function, or has another version of this package.
+    """
+    with _connected(address) as client:
+        from distributed import KilledWorker
+
+        suspects = []
+        for item, outcome in _submit_all(client, function, items, time_limit):
+            if isinstance(outcome, KilledWorker):
+                suspects.append(item)
+            else:
+                yield item, outcome
+        # The scheduler suspects everything that a dead worker held. Alone, the innocent come through.
+        for item, outcome in _submit_all(client, function, suspects, time_limit, at_once=1):
+            if isinstance(outcome, KilledWorker):
+                outcome = MusicLDMError(f"The process working on it died {outcome.allowed_failures + 1} times.")
+            yield item, outcome
+
+
+def _submit_all(
+    client: Client, function: Callable[[T], R], items: Iterable[T], time_limit: float | None, at_once: int | None = None
+) -> Iterator[tuple[T, Any]]:
+    """Yield (item, result or exception). Without `at_once`, every thread has one item in hand and another at hand."""
+    from distributed import Future, KilledWorker
+
+    waiting = deque(items)
+    submitted: dict[Future, T] = {}
+    finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    last_worker = time.monotonic()
+    while waiting or submitted:
+        threads = sum(client.nthreads().values())
+        if threads:
+            last_worker = time.monotonic()
+        elif time.monotonic() > last_worker + _WITHOUT_WORKERS:
+            address = client.scheduler.address
+            raise NetworkError(f"The scheduler at {address} has no workers.", f"Start some: dask worker {address}")
+        while waiting and len(submitted) < (at_once or max(1, 2 * threads)):
+            item = waiting.popleft()
+            call = _Call((function, item, time_limit, __version__))
+            future = client.submit(pickle.loads, pickle.dumps(call), pure=False)
+            submitted[future] = item
+            future.add_done_callback(finished.put)
+        try:
+            future = finished.get(timeout=_LOOKING)
+        except queue.Empty:
+            continue
+        outcome: Any
+        try:
+            outcome = pickle.loads(future.result(timeout=_ANSWERING))
+        except TimeoutError:  # a worker died with the answer, and the scheduler has another one work it out again
+            future.add_done_callback(finished.put)
+            continue
+        except KilledWorker as error:
+            outcome = error
+        except (MusicLDMError, OSError, CancelledError):
+            raise
+        except Exception as error:  # what the function raises comes as an answer; this is of the way to it and back
+            raise MismatchError(f"The cluster cannot do this work: {error.__cause__ or error}.", _SAME) from error
+        item = submitted.pop(future)
+        future.release()  # else the scheduler would have it done again when its worker goes
+        if isinstance(outcome, _Overdue):
+            # Before the item is handed out: after that its worker must not write any more.
+            with suppress(ValueError, KeyError):  # it has no nanny, or has died meanwhile
+                client.restart_workers([outcome.worker], raise_for_error=False)
+            outcome = _overtime(outcome.time_limit)
+        yield item, outcome
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    """A client of the scheduler at `address`; its troubles are raised, and not logged besides."""
+    try:
+        import dask
+        import distributed
+        from distributed.versions import VersionMismatchWarning
+    except ImportError as error:
+        raise MissingProgramError(
+            "For a cluster, the package distributed is needed.", "Install it: pip install 'musicldm[cluster]'"
+        ) from error
+
+    try:
+        url = urlsplit(address)
+        valid = url.scheme in ("tcp", "tls") and url.hostname and url.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{address!r} is no scheduler's address.", "Name it like this: tcp://host:8786")
+    with _hushed(), dask.config.set({"distributed.comm.timeouts.connect": _ANSWERING}):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", VersionMismatchWarning)  # what does not fit will fail with its reason
+                if url.scheme == "tcp":
+                    _hear_it_speak(url.hostname, url.port)
+                client = distributed.Client(address, set_as_default=False)
+        except OSError as error:
+            raise NetworkError(
+                f"There is no Dask scheduler at {address}.", "Start one with `dask scheduler`, and name its address."
+            ) from error
+        try:
+            yield client
+        except MusicLDMError:
+            raise
+        except (OSError, CancelledError) as error:
+            raise NetworkError(
+                f"The scheduler at {address} has gone away.", "Once it is back, the same command goes on from here."
+            ) from error
+        finally:
+            client.close()
+
+
+def _hear_it_speak(host: str | None, port: int | None) -> None:
+    # A scheduler speaks first. With what does not, as the port of its own dashboard, a client would wait for ever.
+    with socket.create_connection((host, port), timeout=_ANSWERING) as connection:
+        if not connection.recv(1):
+            raise ConnectionError("It hung up.")
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    loggers = [
+        logging.getLogger(name)
+        for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# In the cluster's workers:
+
+
+@dataclass(frozen=True)
+class _Overdue:
+    worker: str
+    """Its address."""
+    time_limit: float
+
+
+_SAME = "Install the same musicldm, under the same Python, on all its machines."
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What becomes a call of `_attempt` in being unpickled.
+
+    A function of ours, submitted as such, would have to be imported by the scheduler too, and where a worker has not
+    got it, Dask lets that worker die. So they only see bytes and `pickle.loads`, and the task says what it misses.
+    """
+
+    arguments: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Callable[..., bytes], tuple[Any, ...]]:
+        return _attempt, self.arguments
+
+
+def _attempt(function: Callable[[Any], Any], item: Any, time_limit: float | None, version: str) -> bytes:
+    """The pickle of what the function returns or raises, or of `_Overdue`."""
+    if version != __version__:
+        raise MismatchError(f"A worker has musicldm {__version__}, and here it is {version}.", _SAME)
+    if time_limit is None:
+        return _answer(function, item)
+
+    import distributed
+
+    answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_answer(function, item)), daemon=True).start()
+    try:
+        return answers.get(timeout=time_limit)
+    except queue.Empty:
+        return pickle.dumps(_Overdue(distributed.get_worker().address, time_limit))

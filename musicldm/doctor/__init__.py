@@ -1,0 +1,1 @@
+"""A look at machine, music, latents and models before hours of work."""

@@ -1,0 +1,1 @@
+"""Noise -> normalised latents."""

@@ -1,0 +1,147 @@
+"""The denoiser: a 1-D U-Net over latents [B, D, L] that knows the noise level in every block.
+
+    x ─in─ stage 0 ─↓─ stage 1 ─↓─ … middle … ─↑─ stage 1 ─↑─ stage 0 ─out─
+              └──────────┴──── skips, concatenated ────┴──────────┘
+
+A stage is a few ResNet blocks steered by the embedding of time and conditions (FiLM), each followed by attention at
+the low rates. After Ho et al. 2020, in one dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musicldm.conditions.base import ConditionConfig, ConditionEmbedding, Conditions
+from musicldm.core.errors import ConfigError
+from musicldm.nn.embeddings import TimeEmbedding
+from musicldm.nn.layers import Attention, Block, Checkpointable, Downsample, ResnetBlock, RMSNorm, Upsample
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of the network."""
+
+    latent_channels: int = 32
+    """D; taken from the store when training."""
+    widths: tuple[int, ...] = (128, 256, 384)
+    """Channels of each stage; the rate halves from one to the next."""
+    blocks: int = 2
+    """ResNet blocks in a stage, on the way down and again on the way up."""
+    attention_stages: int = 1
+    """How many of the slowest stages have attention; the middle always has."""
+    heads: int = 4
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width % (2 * self.heads) for width in self.widths):
+            raise ConfigError("Every width of the U-Net must be a multiple of twice the heads.")
+
+    @property
+    def multiple(self) -> int:
+        """Lengths are filled up to a multiple of this many frames."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class Unit(Block):
+    """One ResNet block, with attention after it where wanted; a skip joins the input."""
+
+    def __init__(self, channels: int, out_channels: int, embedding_width: int, heads: int, attention: bool) -> None:
+        super().__init__()
+        self.block = ResnetBlock(channels, out_channels, embedding_width)
+        self.attention = Attention(out_channels, heads) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        joined = x if skip is None else torch.cat([x, skip], dim=1)
+        out: Tensor = self.attention(self.block(joined, embedding))
+        return out
+
+
+class DownStage(nn.Module):
+    """Units at one rate, then half of it; every output goes on the pile of skips."""
+
+    def __init__(self, units: list[Unit], downsample: Downsample | None) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.downsample = downsample
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for unit in self.units:
+            h = unit(h, embedding)
+            skips.append(h)
+        if self.downsample is not None:
+            h = self.downsample(h)
+            skips.append(h)
+        return h
+
+
+class UpStage(nn.Module):
+    """Units at one rate, each with a skip from the top of the pile beside its input, then twice that rate."""
+
+    def __init__(self, units: list[Unit], upsample: Upsample | None) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.upsample = upsample
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for unit in self.units:
+            h = unit(h, embedding, skips.pop())
+        return h if self.upsample is None else self.upsample(h)
+
+
+class UNet(Checkpointable):
+    """(noisy latents [B, D, L], times t [B], conditions) -> prediction [B, D, L], for any L."""
+
+    def __init__(self, config: UNetConfig, conditions: ConditionConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, embedding_width = config.widths, 4 * config.widths[0]
+        last = len(widths) - 1
+        self.time = TimeEmbedding(config.widths[0], embedding_width)
+        self.conditions = ConditionEmbedding(conditions, embedding_width)
+        self.stem = nn.Conv1d(config.latent_channels, widths[0], 3, padding=1)
+
+        def unit(channels: int, out_channels: int, stage: int) -> Unit:
+            attention = stage >= len(widths) - config.attention_stages
+            return Unit(channels, out_channels, embedding_width, config.heads, attention)
+
+        skips = [widths[0]]  # the channels of what will lie on the pile
+        self.down = nn.ModuleList()
+        for stage, width in enumerate(widths):
+            units = [unit(skips[-1] if i == 0 else width, width, stage) for i in range(config.blocks)]
+            skips += [width] * (config.blocks + (stage < last))
+            self.down.append(DownStage(units, Downsample(width, width, 2) if stage < last else None))
+
+        self.middle = nn.ModuleList([unit(widths[-1], widths[-1], len(widths)) for _ in range(2)])
+
+        self.up = nn.ModuleList()
+        channels = widths[-1]
+        for stage, width in reversed(list(enumerate(widths))):
+            units = []
+            for _ in range(config.blocks + 1):
+                units.append(unit(channels + skips.pop(), width, stage))
+                channels = width
+            self.up.append(UpStage(units, Upsample(width, width, 2) if stage else None))
+
+        self.norm = RMSNorm(widths[0])
+        self.head = nn.Conv1d(widths[0], config.latent_channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        frames = x.shape[-1]
+        embedding = self.time(t) + self.conditions(conditions)
+        h = self.stem(F.pad(x, (0, -frames % self.config.multiple)))
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, embedding, skips)
+        for unit in self.middle:
+            h = unit(h, embedding)
+        for stage in self.up:
+            h = stage(h, embedding, skips)
+        prediction: Tensor = self.head(F.silu(self.norm(h)))
+        return prediction[..., :frames]

@@ -1,0 +1,305 @@
+"""Where a store lies: a folder of this machine, or a bucket behind fsspec.
+
+Both write alike: a part's files first, its metadata last, all at once. A rename does that in a folder, and an object
+store does it by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from math import inf
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from musicldm.core import durable
+from musicldm.core.errors import MissingProgramError, NetworkError, OutputError, UsageError
+from musicldm.latents.schema import METADATA
+
+T = TypeVar("T")
+Bytes = npt.NDArray[np.uint8]
+Span = tuple[str, int, int]
+"""A piece of a file: its name, and its first byte and the one after its last."""
+
+
+class Place(Protocol):
+    """Files under names such as `parts/x/zarr.json`. It may be pickled."""
+
+    is_remote: bool
+
+    def __str__(self) -> str: ...
+
+    def read(self, name: str) -> bytes:
+        """A whole file; FileNotFoundError where there is none."""
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Several files, None where there is none."""
+
+    def folders(self, name: str) -> list[str]:
+        """The names of the folders in a folder, sorted; none where it is missing."""
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """The size of each file; None where it is missing."""
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        """Pieces of files, all of them at once."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """A whole file, durably and all at once."""
+
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """A block with a local folder that has what is in the folder `name`."""
+
+    def writing(self, name: str, last: str = "") -> AbstractContextManager[Path]:
+        """A block with a local folder; at its end all that is in it is in the folder `name`, durably.
+
+        Args:
+            last: the file that is there only when all others are.
+        """
+
+    def remove(self, name: str) -> None:
+        """Take a folder away, its metadata first, as far as that can be done."""
+
+    def bytes(self) -> int:
+        """The size of all files."""
+
+
+class Folder:
+    """A folder of this machine."""
+
+    is_remote = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        return [_read(self.path / name) for name in names]
+
+    def folders(self, name: str) -> list[str]:
+        try:
+            with os.scandir(self.path / name) as found:
+                return sorted(entry.name for entry in found if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        root = f"{self.path}/"
+        return [_size(root + name) for name in names]
+
+    def map(self, name: str) -> Bytes:
+        """A file as memory."""
+        return np.memmap(self.path / name, np.uint8, mode="r")
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        return [np.fromfile(self.path / name, np.uint8, stop - start, offset=start) for name, start, stop in spans]
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        durable.make_folder(path.parent)
+        durable.flush(path.parent.parent)  # of a new folder the name, before what is in it
+        durable.write_bytes(path, data)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        yield self.path / name
+
+    @contextmanager
+    def writing(self, name: str, last: str = "") -> Iterator[Path]:
+        folder = self.path / name
+        durable.make_folder(folder)
+        yield folder
+        for here, _, files in os.walk(folder, topdown=False):  # zarr-python writes without fsync
+            for file in files:
+                durable.flush(Path(here, file))
+            durable.flush(Path(here))
+        durable.flush(folder.parent)
+
+    def remove(self, name: str) -> None:
+        with suppress(OSError):
+            (self.path / name / METADATA).unlink(missing_ok=True)
+        shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def bytes(self) -> int:
+        # Others may write and delete meanwhile: what is gone counts nothing.
+        return sum(_size(f"{here}/{file}") or 0 for here, _, files in os.walk(self.path) for file in files)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+class Bucket:
+    """A place behind fsspec, such as s3://bucket/folder."""
+
+    is_remote = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._connected: tuple[int, Any, str] | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bucket, (self.url,)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._asking(lambda files, root: files.cat_file(f"{root}/{name}")))
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        def read(files: Any, root: str) -> list[bytes | None]:
+            found = files.cat([f"{root}/{name}" for name in names], on_error="return")
+            for data in found.values():
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+            pieces = (found[f"{root}/{name}"] for name in names)
+            return [None if isinstance(data, Exception) else bytes(data) for data in pieces]
+
+        return self._asking(read) if names else []
+
+    def folders(self, name: str) -> list[str]:
+        def listed(files: Any, root: str) -> list[str]:
+            found = files.ls(f"{root}/{name}", detail=True, refresh=True)
+            return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
+
+        try:
+            return self._asking(listed)
+        except FileNotFoundError:
+            return []
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        if not names:
+            return []
+
+        def found(files: Any, root: str) -> list[int | None]:
+            if len(names) == 1:
+                entry = files.info(f"{root}/{names[0]}")
+                return [int(entry["size"]) if entry["type"] == "file" else None]
+            # One listing of all instead of a request for each.
+            listed = files.find(f"{root}/{os.path.commonpath(names)}", detail=True)
+            sizes = {path: int(entry["size"]) for path, entry in listed.items()}
+            return [sizes.get(f"{root}/{name}") for name in names]
+
+        try:
+            return self._asking(found)
+        except FileNotFoundError:
+            return [None] * len(names)
+
+    def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
+        runs = _runs(spans)
+
+        def fetched(files: Any, root: str) -> list[bytes]:
+            paths, starts, stops = zip(*((f"{root}/{name}", start, stop) for name, start, stop in runs), strict=True)
+            return list(files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"))
+
+        found = [np.frombuffer(data, np.uint8) for data in self._asking(fetched)] if runs else []
+        at = [bisect_right(runs, (name, start, inf)) - 1 for name, start, _ in spans]
+        return [
+            found[run][start - runs[run][1] : stop - runs[run][1]]
+            for run, (_, start, stop) in zip(at, spans, strict=True)
+        ]
+
+    def write(self, name: str, data: bytes) -> None:
+        self._asking(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            self._asking(lambda files, root: files.get(f"{root}/{name}/", folder, recursive=True))
+            yield Path(folder)
+
+    @contextmanager
+    def writing(self, name: str, last: str = "") -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            paths = [file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()]
+            for some in ([path for path in paths if path != last], [path for path in paths if path == last]):
+                here, there = [f"{folder}/{path}" for path in some], [f"{name}/{path}" for path in some]
+                self._put(here, there)
+
+    def _put(self, here: list[str], there: list[str]) -> None:
+        if here:
+            self._asking(lambda files, root: files.put(here, [f"{root}/{name}" for name in there]), writes=True)
+
+    def remove(self, name: str) -> None:
+        with suppress(OSError):  # not allowed, not there, or no answer
+            self._asking(lambda files, root: files.rm(f"{root}/{name}", recursive=True))
+
+    def bytes(self) -> int:
+        return int(self._asking(lambda files, root: files.du(root)))
+
+    def _asking(self, ask: Callable[[Any, str], T], writes: bool = False) -> T:
+        """What `ask` returns, given the file system and our path in it; its troubles as one of our errors."""
+        files, root = self._connect()
+        try:
+            return ask(files, root)
+        except FileNotFoundError:
+            if writes:
+                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
+            raise
+        except Exception as error:  # every service has its own tree of errors
+            if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+                raise OutputError(f"No access to {self}: {_said(error)}.", "Check the credentials.") from error
+            hint = "The same command goes on from here."
+            raise NetworkError(f"{self} does not answer: {_said(error)}.", hint) from error
+
+    def _connect(self) -> tuple[Any, str]:
+        # A connection must not be taken along into another process: its event loop runs in a thread of ours.
+        if self._connected is None or self._connected[0] != os.getpid():
+            try:
+                import fsspec  # type: ignore[import-untyped]
+
+                files, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False)
+            except ImportError as error:
+                scheme = self.url.split(":", 1)[0]
+                hint = "Install it: pip install 'musicldm[s3]'" if scheme == "s3" else ""
+                raise MissingProgramError(f"For {scheme}:// a package is missing: {_said(error)}.", hint) from error
+            except ValueError as error:
+                raise UsageError(f"{self.url} is no place for a store: {_said(error)}.") from error
+            self._connected = os.getpid(), files, root
+        return self._connected[1], self._connected[2]
+
+
+def _said(error: Exception) -> str:
+    """What an error says, as a part of a sentence."""
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _runs(spans: Sequence[Span]) -> list[Span]:
+    """The same pieces, sorted, and those that follow on one another as one: a request costs more than its bytes."""
+    runs: list[Span] = []
+    for name, start, stop in sorted(spans):
+        if runs and runs[-1][0] == name and runs[-1][2] >= start:
+            runs[-1] = name, runs[-1][1], max(stop, runs[-1][2])
+        else:
+            runs.append((name, start, stop))
+    return runs
+
+
+def place_at(location: Path | str) -> Place:
+    """The place that a path or a URL names."""
+    text = str(location)
+    return Bucket(text) if "://" in text else Folder(Path(location))

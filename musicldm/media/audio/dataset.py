@@ -1,0 +1,112 @@
+"""Random crops of prepared tracks, for training the VAE."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.seeding import derive
+from musicldm.media.audio import resampled
+from musicldm.media.audio.manifest import PreparedTrack, Split, read_tracks
+
+
+def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: int) -> None:
+    """See that every track has the form that a model needs.
+
+    Raises:
+        MismatchError: one has another rate or number of channels.
+    """
+    for track in tracks:
+        if (track.sample_rate, track.channels) != (sample_rate, channels):
+            raise MismatchError(
+                f"{track.path} has {track.channels} channel(s) at {track.sample_rate} Hz; "
+                f"the model needs {channels} at {sample_rate} Hz.",
+                "Add --resample, choose another preset, or prepare it with "
+                f"--sample-rate {sample_rate} --channels {channels}.",
+            )
+
+
+class CropDataset:
+    """Crops of `samples` samples whose starts lie on a grid, uniform over all places in all tracks of a split.
+
+    A batch is a pure function of (seed, step): training resumes anywhere, with any number of workers.
+
+    Args:
+        samples: length of a crop; a multiple of `grid`.
+        grid: crops start at multiples of this many samples, where the blocks of the VAE's attention start.
+
+    Raises:
+        DataError: no track of the split is as long as a crop.
+    """
+
+    def __init__(self, tracks: Sequence[PreparedTrack], samples: int, grid: int, seed: int = 0) -> None:
+        self.samples = samples
+        self.grid = grid
+        self.seed = seed
+        self.tracks = [track for track in tracks if track.samples >= samples]
+        self.left_out = len(tracks) - len(self.tracks)
+        if not self.tracks:
+            longest = max((track.seconds for track in tracks), default=0.0)
+            wanted = samples / tracks[0].sample_rate if tracks else 0.0
+            raise DataError(
+                f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s, only {longest:.2f} s.",
+                "Choose shorter crops with --seconds, or add longer music.",
+            )
+        places = [(track.samples - samples) // grid + 1 for track in self.tracks]
+        self._ends = list(itertools.accumulate(places))
+
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> Tensor:
+        """Of the `size` crops of a training step those in `part`: [B, C, samples]."""
+        return self._read(self._draw(step, size)[part])
+
+    def describe(self, step: int, size: int) -> list[str]:
+        """Where each of the `size` crops of a training step comes from, as a person would say it."""
+        places = [self._find(place) for place in self._draw(step, size)]
+        return [
+            f"{track.path.parent.name}/{track.path.name} at {start / track.sample_rate:.1f} s"
+            for track, start in places
+        ]
+
+    def fixed_batch(self, count: int) -> Tensor:
+        """`count` crops (or as many as there are) evenly spread over all places: [count, C, samples]."""
+        count = min(count, self._ends[-1])
+        return self._read([int((i + 0.5) * self._ends[-1] / count) for i in range(count)])
+
+    def _draw(self, step: int, size: int) -> list[int]:
+        rng = np.random.default_rng(derive(self.seed, "crop", step))
+        places: list[int] = rng.integers(self._ends[-1], size=size).tolist()
+        return places
+
+    def _find(self, place: int) -> tuple[PreparedTrack, int]:
+        """The track of a place, and the sample at which a crop there begins."""
+        index = bisect.bisect_right(self._ends, place)
+        return self.tracks[index], (place - (self._ends[index - 1] if index else 0)) * self.grid
+
+    def _read(self, places: list[int]) -> Tensor:
+        crops = [track.read(start, start + self.samples) for track, start in map(self._find, places)]
+        return torch.from_numpy(np.stack(crops))
+
+
+def open_splits(
+    data: Path, sample_rate: int, channels: int, resample: bool = False
+) -> dict[Split, list[PreparedTrack]]:
+    """The tracks that `preprocess` left in a folder, by split; raises as `read_tracks` and `check_format` do.
+
+    Args:
+        resample: give the form that is wanted to tracks that have another.
+    """
+    tracks = read_tracks(data)
+    if resample:
+        tracks = resampled.fit(tracks, sample_rate, channels)
+    check_format(tracks, sample_rate, channels)
+    splits: dict[Split, list[PreparedTrack]] = {"train": [], "heldout": []}
+    for track in tracks:
+        splits[track.split].append(track)
+    return splits

@@ -1,0 +1,430 @@
+"""Our own audio files: waveforms that models read from and write to, and files for people to listen to.
+
+Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Other people's files are `decode`'s matter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import warnings
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from musicldm.core import durable
+from musicldm.core.errors import DataError, MissingProgramError, OutputError, UsageError
+
+Floats = NDArray[np.float32]
+
+BIT_DEPTHS = (8, 16, 24)
+
+# ---- Waveforms for models ------------------------------------------------------------------------------------------
+
+WAVEFORMS = ("wav", "flac")
+
+_LARGEST_WAV = (1 << 32) - 4096  # bytes that its 32-bit sizes can count, less room for the header
+
+Append = Callable[[NDArray[np.int32]], None]
+
+
+def read(path: Path, start: int = 0, stop: int | None = None) -> Floats:
+    """Samples [start, stop) of a prepared file as float32 [C, n]; fewer where the file ends before.
+
+    Raises:
+        DataError: the file is missing, or is neither WAV nor FLAC.
+    """
+    try:
+        samples, _ = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to make it anew.") from error
+    return np.ascontiguousarray(samples.T)
+
+
+def fits_wav(samples: int, channels: int, bit_depth: int) -> bool:
+    """Whether a WAV file can be so long."""
+    return samples * channels * bit_depth // 8 <= _LARGEST_WAV
+
+
+@contextmanager
+def writer(path: Path, format: str, sample_rate: int, channels: int, bit_depth: int) -> Iterator[Append]:
+    """Write one of WAVEFORMS piece by piece: yields a function that appends integers [C, n], see `quantise`.
+
+    Raises:
+        OutputError: the disk is full, or the place cannot be written.
+    """
+    open_writer = {"wav": _wav_writer, "flac": _flac_writer}[format]
+    try:
+        with path.open("wb") as file, open_writer(file, sample_rate, channels, bit_depth) as append:
+            yield append
+    except OSError as error:
+        raise durable.cannot_write(path, error) from error
+
+
+@contextmanager
+def _wav_writer(file: BinaryIO, sample_rate: int, channels: int, bit_depth: int) -> Iterator[Append]:
+    # The standard library's writer, since libsndfile does not report a full disk.
+    width = bit_depth // 8
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(channels)
+        wav.setframerate(sample_rate)
+        wav.setsampwidth(width)
+
+        def append(samples: NDArray[np.int32]) -> None:
+            if width == 1:
+                wav.writeframesraw((samples.T + 128).astype(np.uint8).tobytes())  # 8-bit WAV alone is unsigned
+            elif width == 2:
+                wav.writeframesraw(samples.T.astype("<i2").tobytes())
+            else:
+                littles = np.ascontiguousarray(samples.T, dtype="<i4").view(np.uint8)
+                wav.writeframesraw(littles.reshape(-1, 4)[:, :3].tobytes())
+
+        yield append
+
+
+@contextmanager
+def _flac_writer(
+    file: BinaryIO, sample_rate: int, channels: int, bit_depth: int, comment: str = ""
+) -> Iterator[Append]:
+    subtype = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}[bit_depth]
+    watched = _Watched(file)
+    try:
+        with soundfile.SoundFile(watched, "w", sample_rate, channels, subtype, format="FLAC") as flac:
+            if comment:
+                flac.comment = comment
+
+            def append(samples: NDArray[np.int32]) -> None:
+                flac.write(samples.T << (32 - bit_depth))  # soundfile takes the upper bits
+                watched.check()
+
+            yield append
+    except soundfile.SoundFileError:
+        watched.check()
+        raise
+    watched.check()
+
+
+class _Watched:
+    """A file under soundfile, whose C code forgets the errors that happen in it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._error: OSError | None = None
+        self.write, self.read = self._watched(file.write), self._watched(file.read)
+        self.seek, self.tell = self._watched(file.seek), self._watched(file.tell)
+
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            try:
+                return call(*arguments)
+            except OSError as error:
+                self._error = self._error or error
+                return 0
+
+        return watched
+
+    def check(self) -> None:
+        if self._error:
+            raise self._error
+
+
+def quantise(audio: Floats, bit_depth: int, chance: np.random.Generator | None = None) -> NDArray[np.int32]:
+    """Float [C, n] to integers of `bit_depth` bits, clipped; with `chance`, under triangular dither of two steps."""
+    full = 1 << (bit_depth - 1)
+    steps = audio * np.float32(full)
+    if chance is not None:
+        steps += chance.random(audio.shape, np.float32)
+        steps -= chance.random(audio.shape, np.float32)
+    np.rint(steps, out=steps)
+    return np.clip(steps, -full, full - 1, out=steps).astype(np.int32)
+
+
+# ---- Files for people ----------------------------------------------------------------------------------------------
+
+_LOSSLESS = {"wav": "WAV", "flac": "FLAC"}
+_LOSSY = {  # ffmpeg's container and codec, and a quality that few can tell from the original
+    "mp3": ("mp3", "libmp3lame", ["-q:a", "0"]),
+    "ogg": ("ogg", "libvorbis", ["-q:a", "6"]),
+    "m4a": ("ipod", "aac", ["-b:a", "192k"]),
+}
+
+FORMATS = (*_LOSSLESS, *_LOSSY)
+
+
+def format_of(target: Path | BinaryIO | None, format: str | None = None) -> str:
+    """The format that `write` would use: as given, else by the suffix of a path, else wav.
+
+    Raises:
+        UsageError: one that is not known, or that contradicts the suffix.
+    """
+    suffix = target.suffix[1:].lower() if isinstance(target, Path) else "wav"
+    name = format or suffix
+    if name not in FORMATS:
+        raise UsageError(
+            f"Cannot write audio as {name or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
+        )
+    if isinstance(target, Path) and suffix in FORMATS and suffix != name:
+        raise UsageError(f"{target} would hold {name}.", "Give it that suffix, or leave --format out.")
+    return name
+
+
+def write(
+    target: Path | BinaryIO, audio: Floats, sample_rate: int, format: str | None = None, bit_depth: int = 16
+) -> None:
+    """Write float [C, T] to a path, whole or not at all, or to a binary stream such as a pipe.
+
+    Args:
+        target: a path, whose suffix names the format, or a stream, which gets a WAV unless `format` says otherwise.
+        format: one of FORMATS, whatever the suffix.
+        bit_depth: of wav and flac; samples beyond ±1 are clipped.
+
+    Raises:
+        UsageError: a format that is not known.
+        MissingProgramError: mp3, ogg or m4a, and no ffmpeg to be found.
+        OutputError: the place cannot be written.
+    """
+    format = format_of(target, format)
+    if format in _LOSSLESS:
+        data = _encode_lossless(audio, sample_rate, format, bit_depth)
+    else:
+        data = _encode_lossy(audio, sample_rate, format)
+    if isinstance(target, Path):
+        durable.make_folder(target.parent)
+        durable.write_bytes(target, data)
+    else:
+        target.write(data)
+        target.flush()
+
+
+BitDepth = int | Literal["float"]
+
+
+@contextmanager
+def piecewise(
+    target: Path | BinaryIO,
+    sample_rate: int,
+    channels: int,
+    samples: int,
+    format: str | None = None,
+    bit_depth: BitDepth = 16,
+    comment: str = "",
+) -> Iterator[Callable[[Floats], object]]:
+    """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n].
+
+    A WAV file beyond 4 GiB becomes RF64 (EBU Tech 3306), which is a WAV file with wider sizes.
+
+    Args:
+        target: a path, which gets its file whole or not at all, or a stream.
+        samples: how many there will be in all; where there are fewer after all, a file's header tells the truth.
+        bit_depth: of wav and flac; "float" of wav alone, which then holds what lies beyond ±1, too.
+        comment: put into the file's metadata.
+
+    Raises:
+        UsageError, MissingProgramError, OutputError: as `write`; and for a format that has no such bit depth.
+    """
+    format = format_of(target, format)
+    check_depth(format, bit_depth)
+    if not isinstance(target, Path):
+        if format == "wav":
+            with _whole_wav(target, sample_rate, channels, samples, bit_depth, comment) as append:
+                yield append
+            target.flush()
+            return
+        with tempfile.TemporaryDirectory() as folder:  # their writers go back to mend the beginning
+            path = Path(folder) / f"sound.{format}"
+            with piecewise(path, sample_rate, channels, samples, format, bit_depth, comment) as append:
+                yield append
+            with path.open("rb") as made:
+                shutil.copyfileobj(made, target)
+            target.flush()
+        return
+    durable.make_folder(target.parent)
+    with durable.replacing(target) as temporary:
+        if format == "wav":
+            try:
+                with (
+                    temporary.open("wb") as file,
+                    _whole_wav(file, sample_rate, channels, samples, bit_depth, comment) as append,
+                ):
+                    yield append
+            except OSError as error:
+                raise durable.cannot_write(target, error) from error
+        elif format == "flac":
+            depth = int(bit_depth)
+            try:
+                with temporary.open("wb") as file, _flac_writer(file, sample_rate, channels, depth, comment) as put:
+                    yield lambda audio: put(quantise(audio, depth))
+            except OSError as error:
+                raise durable.cannot_write(target, error) from error
+        else:
+            with _ffmpeg(temporary, format, sample_rate, channels, comment) as pipe:
+                yield lambda audio: pipe.write(_pcm(audio, 16))
+
+
+def check_depth(format: str, bit_depth: BitDepth) -> None:
+    """See that a format has such a bit depth.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if bit_depth == "float" and format != "wav":
+        raise UsageError(f"{format} holds no floats.", "Write wav, or choose 16 or 24 bits.")
+    if format in _LOSSY and bit_depth != 16:
+        raise UsageError(f"{format} has no bit depth.", "Leave --bit-depth out, or write wav or flac.")
+    if bit_depth != "float" and bit_depth not in BIT_DEPTHS:
+        raise UsageError(f"There is no bit depth {bit_depth}.", f"Known: {', '.join(map(str, BIT_DEPTHS))}, float.")
+
+
+@contextmanager
+def _whole_wav(
+    file: BinaryIO, sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str
+) -> Iterator[Callable[[Floats], object]]:
+    """A WAV with its sizes true from the first, since nobody can go back in a pipe to mend them."""
+    # A file that somebody gave as stdout may hold something already; one that is only appended to is as a pipe.
+    begin = file.tell() if file.seekable() and not _only_grows(file) else None
+    file.write(_wav_header(sample_rate, channels, samples, bit_depth, comment))
+    written = 0
+
+    def append(audio: Floats) -> None:
+        nonlocal written
+        file.write(_pcm(audio, bit_depth))
+        written += audio.shape[1]
+
+    yield append
+    frame = channels * _bytes(bit_depth)
+    if written * frame % 2:
+        file.write(b"\0")  # a chunk's size is even
+    if written != samples and begin is not None:
+        file.seek(begin)
+        file.write(_wav_header(sample_rate, channels, written, bit_depth, comment, samples))
+        file.seek(0, io.SEEK_END)
+
+
+def _only_grows(file: BinaryIO) -> bool:
+    """Whether the system appends all that is written, wherever one seeks."""
+    try:
+        return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
+    except OSError:  # it is no file of the system
+        return False
+
+
+def _bytes(bit_depth: BitDepth) -> int:
+    """Of a sample."""
+    return 4 if bit_depth == "float" else bit_depth // 8
+
+
+def _pcm(audio: Floats, bit_depth: BitDepth) -> bytes:
+    """As WAV holds it."""
+    if bit_depth == "float":
+        return audio.T.astype("<f4").tobytes()
+    samples = quantise(audio, bit_depth).T
+    if bit_depth == 8:
+        return (samples + 128).astype(np.uint8).tobytes()  # 8-bit WAV alone is unsigned
+    if bit_depth == 16:
+        return samples.astype("<i2").tobytes()
+    littles = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8)
+    return littles.reshape(-1, 4)[:, :3].tobytes()
+
+
+def _wav_header(
+    sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str, planned: int | None = None
+) -> bytes:
+    """All before the samples.
+
+    Args:
+        planned: of a header that is written over one for so many samples: it is as long as that.
+    """
+    width = _bytes(bit_depth)
+    frame = channels * width
+    coding = 3 if bit_depth == "float" else 1
+    chunks = struct.pack(
+        "<4sIHHIIHH", b"fmt ", 16, coding, channels, sample_rate, sample_rate * frame, frame, 8 * width
+    )
+    if bit_depth == "float":
+        chunks += struct.pack("<4sII", b"fact", 4, min(samples, 0xFFFFFFFF))
+    if comment:
+        text = comment.encode() + b"\0"
+        text += b"\0" * (len(text) % 2)
+        entry = struct.pack("<4sI", b"ICMT", len(text)) + text
+        chunks += struct.pack("<4sI4s", b"LIST", 4 + len(entry), b"INFO") + entry
+    data = samples * frame
+    size = 4 + len(chunks) + 8 + data + data % 2
+    if (samples if planned is None else planned) * frame + len(chunks) <= _LARGEST_WAV:
+        return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
+    wide = struct.pack("<4sIQQQI", b"ds64", 28, size + 36, data, samples, 0)
+    unknown = 0xFFFFFFFF
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + wide + chunks + struct.pack("<4sI", b"data", unknown)
+
+
+@contextmanager
+def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: str = "") -> Iterator[Any]:
+    """A pipe into ffmpeg, which takes 16-bit samples and writes one of the lossy formats."""
+    container, codec, quality = _LOSSY[format]
+    program = find_ffmpeg()
+    sound = ["-f", "s16le", "-ar", str(sample_rate), "-ac", str(channels), "-i", "pipe:0"]
+    tags = ["-metadata", f"comment={comment}"] if comment else []
+    command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
+    quiet = subprocess.DEVNULL
+    # In a group of its own, or Ctrl-C would end it before what is done is saved.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        with process:
+            yield process.stdin
+    except BrokenPipeError:
+        pass  # it has ended before its time, and its exit status says so
+    if process.returncode:
+        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")
+
+
+def _encode_lossless(audio: Floats, sample_rate: int, format: str, bit_depth: int) -> bytes:
+    # Made in memory: a pipe cannot be sought, yet the sizes in the header must be true. A shift to 32 bits, since
+    # soundfile takes the upper ones.
+    samples = quantise(audio, bit_depth) << (32 - bit_depth)
+    subtype = {8: "PCM_U8" if format == "wav" else "PCM_S8", 16: "PCM_16", 24: "PCM_24"}[bit_depth]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples.T, sample_rate, format=_LOSSLESS[format], subtype=subtype)
+    return buffer.getvalue()
+
+
+def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
+    program = find_ffmpeg()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing pydub warns where the system has no ffmpeg; we bring one
+        import pydub
+    segment = pydub.AudioSegment(data=_pcm(audio, 16), sample_width=2, frame_rate=sample_rate, channels=len(audio))
+    segment.converter = program
+    container, codec, quality = _LOSSY[format]
+    try:
+        with segment.export(format=container, codec=codec, parameters=quality) as file:
+            return bytes(file.read())
+    except pydub.exceptions.CouldntEncodeError as error:
+        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.") from error
+
+
+def find_ffmpeg() -> str:
+    """The system's ffmpeg program, else the one in the imageio-ffmpeg wheel.
+
+    Raises:
+        MissingProgramError: there is neither.
+    """
+    if program := shutil.which("ffmpeg"):
+        return program
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise MissingProgramError(
+            "Writing mp3, ogg or m4a needs the ffmpeg program, and there is none.",
+            "Install ffmpeg with the system's package manager, or write wav or flac.",
+        ) from error

@@ -1,0 +1,101 @@
+"""What `musicldm preprocess` leaves behind, for all who read waveforms: a folder of files and their manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from musicldm.core.durable import Journal
+from musicldm.core.errors import DataError
+from musicldm.media.audio import files
+
+MANIFEST = "manifest.jsonl"
+
+Split = Literal["train", "heldout"]
+
+_AGAIN = "Run musicldm preprocess again."
+
+
+@dataclass(frozen=True)
+class PreparedTrack:
+    """One waveform, ready for the models."""
+
+    path: Path
+    """Absolute."""
+    sample_rate: int
+    channels: int
+    samples: int
+    """Per channel."""
+    content: str
+    """SHA-256 of the decoded sound and of the settings that shaped it: same content, same samples."""
+    split: Split
+    """Held-out tracks are seen by no training, in no stage."""
+    artist: str
+    title: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it came from and under what licence, as the crawl recorded it."""
+    bytes: int | None = None
+    """The file's size; None where the manifest is from before it was written down."""
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+    def check(self) -> None:
+        """See that the file is there in its size, without reading it.
+
+        Raises:
+            DataError: it is gone, or is not the one that was prepared.
+        """
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise DataError(f"Cannot read {self.path}: {error.strerror}.", _AGAIN) from error
+        if self.bytes not in (None, size):
+            raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
+
+    def read(self, start: int, stop: int) -> files.Floats:
+        """Samples `start` to `stop`, float32 [C, stop - start].
+
+        Raises:
+            DataError: the file is gone, or is not the one that was prepared.
+        """
+        beyond = 1 if stop == self.samples else 0  # there must be nothing after the end
+        audio = files.read(self.path, start, stop + beyond)
+        if audio.shape != (self.channels, stop - start):
+            raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
+        return audio
+
+
+def open_manifest(folder: Path) -> Journal:
+    """The journal of `folder`, one record for each source file."""
+    return Journal(folder / MANIFEST, key="source")
+
+
+def read_tracks(folder: Path) -> list[PreparedTrack]:
+    """The prepared tracks of `folder`, sorted by path.
+
+    Raises:
+        DataError: no manifest, or no track in it.
+    """
+    hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"There are no prepared waveforms in {folder}.", hint)
+    records = [record for record in open_manifest(folder).records.values() if record["status"] == "done"]
+    if not records:
+        raise DataError(f"{folder / MANIFEST} lists no usable track.", hint)
+    root = folder.resolve()
+    tracks = [
+        PreparedTrack(
+            path=root / record["path"],
+            **{
+                key: record[key]
+                for key in ("sample_rate", "channels", "samples", "content", "split", "artist", "title")
+            },
+            provenance=record["provenance"],
+            bytes=record.get("bytes"),
+        )
+        for record in records
+    ]
+    return sorted(tracks, key=lambda track: track.path)

@@ -1,0 +1,268 @@
+"""One audio file of any kind to one waveform: in little memory, however long it is.
+
+The decoded sound goes through a spool, in memory or on the disk, since its first sample depends on its last: offset,
+loudness and the edges of silence are known only when all of it has been heard. The output depends on the sound and on
+the settings alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musicldm.core import durable
+from musicldm.core.errors import ConfigError, DataError, OutputError
+from musicldm.media.audio import files
+from musicldm.media.audio.decode import BLOCK, Floats, decode, probe
+from musicldm.media.audio.loudness import LoudnessMeter
+from musicldm.media.audio.spool import Spool
+
+_OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and taken off; below, nobody hears it
+_SILENT = 1e-5  # peak; -100 dBFS
+_QUIET = 1e-6  # mean square at the edges that --trim-silence takes off; -60 dBFS
+_CEILING = 10 ** (-1 / 20)  # peak; -1 dBFS, which raising the loudness does not pass
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What every output has in common, and what is refused."""
+
+    sample_rate: int = 16000
+    bit_depth: int = 16
+    """8, 16 or 24; the first two under triangular dither."""
+    channels: int = 1
+    """1 or 2."""
+    format: str = "wav"
+    """wav or flac."""
+    loudness: float | None = None
+    """LUFS to bring each track to, but for those whose peak would then pass -1 dBFS: they stay quieter."""
+    trim_silence: bool = False
+    """Take off what is below -60 dBFS RMS at either end."""
+    min_seconds: float = 0.1
+    """What is shorter is refused; 0 takes even one sample."""
+    max_seconds: float | None = None
+    """What is longer is refused."""
+    keep_silent: bool = False
+    """Take what is silent from end to end, which is refused otherwise."""
+
+    def __post_init__(self) -> None:
+        if not 1000 <= self.sample_rate <= 384000:
+            raise ConfigError(f"The sample rate cannot be {self.sample_rate} Hz.", "Choose one from 1000 to 384000.")
+        if self.bit_depth not in files.BIT_DEPTHS:
+            raise ConfigError(f"The bit depth cannot be {self.bit_depth}.", "Choose 8, 16 or 24.")
+        if self.channels not in (1, 2):
+            raise ConfigError(f"There cannot be {self.channels} channels.", "Choose 1 or 2.")
+        if self.format not in files.WAVEFORMS:
+            raise ConfigError(f"Waveforms cannot be kept as {self.format}.", f"Choose {' or '.join(files.WAVEFORMS)}.")
+        if self.format == "flac" and self.sample_rate > 65535 and self.sample_rate % 10:
+            raise ConfigError(
+                f"FLAC cannot have {self.sample_rate} Hz.", "Choose a multiple of 10, one below 65536, or wav."
+            )
+        if self.loudness is not None and not -60 <= self.loudness <= 0:
+            raise ConfigError(f"The loudness cannot be {self.loudness:g} LUFS.", "Choose one from -60 to 0.")
+        if self.max_seconds is not None and self.max_seconds < self.min_seconds:
+            raise ConfigError(
+                f"Nothing is at least {self.min_seconds:g} s long and at most {self.max_seconds:g} s.",
+                "Let --min-seconds be less than --max-seconds.",
+            )
+
+    def shaping(self) -> dict[str, Any]:
+        """Those on which the samples of an output depend."""
+        keys = ("sample_rate", "bit_depth", "channels", "format", "loudness", "trim_silence")
+        return {key: getattr(self, key) for key in keys}
+
+    def refusal(self, samples: int, silent: bool) -> str:
+        """Why a sound of so many samples is not wanted; empty where it is."""
+        seconds = samples / self.sample_rate
+        if not samples:
+            return "There is no sound in it."
+        if seconds < self.min_seconds:
+            return f"It is too short: {seconds:.3f} s."
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return f"It is too long: {seconds:.0f} s."
+        if silent and not self.keep_silent:
+            return "It is silent from end to end."
+        if self.format == "wav" and not files.fits_wav(samples, self.channels, self.bit_depth):
+            return "It is longer than a WAV file can be; with --format flac there is no such limit."
+        return ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a waveform when it has been written."""
+
+    samples: int
+    peak: float
+    """Of the output, 1 being full scale."""
+    loudness: float | None
+    """Of the output, integrated, LUFS; None where it is shorter than 0.4 s or below -70 LUFS throughout."""
+    clipped: float
+    """The share of the output's samples at full scale."""
+    silent: bool
+    offset: float
+    """The largest offset (mean) of a channel that was taken off."""
+    gain: float
+    """dB by which it was made louder."""
+    held_back: bool
+    """Whether its peak kept it from the loudness that was asked for."""
+    content: str
+    """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
+    artist: str
+    title: str
+
+
+def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
+    """Decode, mix, resample, level, dither and write one file.
+
+    Args:
+        target: written and flushed to the disk; on failure it is removed again.
+
+    Raises:
+        DataError: `source` is no usable audio, or is refused by the settings.
+        OutputError: `target` cannot be written.
+    """
+    info = probe(source)
+    try:
+        with _Sound(settings, target.parent) as sound:
+            for block in decode(source, settings.sample_rate, settings.channels):
+                sound.append(block)
+            start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
+            sound.remove_offset(start, stop)
+            peak, loudness = _measure(sound, start, stop)
+            if refusal := settings.refusal(stop - start, silent=peak < _SILENT):
+                raise DataError(refusal)
+            wanted = _gain(loudness, settings.loudness)
+            gain = min(wanted, _CEILING / peak) if wanted != 1 else wanted
+            clipped = _write(sound, start, stop, gain, target)
+            durable.flush(target)
+    except BaseException as error:
+        with suppress(OSError):
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            raise durable.cannot_write(target.parent, error) from error
+        raise
+    decibels = 20 * math.log10(gain)
+    return Prepared(
+        samples=stop - start,
+        peak=min(1.0, peak * gain),
+        loudness=None if loudness is None else loudness + decibels,
+        clipped=clipped / ((stop - start) * settings.channels),
+        silent=peak < _SILENT,
+        offset=float(np.abs(sound.offset).max()),
+        gain=decibels,
+        held_back=gain < wanted,
+        content=sound.content,
+        artist=info.artist,
+        title=info.title,
+    )
+
+
+def _sounding(sound: _Sound) -> tuple[int, int]:
+    """[start, stop) without the silence at both ends, in steps of 10 ms; all of it where there is nothing else."""
+    step = max(1, sound.settings.sample_rate // 100)
+    pieces = range(0, sound.samples, 100 * step)
+
+    def loud_steps(piece: int) -> NDArray[np.int64]:
+        audio = sound.read(piece, min(piece + 100 * step, sound.samples)).astype(np.float64)
+        edges = np.arange(0, audio.shape[1], step)
+        counts = np.diff(np.append(edges, audio.shape[1]))
+        mean = np.add.reduceat(audio, edges, axis=1) / counts
+        energy = np.add.reduceat(np.square(audio), edges, axis=1) / counts - np.square(mean)  # without any offset
+        return piece // step + np.flatnonzero(energy.mean(axis=0) > _QUIET)
+
+    first = next((steps[0] for piece in pieces if len(steps := loud_steps(piece))), None)
+    if first is None:
+        return 0, sound.samples
+    last = next(steps[-1] for piece in reversed(pieces) if len(steps := loud_steps(piece)))
+    return int(first) * step, min(int(last + 1) * step, sound.samples)
+
+
+def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]:
+    """Peak and LUFS of the samples [start, stop)."""
+    meter = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels)
+    peak = 0.0
+    for block in sound.blocks(start, stop):
+        peak = max(peak, float(block.max()), -float(block.min()))
+        meter.add(block)
+    return peak, meter.integrated()
+
+
+def _gain(loudness: float | None, wanted: float | None) -> float:
+    """The factor that makes a sound as loud as it is wanted."""
+    if wanted is None or loudness is None:
+        return 1.0
+    gain: float = 10 ** ((wanted - loudness) / 20)
+    return gain
+
+
+def _write(sound: _Sound, start: int, stop: int, gain: float, target: Path) -> int:
+    """Write the samples [start, stop); returns how many are at full scale."""
+    settings = sound.settings
+    chance = np.random.default_rng(int(sound.content, 16)) if settings.bit_depth < 24 else None  # the dither's
+    top, clipped = (1 << (settings.bit_depth - 1)) - 1, 0
+    with files.writer(target, settings.format, settings.sample_rate, settings.channels, settings.bit_depth) as append:
+        for block in sound.blocks(start, stop):
+            samples = files.quantise(block if gain == 1 else block * np.float32(gain), settings.bit_depth, chance)
+            clipped += int(np.count_nonzero((samples >= top) | (samples < -top)))
+            append(samples)
+    return clipped
+
+
+class _Sound:
+    """A decoded sound, spooled: first appended block by block, then read as often as one likes."""
+
+    def __init__(self, settings: PrepareSettings, folder: Path) -> None:
+        self.settings = settings
+        self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
+        """Taken off each channel: [C, 1]."""
+        self._spool = Spool(settings.channels, folder)
+        shaping = {key: value for key, value in settings.shaping().items() if key != "format"}
+        self._hash = hashlib.sha256(repr(shaping).encode())
+        self._sum = np.zeros((settings.channels, 1))
+
+    def __enter__(self) -> _Sound:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spool.__exit__(*error)
+
+    @property
+    def samples(self) -> int:
+        return self._spool.samples
+
+    def append(self, block: Floats) -> None:
+        self._hash.update(self._spool.append(block))
+        self._sum += block.sum(axis=1, dtype=np.float64, keepdims=True)
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of all that was appended, and of the settings that shape it."""
+        return self._hash.hexdigest()
+
+    def remove_offset(self, start: int, stop: int) -> None:
+        """Have the mean of the samples [start, stop) taken off, where it is large enough to be a fault."""
+        if stop - start < self.settings.sample_rate // 10:
+            return  # the mean of so few samples is no offset, but the sound
+        total = self._sum
+        if stop - start < self.samples:
+            total = sum(block.sum(axis=1, dtype=np.float64, keepdims=True) for block in self.blocks(start, stop))
+        mean = total / (stop - start)
+        self.offset = np.where(np.abs(mean) > _OFFSET, mean, 0).astype(np.float32)
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Samples [start, stop) without their offset, [C, n]."""
+        block = self._spool.read(start, stop)
+        return block - self.offset if self.offset.any() else block
+
+    def blocks(self, start: int, stop: int) -> Iterator[Floats]:
+        """The samples [start, stop) in pieces."""
+        for piece in range(start, stop, BLOCK):
+            yield self.read(piece, min(piece + BLOCK, stop))

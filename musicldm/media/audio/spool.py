@@ -1,0 +1,53 @@
+"""A sound put aside as it is decoded, as its first sample may depend on its last; then read as often as one likes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from musicldm.core import durable
+from musicldm.media.audio.decode import Floats
+
+_IN_MEMORY = 64 << 20  # bytes that are held before they go to the disk: 17 minutes of 16 kHz mono
+
+
+class Spool:
+    """Float32 [C, samples]; closed, it is gone.
+
+    Args:
+        folder: where the disk is, once it needs one. The file has no name there, so not even a kill leaves it behind.
+    """
+
+    def __init__(self, channels: int, folder: Path) -> None:
+        self.samples = 0
+        self.channels = channels
+        self._folder = folder
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, block: Floats) -> memoryview:
+        """Go on with the samples [C, n]. Returns them as they are kept: [n, C].
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        frames = np.ascontiguousarray(block.T, np.float32)
+        try:
+            self._file.write(frames.data)
+        except OSError as error:
+            raise durable.cannot_write(self._folder, error) from error
+        self.samples += len(frames)
+        return frames.data
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Samples [start, stop), [C, n]."""
+        self._file.seek(4 * self.channels * start)
+        data = bytearray(self._file.read(4 * self.channels * (stop - start)))
+        return np.frombuffer(data, np.float32).reshape(-1, self.channels).T

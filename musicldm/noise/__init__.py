@@ -1,0 +1,1 @@
+"""The noise process without networks: schedule, samplers, guidance."""

@@ -1,1 +1,0 @@
-"""TOML files, one preset each: `vae-<name>.toml` and `ldm-<name>.toml`."""
