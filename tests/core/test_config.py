@@ -12,13 +12,14 @@ from musicldm.core.errors import ConfigError
 from musicldm.generators.diffusion.training import DiffusionRunConfig
 
 
-@pytest.mark.parametrize(
-    ("kind", "cls"), [("musicldm.codecs.vae", VAERunConfig), ("musicldm.generators.diffusion", DiffusionRunConfig)]
-)
-def test_every_preset_is_whole_and_survives_json(kind: str, cls: type) -> None:
-    assert {"tiny", "small", "paper"} <= set(config.presets(kind))
-    for name in config.presets(kind):
-        built = config.from_dict(cls, config.preset(kind, name))
+RUNS = {"musicldm.codecs.vae": VAERunConfig, "musicldm.generators.diffusion": DiffusionRunConfig}
+
+
+@pytest.mark.parametrize(("owner", "cls"), RUNS.items())
+def test_every_preset_is_whole_and_survives_json(owner: str, cls: type) -> None:
+    assert {"tiny", "small", "paper"} <= set(config.presets(owner))
+    for name in config.presets(owner):
+        built = config.from_dict(cls, config.preset(owner, name))
         assert config.from_dict(cls, config.to_dict(built)) == built
 
 

@@ -415,9 +415,8 @@ def test_the_large_presets_train_a_step(pipeline: Pipeline, tmp_path: Path) -> N
     """Also `base`, with its discriminator, on what is neither stereo nor at its rate."""
     short = {"steps": 1, "batch_size": 1, "workers": 0, "validation_crops": 1, "seconds": 1.0}
     for name in ("paper", "small", "base"):
-        preset = config.merge(
-            config.preset("musicldm.codecs.vae", name), {"training": short, "loss": {"adversarial_start": 0}}
-        )
+        over = {"training": short, "loss": {"adversarial_start": 0}}
+        preset = config.merge(config.preset("musicldm.codecs.vae", name), over)
         vae_plan = config.from_dict(VAERunConfig, preset)
         assert train_vae(pipeline.wav, tmp_path / name, vae_plan, CPU, resample=name == "base").steps == 1
     assert ",train/discriminator," in (tmp_path / "base/metrics.csv").read_text()
