@@ -32,3 +32,10 @@ def types(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Go the whole way from composed songs to a new wav, in the folder demo/."""
     session.run("musicldm", "demo")
+
+
+@nox.session(venv_backend="venv")
+def fresh(session: nox.Session) -> None:
+    """Install the project as a newcomer does, without constraints and from nothing, and run every verb at toy size."""
+    session.install(".")
+    session.run("python", "tests/fresh.py")
