@@ -84,7 +84,7 @@ def contend(name: str, options: argparse.Namespace) -> None:
     result = train_diffusion(options.store, folder / "run", parsed(name, options, lengths), device, watch)
     if result.interrupted:
         raise SystemExit(STOPPED)
-    denoiser = bundle.read(folder / "run").part("denoiser")
+    denoiser = bundle.read(folder / "run").component("generator")
     figures = {
         "parameters": sum(tensor.numel() for tensor in denoiser.tensors.values()),
         "steps": steps,

@@ -70,8 +70,8 @@ def main() -> None:
 
 def untrained(name: str, folder: Path) -> VAE:
     torch.manual_seed(0)
-    vae = VAE(from_dict(VAEConfig, preset("vae", name)["model"]))
-    bundle.write(folder, bundle.Bundle(name, {"vae": vae.part()}))
+    vae = VAE(from_dict(VAEConfig, preset("musicldm.codecs.vae", name)["model"]))
+    bundle.write(folder, bundle.Bundle(name, {"codec": vae.component()}))
     return VAE.load(folder)
 
 

@@ -44,13 +44,14 @@ from musicldm.codecs.vae.model import VAE, VAEConfig
 from musicldm.codecs.windows import decode_long
 from musicldm.conditions.base import Conditions
 from musicldm.core import bundle
+from musicldm.core.bundle import TrainingFacts
 from musicldm.core.config import from_dict, preset
 from musicldm.core.devices import autocast
 from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.noise.samplers import SAMPLERS
 from musicldm.noise.schedule import NoiseLevel
-from musicldm.sampling import Generator, denoiser_part
+from musicldm.sampling import Generator, generator_component
 
 PARTS = ("overhead", "speed", "command")
 OURS = "musicldm"
@@ -89,15 +90,15 @@ def untrained(path: Path) -> Path:
     """A bundle of the presets `small`; what begins at zero gets values, too, so that nothing is spared."""
     torch.manual_seed(0)
     settings = preset("ldm", "small")
-    vae = VAE(from_dict(VAEConfig, preset("vae", "small")["model"]))
+    vae = VAE(from_dict(VAEConfig, preset("musicldm.codecs.vae", "small")["model"]))
     diffusion = Diffusion(from_dict(DiffusionConfig, settings["model"]))
     for weight in diffusion.parameters():
         if not weight.any():
             nn.init.normal_(weight, std=0.02)
-    channels, part = vae.config.latent_channels, vae.part()
+    channels, part = vae.config.latent_channels, vae.component()
     statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
-    parts = {"vae": part, "denoiser": denoiser_part(diffusion, statistics, part.digest)}
-    facts = {"denoiser": {"training": {"training": settings["training"]}}}  # its crops say how long windows are
+    parts = {"codec": part, "generator": generator_component(diffusion, statistics, part.digest)}
+    facts = {"generator": TrainingFacts({"training": settings["training"]})}  # its crops say how long windows are
     bundle.write(path, bundle.Bundle("untrained", parts, facts))
     return path
 

@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm`", FutureWarning)  # of diffusers
-    settings = preset("vae", options.preset)
+    settings = preset("musicldm.codecs.vae", options.preset)
     config, loss = from_dict(VAEConfig, settings["model"]), from_dict(LossConfig, settings["loss"])
     torch.manual_seed(0)
     batch = noise(options.batch_size, options.crop or settings["training"]["seconds"], config)

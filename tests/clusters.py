@@ -17,7 +17,7 @@ from pathlib import Path
 def dask(command: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """`dask scheduler` or `dask worker` on loopback, ended in the end with all that it started."""
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # every try takes a worker's start
     }
     process = subprocess.Popen(

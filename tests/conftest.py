@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 
 from musicldm.cli.app import main
 from musicldm.media import synth
+from tests.toys import TOY_LDM, TOY_VAE, Command, Done, Pipeline
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("untimed")

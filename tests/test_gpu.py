@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import TOY_SPECTRAL, Command, Pipeline
 
 from musicldm.codecs.vae.training import VAERunConfig
 from musicldm.codecs.windows import encode_long
@@ -16,6 +15,7 @@ from musicldm.core.errors import UsageError
 from musicldm.media.audio import files
 from musicldm.sampling import Generator
 from musicldm.training import memory
+from tests.toys import TOY_SPECTRAL, Command, Pipeline
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

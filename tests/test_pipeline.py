@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import Command, Pipeline
 
 from musicldm.cli.demo import STEPS
 from musicldm.core import bundle
@@ -26,6 +25,7 @@ from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from musicldm.media.audio.manifest import read_tracks
 from musicldm.sampling import Generator
+from tests.toys import Command, Pipeline
 
 
 def metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -68,8 +68,8 @@ def test_one_split_is_obeyed_everywhere(pipeline: Pipeline) -> None:
     assert set(tracks.values()) == {"train", "heldout"}
     assert {entry.content: entry.split for entry in LatentStore.open(pipeline.store).tracks} == tracks
     facts = bundle.read(pipeline.ldm).facts
-    for part in ("vae", "denoiser"):
-        assert {track["content"]: track["split"] for track in facts[part]["tracks"]} == tracks
+    for role in ("codec", "generator"):
+        assert {track.content: track.split for track in facts[role].tracks} == tracks
 
 
 def test_results_are_machine_readable(pipeline: Pipeline) -> None:
@@ -199,7 +199,7 @@ def test_a_finished_run_is_left_as_it_is(
         assert done.code == 0 and "150 steps are done" in done.err
         again = bundle.read(run)
         assert again.facts == before.facts
-        assert again.part("vae").digest == before.part("vae").digest
+        assert again.component("codec").digest == before.component("codec").digest
         assert metrics(run) == metrics(pipeline.vae)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import typer
-from toys import Command, Pipeline
 
 from musicldm.cli.app import app
 from musicldm.latents.store import LatentStore
+from tests.toys import Command, Pipeline
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))

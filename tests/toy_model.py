@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from musicldm.codecs.vae.model import VAE, VAEConfig
 from musicldm.conditions.base import ConditionConfig
-from musicldm.core.bundle import Bundle
+from musicldm.core.bundle import Bundle, TrackFacts, TrainingFacts
 from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.generators.diffusion.unet import UNetConfig
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.noise.schedule import NoiseConfig
-from musicldm.sampling import Generator, denoiser_part
+from musicldm.sampling import Generator, generator_component
 
 ARTISTS = ("Frédéric Chopin", "Johann Sebastian Bach", "Brandenburg: Strings, Brass")
 RATE, HOP = 8000, 64
@@ -44,10 +46,11 @@ def toy_bundle(noise: NoiseConfig | None = None, artists: tuple[str, ...] = ARTI
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
     statistics = LatentStatistics(1, (0.0,) * 4, (1.0,) * 4)
-    vae_part = vae.part()
-    parts = {"vae": vae_part, "denoiser": denoiser_part(diffusion, statistics, vae_part.digest)}
-    track = {"artist": ARTISTS[0], "split": "train", "provenance": {"licence": "CC0-1.0"}}
-    return Bundle("toy", parts, {"denoiser": {"tracks": [track, {**track, "split": "heldout"}]}})
+    vae_part = vae.component()
+    parts = {"codec": vae_part, "generator": generator_component(diffusion, statistics, vae_part.digest)}
+    track = TrackFacts(ARTISTS[0], split="train", provenance={"licence": "CC0-1.0"})
+    training = TrainingFacts(tracks=(track, replace(track, split="heldout")))
+    return Bundle("toy", parts, {"generator": training})
 
 
 def toy(noise: NoiseConfig | None = None, artists: tuple[str, ...] = ARTISTS) -> Generator:

@@ -41,5 +41,5 @@ def export(
     if half:
         exported = bundle.halved(exported)
     bundle.write(output, exported)
-    part = "denoiser" if "denoiser" in exported.parts else "vae"
-    Console(as_json=as_json).result({"bundle": str(output), "step": exported.facts[part]["step"]}, [str(output)])
+    role: bundle.Role = "generator" if "generator" in exported.components else "codec"
+    Console(as_json=as_json).result({"bundle": str(output), "step": exported.facts[role].step}, [str(output)])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from musicldm.codecs.posterior import DiagonalGaussian
-    from musicldm.core.bundle import Bundle, Component
+    from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
 
 CODECS = Registry("codec", {"vae": "musicldm.codecs.vae:FAMILY"})
 
@@ -59,7 +59,7 @@ class Codec(Protocol):
 
     name: str
     """What a person calls this trained codec."""
-    facts: dict[str, Any]
+    facts: dict[Role, TrainingFacts]
     """What the bundle tells of its training."""
 
     @property

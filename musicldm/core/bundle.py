@@ -1,8 +1,9 @@
-"""What we ship and load: a folder with `bundle.json` and one safetensors file for each part.
+"""What we ship and load: a folder with `bundle.json` and one safetensors file for each component.
 
-`bundle.json` says what the parts are, how they were configured, the name, size and sha256 of their files, and where the
-model comes from. A file's name holds a piece of its hash, so a new version never overwrites the old; the index, written
-last, is the commit, and what it no longer names is swept. Nothing in a bundle is ever unpickled.
+A model has a `codec`, and a `generator` once one is trained. `bundle.json` says of what kind each is, how it was
+configured, the name, size and sha256 of its file, and what is known of its training. A file's name holds a piece of its
+hash, so a new version never overwrites the old; the index, written last, is the commit, and what it no longer names is
+swept. Nothing in a bundle is ever unpickled.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from musicldm.core import durable
 from musicldm.core.errors import BundleError
@@ -21,22 +22,29 @@ from musicldm.core.errors import BundleError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "bundle.json"
 OUR_FILES = re.compile(r"[a-z]+-[0-9a-f]{8}\.safetensors")
-MEND = "Copy the bundle again, or repeat the training command, which writes it anew."
+REPAIR_HINT = "Copy the bundle again, or repeat the training command, which writes it anew."
+
+Role = Literal["codec", "generator"]
+MADE_BY: dict[Role, str] = {"codec": "musicldm train-vae", "generator": "musicldm train-diffusion"}
+FORMAT_1: dict[str, tuple[Role, str]] = {"vae": ("codec", "vae"), "denoiser": ("generator", "diffusion")}
+"""What format 1 called its two components -> role and kind."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One network: the configuration to build it and its tensors."""
 
+    kind: str
+    """Its name among the codecs or the generators."""
     config: dict[str, Any]
     tensors: Mapping[str, Tensor]
 
     @property
     def digest(self) -> str:
-        """sha256 over configuration and weights: two parts with the same digest compute the same.
+        """sha256 over configuration and weights: two components with the same digest compute the same.
 
         Weights count as what they are when they are loaded, numbers of 32 bits, however they are kept.
         """
@@ -57,46 +65,110 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """The parts of a model and what is known about it."""
+class TrackFacts:
+    """What is remembered of a track that was trained on, or held out."""
 
-    name: str
-    parts: dict[str, Part]
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Statistics, training settings, provenance: plain data."""
+    artist: str = ""
+    title: str = ""
+    content: str = ""
+    """The hash of its sound."""
+    split: Literal["train", "heldout"] = "train"
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it came from and under which licence."""
+    seconds: float = 0.0
 
-    def part(self, name: str) -> Part:
-        """One part.
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a bundle tells of the training of a component."""
+
+    training: dict[str, Any] = field(default_factory=dict)
+    """The whole configuration of the run."""
+    step: int = 0
+    """Optimizer steps made."""
+    tracks: tuple[TrackFacts, ...] = ()
+    init: dict[str, str] = field(default_factory=dict)
+    """Name and digest of the model whose weights were the first; empty where they were random."""
+
+    @property
+    def crop_seconds(self) -> float:
+        """Seconds of a training crop; 0 where that is not known."""
+        optimisation = self.training.get("training")
+        seconds = optimisation.get("seconds") if isinstance(optimisation, dict) else None
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = {"training": self.training, "step": self.step, "tracks": [asdict(track) for track in self.tracks]}
+        return data | ({"init": self.init} if self.init else {})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainingFacts:
+        """The reverse of `to_dict`; fields that a newer release has added are passed over.
 
         Raises:
-            BundleError: the bundle has no such part.
+            TypeError, ValueError, AttributeError: it is not of that form.
         """
-        if name not in self.parts:
-            made_by = {"vae": "musicldm train-vae", "denoiser": "musicldm train-diffusion"}.get(name, "musicldm")
-            have = ", ".join(self.parts) or "nothing"
-            raise BundleError(f"The bundle {self.name} has no {name}, only {have}.", f"Name one that {made_by} made.")
-        return self.parts[name]
+        known = TrackFacts.__dataclass_fields__
+        tracks = [{key: value for key, value in dict(each).items() if key in known} for each in data.get("tracks", [])]
+        return cls(
+            training=dict(data.get("training", {})),
+            step=int(data.get("step", 0)),
+            tracks=tuple(TrackFacts(**each) for each in tracks),
+            init=dict(data.get("init", {})),
+        )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The components of a model and what is known about it."""
+
+    name: str
+    components: dict[Role, Component]
+    facts: dict[Role, TrainingFacts] = field(default_factory=dict)
+
+    def component(self, role: Role) -> Component:
+        """One component.
+
+        Raises:
+            BundleError: the bundle has no such component.
+        """
+        if role not in self.components:
+            have = ", ".join(self.components) or "nothing"
+            hint = f"Name one that {MADE_BY[role]} made."
+            raise BundleError(f"The bundle {self.name} has no {role}, only {have}.", hint)
+        return self.components[role]
+
+    def training(self, role: Role) -> TrainingFacts:
+        """What is known of a component's training, which may be nothing."""
+        return self.facts.get(role, TrainingFacts())
 
 
 def halved(bundle: Bundle) -> Bundle:
     """The same model with its weights in half precision, for half the space.
 
-    A denoiser knows its VAE by the digest, so it is told the new one. Who wants latents in a store to stay a bundle's
-    own rounds the VAE before encoding: what is rounded already does not change.
+    A generator knows its codec by the digest, so it is told the new one. If latents in a store are to stay a bundle's
+    own, round the codec before encoding: what is rounded already does not change.
 
     Raises:
         BundleError: a weight is too large for it.
     """
-    parts = {name: Part(part.config, _halves(part)) for name, part in bundle.parts.items()}
-    if {"vae", "denoiser"} <= parts.keys():
-        told = {**parts["denoiser"].config, "vae": parts["vae"].digest}
-        parts["denoiser"] = Part(told, parts["denoiser"].tensors)
-    return Bundle(bundle.name, parts, bundle.facts)
+    components = {
+        role: Component(component.kind, component.config, _halves(component))
+        for role, component in bundle.components.items()
+    }
+    if {"codec", "generator"} <= components.keys():
+        generator, digest = components["generator"], components["codec"].digest
+        link = "vae" if "vae" in generator.config else "codec"  # format 1 called it so
+        components["generator"] = Component(generator.kind, {**generator.config, link: digest}, generator.tensors)
+    return Bundle(bundle.name, components, bundle.facts)
 
 
-def _halves(part: Part) -> dict[str, Tensor]:
-    """A part's tensors, rounded."""
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in part.tensors.items()}
+def _halves(component: Component) -> dict[str, Tensor]:
+    """A component's tensors, rounded."""
+    halves = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in component.tensors.items()
+    }
     for name, tensor in halves.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BundleError(f"{name} is too large for half precision.", "Leave out --half.")
@@ -110,15 +182,17 @@ def write(folder: Path, bundle: Bundle) -> None:
         OutputError: the folder cannot be written.
     """
     durable.make_folder(folder)
-    index: dict[str, Any] = {"format": FORMAT, "name": bundle.name, "parts": {}, "facts": bundle.facts}
-    for name, part in bundle.parts.items():
-        data = part.serialised()
+    index: dict[str, Any] = {"format": FORMAT, "name": bundle.name, "components": {}}
+    for role, component in bundle.components.items():
+        data = component.serialised()
         digest = hashlib.sha256(data).hexdigest()
-        file = f"{name}-{digest[:8]}.safetensors"
+        file = f"{role}-{digest[:8]}.safetensors"
         durable.write_bytes(folder / file, data)
-        index["parts"][name] = {"config": part.config, "file": file, "bytes": len(data), "sha256": digest}
+        about = {"config": component.config, "file": file, "bytes": len(data), "sha256": digest}
+        index["components"][role] = {"kind": component.kind, **about}
+    index["facts"] = {role: facts.to_dict() for role, facts in bundle.facts.items()}
     durable.write_json(folder / INDEX, index)
-    named = {about["file"] for about in index["parts"].values()}
+    named = {about["file"] for about in index["components"].values()}
     for path in folder.glob("*.safetensors"):
         if path.name not in named and OUR_FILES.fullmatch(path.name):  # of the bundle that was here before
             path.unlink(missing_ok=True)
@@ -137,39 +211,53 @@ def read(path: Path) -> Bundle:
             f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion."
         )
     try:
-        index = json.loads((folder / INDEX).read_bytes())
-        parts = {
-            name: (about["config"], about["file"], about["bytes"], about["sha256"])
-            for name, about in index["parts"].items()
-        }
-        if not all(Path(file).name == file for _, file, _, _ in parts.values()):
-            raise ValueError("a part outside of the bundle")
-        if not all(isinstance(config, dict) for config, _, _, _ in parts.values()):
+        index = _upgraded(json.loads((folder / INDEX).read_bytes()))
+        if int(index["format"]) > FORMAT:
+            message = f"The bundle {path} has format {index['format']}; this musicldm knows {FORMAT}."
+            raise BundleError(message, "Update musicldm.")
+        components: dict[Role, dict[str, Any]] = dict(index["components"])
+        if not all(Path(about["file"]).name == about["file"] for about in components.values()):
+            raise ValueError("a component outside of the bundle")
+        if not all(isinstance(about["config"], dict) for about in components.values()):
             raise ValueError("a configuration that is none")
-        title, facts, version = str(index["name"]), dict(index["facts"]), int(index["format"])
+        files = {role: (folder / about["file"], about["bytes"], about["sha256"]) for role, about in components.items()}
+        kinds = {role: str(about["kind"]) for role, about in components.items()}
+        title = str(index["name"])
+        facts = {role: TrainingFacts.from_dict(each) for role, each in index["facts"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder / INDEX} is damaged.", MEND) from error
-    if version > FORMAT:
-        raise BundleError(f"The bundle {path} has format {version}; this musicldm knows {FORMAT}.", "Update musicldm.")
-    loaded = {
-        name: Part(config, _load(folder / file, size, digest)) for name, (config, file, size, digest) in parts.items()
-    }
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{folder / INDEX} is damaged.", REPAIR_HINT) from error
+    loaded = {role: Component(kinds[role], components[role]["config"], _load(*files[role])) for role in components}
     return Bundle(title, loaded, facts)
 
 
-def fill(model: nn.Module, part: Part) -> None:
-    """Copy a part's tensors into the model built from its configuration.
+def _upgraded(index: dict[str, Any]) -> dict[str, Any]:
+    """An index of any format as FORMAT has it. Configurations stay as they were written: digests go by them."""
+    if int(index["format"]) != 1:
+        return index
+    roles = {old: FORMAT_1[old] for old in index["parts"]}
+    return {
+        "format": FORMAT,
+        "name": index["name"],
+        "components": {role: {"kind": kind, **index["parts"][old]} for old, (role, kind) in roles.items()},
+        "facts": {role: index["facts"][old] for old, (role, _) in FORMAT_1.items() if old in index["facts"]},
+    }
+
+
+def fill(model: nn.Module, component: Component) -> None:
+    """Copy a component's tensors into the model built from its configuration.
 
     Raises:
         BundleError: names or shapes differ.
     """
     try:
-        model.load_state_dict(dict(part.tensors))
+        model.load_state_dict(dict(component.tensors))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise BundleError(
             f"The weights do not fit their configuration: {reason}",
-            MEND,
+            REPAIR_HINT,
         ) from error
 
 
@@ -182,14 +270,14 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
     if path.stat().st_size != size:
         raise BundleError(
             f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",
-            MEND,
+            REPAIR_HINT,
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
         raise BundleError(
             f"{path} was changed since it was written.",
-            MEND,
+            REPAIR_HINT,
         )
     try:
         return load_file(path)  # a memory map: what is read of it is read once, and shared

@@ -458,7 +458,7 @@ def _vae_of(thing: str, store: LatentStore) -> Finding:
     if not store.has(f"{VAE_COPY}/{bundle.INDEX}"):
         return Finding(thing, "warning", "The VAE that made it is not in it.", advice)
     with store.reading(VAE_COPY) as folder:
-        digest = bundle.read(folder).part("vae").digest
+        digest = bundle.read(folder).component("codec").digest
     if digest != store.header.vae_hash:
         return Finding(thing, "wrong", "The VAE in it is not the one that it was made with.", advice)
     return Finding(thing, "ok", f"It holds the VAE that it was made with ({digest[:8]}).")
@@ -475,9 +475,10 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
     from musicldm.core import bundle
 
     source = bundle.read(models.find(thing))
-    tensors = [tensor for part in source.parts.values() for tensor in part.tensors.values()]
+    tensors = [tensor for component in source.components.values() for tensor in component.tensors.values()]
     numbers = sum(tensor.numel() for tensor in tensors)
-    text = f"{source.name}: {' and '.join(source.parts)}, {numbers / 1e6:.1f} M weights, every byte as it was written."
+    have = " and ".join(source.components)
+    text = f"{source.name}: {have}, {numbers / 1e6:.1f} M weights, every byte as it was written."
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         yield Finding(thing, "wrong", f"{text} Some weights are no numbers.", "Export an earlier checkpoint.")
         return
@@ -490,7 +491,7 @@ def _bundle(thing: str, known: _Known, device: str) -> Iterator[Finding]:
         latents, made = posterior.mode(), vae.decode(posterior.mode())[..., : sound.shape[-1]]
         drawn = posterior.sample(torch.Generator().manual_seed(0))
     yield _reconstruction(thing, sound, made, vae.config.sample_rate, what)
-    if "denoiser" not in source.parts:
+    if "generator" not in source.components:
         if float(latents.std()) < 1e-3:
             advice = f"Train the VAE {_LESS_KL}; a denoiser can learn nothing from such latents."
             yield Finding(thing, "wrong", "Its latents do not change with the sound.", advice)
@@ -552,7 +553,8 @@ def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: s
     from musicldm.conditions.base import Conditions
     from musicldm.sampling import Generator
 
-    made_for = source.part("denoiser").config.get("vae")
+    config = source.component("generator").config
+    made_for = config.get("codec", config.get("vae"))
     if made_for != vae.weights_hash:
         text = f"Its denoiser was trained on latents of another VAE ({str(made_for)[:8]}, not {vae.weights_hash[:8]})."
         yield Finding(thing, "wrong", text, "Copy the bundle again: such a pair gives noise, whatever the loss was.")
@@ -616,9 +618,9 @@ def _made_by(about: str, store: LatentStore, vae: VAE, source: Bundle) -> Iterat
         yield Finding(about, "wrong", text, "Encode again with this VAE: another one's latents decode to noise.")
         return
     yield Finding(about, "ok", "The store's latents are this VAE's.")
-    if "denoiser" not in source.parts or not store.moments().count:
+    if "generator" not in source.components or not store.moments().count:
         return
-    theirs, ours = source.part("denoiser").config.get("statistics", {}), store.statistics()
+    theirs, ours = source.component("generator").config.get("statistics", {}), store.statistics()
     ratio = np.array(theirs.get("std", ours.std)) / np.array(ours.std)
     if ratio.shape == (len(ours.std),) and (np.abs(np.log(ratio)) > np.log(1.2)).any():
         most = float(np.exp(np.abs(np.log(ratio)).max()))

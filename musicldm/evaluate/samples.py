@@ -290,8 +290,8 @@ def _vae_of(
     if model is not None:
         source = bundle.read(models.find(model))
         vae = VAE.from_bundle(source).to(device)
-        if "denoiser" in source.parts:
-            statistics = LatentStatistics.from_dict(source.part("denoiser").config["statistics"])
+        if "generator" in source.components:
+            statistics = LatentStatistics.from_dict(source.component("generator").config["statistics"])
     if store is not None:
         if vae is None:
             with store.reading(VAE_COPY) as folder:

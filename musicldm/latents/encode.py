@@ -129,7 +129,7 @@ def encode(
         store = LatentStore.create(store_path, replace(header, keep_bits=keep_bits))
     if not store.has(f"{VAE_COPY}/{bundle.INDEX}"):
         with store.adding(VAE_COPY, bundle.INDEX) as folder:
-            bundle.write(folder, Bundle(vae.name, {"vae": vae.part()}, vae.facts))
+            bundle.write(folder, Bundle(vae.name, {"codec": vae.component()}, vae.facts))
 
     splits, vanished = _compare(store, data, tracks)
     todo: dict[str, PreparedTrack] = {}
@@ -249,7 +249,8 @@ def _none_usable(data: Path, left_out: dict[str, str]) -> DataError:
 
 def _obeying(vae: VAE, tracks: list[PreparedTrack]) -> list[PreparedTrack]:
     """The tracks in the splits in which the VAE saw them: what it was trained on can no longer be held out."""
-    seen = {track["content"]: track["split"] for track in vae.facts.get("vae", {}).get("tracks", [])}
+    known = vae.facts.get("codec", bundle.TrainingFacts())
+    seen = {track.content: track.split for track in known.tracks}
     return [replace(track, split=seen.get(track.content, track.split)) for track in tracks]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.core.bundle import MEND
+from musicldm.core.bundle import REPAIR_HINT
 from musicldm.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class LatentStatistics:
             mean, std = (tuple(float(value) for value in data[name]) for name in ("mean", "std"))
             statistics = cls(int(data["count"]), mean, std)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError("The latent statistics are damaged.", MEND) from error
+            raise DataError("The latent statistics are damaged.", REPAIR_HINT) from error
         if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise DataError("The latent statistics are damaged.", MEND)
+            raise DataError("The latent statistics are damaged.", REPAIR_HINT)
         return statistics

@@ -93,7 +93,9 @@ def _parts(index: Path, name: str) -> dict[str, int]:
         BundleError: it names none, or others.
     """
     try:
-        parts = {str(each["file"]): int(each["bytes"]) for each in json.loads(index.read_bytes())["parts"].values()}
+        told = json.loads(index.read_bytes())
+        components = (told["parts"] if told["format"] == 1 else told["components"]).values()
+        parts = {str(each["file"]): int(each["bytes"]) for each in components}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"There is no bundle in {name}: its {INDEX} is another's.", _OURS) from error
     if wrong := [file for file in parts if not _WEIGHTS.fullmatch(file)]:

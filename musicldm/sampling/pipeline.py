@@ -52,10 +52,10 @@ CODED = 1024
 """Latent frames of a sound that go through the VAE at once, where it goes through whole."""
 
 
-def denoiser_part(diffusion: Diffusion, statistics: LatentStatistics, vae_hash: str) -> bundle.Part:
-    """A denoiser as a part of a bundle, with the scale of its latents and the VAE that they belong to."""
-    config = {**to_dict(diffusion.config), "statistics": statistics.to_dict(), "vae": vae_hash}
-    return bundle.Part(config, diffusion.state_dict())
+def generator_component(diffusion: Diffusion, statistics: LatentStatistics, codec_hash: str) -> bundle.Component:
+    """A denoiser as a component of a bundle, with the scale of its latents and the codec that they belong to."""
+    config = {**to_dict(diffusion.config), "statistics": statistics.to_dict(), "codec": codec_hash}
+    return bundle.Component("diffusion", config, diffusion.state_dict())
 
 
 def _unheard(text: str) -> None:
@@ -86,29 +86,30 @@ class Generator:
         precision: str = "auto",
         announce: Callable[[str], None] = _unheard,
     ) -> None:
-        part = source.part("denoiser")
+        component = source.component("generator")
         try:
-            about = dict(part.config)
-            statistics, vae_hash = LatentStatistics.from_dict(about.pop("statistics")), about.pop("vae")
+            about = dict(component.config)
+            statistics = LatentStatistics.from_dict(about.pop("statistics"))
+            codec_hash = about.pop("vae" if "vae" in about else "codec")  # format 1 called it so
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 "The bundle does not say how its latents are scaled.",
-                bundle.MEND,
+                bundle.REPAIR_HINT,
             ) from error
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.announce = announce
-        self.name, self.facts = source.name, source.facts
-        self.hash = part.digest  # which names the VAE, too
+        self.name, self.training = source.name, source.training("generator")
+        self.hash = component.digest  # which names the VAE, too
         self.statistics = statistics
         self.vae = VAE.from_bundle(source).to(self.device)
-        if self.vae.weights_hash != vae_hash:
+        if self.vae.weights_hash != codec_hash:
             raise MismatchError(
                 f"The denoiser of {source.name} was trained on the latents of another VAE.",
-                bundle.MEND,
+                bundle.REPAIR_HINT,
             )
         self.diffusion = Diffusion(from_dict(DiffusionConfig, about))
-        bundle.fill(self.diffusion, part)
+        bundle.fill(self.diffusion, component)
         self.diffusion.eval().requires_grad_(False).to(self.device)
         # What the memory holds, as far as that is known.
         self._most: int | None = None  # frames that are denoised at once
@@ -143,9 +144,9 @@ class Generator:
 
     def provenance(self) -> dict[str, Any]:
         """Whose music the denoiser was trained on: how many tracks, the 50 most frequent artists, the licences."""
-        tracks = [each for each in self.facts.get("denoiser", {}).get("tracks", []) if each.get("split") == "train"]
-        artists = Counter(str(each.get("artist", "")) for each in tracks)
-        licences = Counter(str(each.get("provenance", {}).get("licence") or "unknown") for each in tracks)
+        tracks = [track for track in self.training.tracks if track.split == "train"]
+        artists = Counter(track.artist for track in tracks)
+        licences = Counter(str(track.provenance.get("licence") or "unknown") for track in tracks)
         return {
             "tracks": len(tracks),
             "artists": {name: count for name, count in artists.most_common(50)},
@@ -415,8 +416,7 @@ class Generator:
         Args:
             stretch: how much longer a window may be where nobody has named one.
         """
-        training = self.facts.get("denoiser", {}).get("training", {}).get("training", {})
-        trained = float(training.get("seconds", 0))
+        trained = self.training.crop_seconds
         # A U-Net knows no positions: in windows twice as long as its crops it loses nothing (benchmarks/README.md).
         usual = max(SHORTEST_WINDOW, 2 * trained if self.diffusion.config.denoiser == "unet" else trained)
         frames = self.frames(how.window or stretch * usual)

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +125,18 @@ def as_bundle(path: Path) -> bundle.Bundle:
     """
     checkpoint = read(path)
     shipped = bundle.read(path.absolute().parent.parent)
-    name = "denoiser" if "denoiser" in shipped.parts else "vae"
-    part = shipped.part(name)
+    role: bundle.Role = "generator" if "generator" in shipped.components else "codec"
+    component = shipped.component(role)
     weights = {
         key.removeprefix(AVERAGED): tensor
         for key, tensor in checkpoint["state_dict"].items()
         if key.startswith(AVERAGED)
     }
-    if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in part.tensors.items()}:
+    if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in component.tensors.items()}:
         raise MismatchError(f"{path} does not belong to {shipped.name}.", "Name a checkpoint in the folder of its run.")
-    facts = shipped.facts | {name: shipped.facts.get(name, {}) | {"step": checkpoint["course"]["step"]}}
-    return bundle.Bundle(shipped.name, shipped.parts | {name: bundle.Part(part.config, weights)}, facts)
+    facts = replace(shipped.training(role), step=int(checkpoint["course"]["step"]))
+    components = {**shipped.components, role: replace(component, tensors=weights)}
+    return bundle.Bundle(shipped.name, components, {**shipped.facts, role: facts})
 
 
 def _is_whole(path: Path) -> bool:

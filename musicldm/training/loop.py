@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import IterableDataset, get_worker_info
 
-from musicldm.core.bundle import Bundle
+from musicldm.core.bundle import Bundle, Role, TrainingFacts
 from musicldm.core.config import to_dict
 from musicldm.core.devices import autocast
 from musicldm.core.errors import MismatchError, MusicLDMError
@@ -259,20 +259,20 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
-    def begin_with(self, source: Bundle, part: str, config: dict[str, Any]) -> None:
-        """Take the first weights from a part of a bundle; `config` is what this model is built by.
+    def begin_with(self, source: Bundle, role: Role, config: dict[str, Any]) -> None:
+        """Take the first weights from a component of a bundle; `config` is what this model is built by.
 
         Raises:
-            BundleError: it has no such part.
+            BundleError: it has no such component.
             MismatchError: it is another network, or for other data, though its weights may have the same shapes.
         """
-        given = source.part(part)
+        given = source.component(role)
         wanted = json.loads(json.dumps(config))  # as a bundle tells it
         changed = differences({key: given.config.get(key, value) for key, value in wanted.items()}, wanted)
         shapes = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
         if changed or shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
             raise MismatchError(
-                f"The {part} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
+                f"The {role} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
                 "Choose the preset or --config that it was trained with, or leave out --init.",
             )
         self.model.load_state_dict(dict(given.tensors))
@@ -280,10 +280,10 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
         self.origin = {
             "name": source.name,
             "digest": given.digest,
-            "tracks": source.facts.get(part, {}).get("tracks", []),
+            "tracks": [dataclasses.asdict(track) for track in source.training(role).tracks],
         }
 
-    def facts(self, config: Any) -> dict[str, Any]:
+    def facts(self, config: Any) -> TrainingFacts:
         """What a bundle tells of this training: its configuration, and every track with its split and its rights.
 
         So it does of the training that this one began with: what was trained on there stays so.
@@ -296,8 +296,9 @@ class Trainable(pl.LightningModule, ABC, Generic[Model]):
         for track in self.origin.get("tracks", []):
             if track["content"] not in tracks or track["split"] == "train":
                 tracks[track["content"]] = track
-        facts = {"training": to_dict(config), "step": self.step, "tracks": list(tracks.values())}
-        return facts | ({"init": {key: self.origin[key] for key in ("name", "digest")}} if self.origin else {})
+        init = {key: self.origin[key] for key in ("name", "digest")} if self.origin else {}
+        about = {"training": to_dict(config), "step": self.step, "tracks": list(tracks.values()), "init": init}
+        return TrainingFacts.from_dict(json.loads(json.dumps(about)))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

@@ -190,12 +190,12 @@ def settle(plan: TrainingConfig, run: Path, device: torch.device) -> TrainingCon
 
 
 def begin_with(
-    module: Trainable[Any], init: Path | None, part: str, config: dict[str, Any], announce: Announce
+    module: Trainable[Any], init: Path | None, role: bundle.Role, config: dict[str, Any], announce: Announce
 ) -> None:
     """Give the module the first weights of the bundle at `init`, where there is one; see `Trainable.begin_with`."""
     if not init:
         return
-    module.begin_with(bundle.read(models.find(init)), part, config)
+    module.begin_with(bundle.read(models.find(init)), role, config)
     known = {track["content"] for track in module.origin["tracks"] if track["split"] == "train"}
     seen = sum(track.split == "heldout" and track.content in known for track in module.tracks)
     if seen:

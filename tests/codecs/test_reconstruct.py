@@ -16,7 +16,6 @@ import pytest
 import soundfile
 import torch
 from test_vae_model import TOYS, awake
-from toys import Command
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_pieces
@@ -25,6 +24,7 @@ from musicldm.core.errors import OutputError
 from musicldm.evaluate.metrics import compare
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode
+from tests.toys import Command
 
 RATE = 16000
 
@@ -36,7 +36,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = awake(VAE(TOYS["patched"]))
     with torch.no_grad():
         model.decoder.head.weight.mul_(0.02)  # what comes out is not to clip
-    bundle.write(folder, bundle.Bundle("toy", {"vae": model.part()}))
+    bundle.write(folder, bundle.Bundle("toy", {"codec": model.component()}))
     return folder
 
 
@@ -149,7 +149,7 @@ def test_a_part_of_it(vae: Path, song: Path, musicldm: Command, tmp_path: Path) 
 
 def test_stereo_comes_out_in_stereo(song: Path, musicldm: Command, tmp_path: Path) -> None:
     model = awake(VAE(TOYS["deep stereo"]))
-    bundle.write(tmp_path / "vae", bundle.Bundle("stereo", {"vae": model.part()}))
+    bundle.write(tmp_path / "vae", bundle.Bundle("stereo", {"codec": model.component()}))
     for name in ("out.wav", "out.ogg"):
         assert musicldm("reconstruct", song, tmp_path / name, "--vae", tmp_path / "vae", "--seconds", 0.5).code == 0
         assert soundfile.info(tmp_path / name).channels == 2
@@ -218,7 +218,7 @@ def test_a_vae_that_gives_no_numbers(vae: Path, song: Path, musicldm: Command, t
     model = VAE.load(vae)
     with torch.no_grad():
         model.decoder.head.weight.fill_(torch.nan)
-    bundle.write(tmp_path / "vae", bundle.Bundle("broken", {"vae": model.part()}))
+    bundle.write(tmp_path / "vae", bundle.Bundle("broken", {"codec": model.component()}))
     done = musicldm("reconstruct", song, tmp_path / "out.wav", "--vae", tmp_path / "vae")
     assert done.code == 1 and "no numbers" in done.err and not (tmp_path / "out.wav").exists()
 

@@ -11,70 +11,73 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_model import toy_bundle
 
 from musicldm.codecs.vae.model import VAE, VAEConfig
 from musicldm.core import bundle
-from musicldm.core.bundle import Bundle, Part
+from musicldm.core.bundle import Bundle, Component, TrackFacts, TrainingFacts
 from musicldm.core.errors import BundleError
 from musicldm.sampling import Generator
+from tests.toy_model import toy_bundle
 
 TOY = VAEConfig(
     latent_channels=2, patch=4, patch_kernel=8, widths=(8,), strides=(), blocks=1, attention_block=4, heads=2
 )
 
 
+TRAINING = TrainingFacts({"training": {"seconds": 2.0}}, 7, (TrackFacts("Töst", provenance={"licence": "CC0"}),))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    bundle.write(tmp_path / "run" / "bundle", Bundle("toy", {"vae": VAE(TOY).part()}, {"origin": "töst"}))
+    bundle.write(tmp_path / "run" / "bundle", Bundle("toy", {"codec": VAE(TOY).component()}, {"codec": TRAINING}))
     return tmp_path / "run" / "bundle"
 
 
-def weights_of(folder: Path, part: str = "vae") -> Path:
-    (path,) = folder.glob(f"{part}-*.safetensors")
+def weights_of(folder: Path, role: str = "codec") -> Path:
+    (path,) = folder.glob(f"{role}-*.safetensors")
     return path
 
 
 def test_round_trip(folder: Path) -> None:
     back = bundle.read(folder)
-    assert (back.name, back.facts) == ("toy", {"origin": "töst"})
+    assert (back.name, back.facts) == ("toy", {"codec": TRAINING})
     torch.manual_seed(0)
     original = VAE(TOY)
     loaded = VAE.load(folder.parent)  # a run folder stands for its bundle
     assert loaded.config == TOY and not loaded.training
     for name, weight in original.state_dict().items():
         assert torch.equal(weight, loaded.state_dict()[name])
-    assert loaded.weights_hash == original.part().digest
+    assert loaded.weights_hash == original.component().digest
 
 
 def test_another_weight_or_another_setting_is_another_hash(folder: Path) -> None:
-    part = bundle.read(folder).part("vae")
+    part = bundle.read(folder).component("codec")
     changed = {name: weight.clone() for name, weight in part.tensors.items()}
     next(iter(changed.values())).view(-1)[0] += 1e-6
-    assert Part(part.config, changed).digest != part.digest
-    assert Part({**part.config, "attention_block": 8}, part.tensors).digest != part.digest
+    assert Component(part.kind, part.config, changed).digest != part.digest
+    assert Component(part.kind, {**part.config, "attention_block": 8}, part.tensors).digest != part.digest
 
 
 def test_halves_of_the_weights_take_half_the_space_and_sound_alike(tmp_path: Path) -> None:
     whole, half = toy_bundle(), bundle.halved(toy_bundle())
     bundle.write(tmp_path / "whole", whole)
     bundle.write(tmp_path / "half", half)
-    for part in whole.parts:
+    for part in whole.components:
         large, small = (weights_of(tmp_path / name, part).stat().st_size for name in ("whole", "half"))
         assert 0.5 <= small / large < 0.55
     read = bundle.read(tmp_path / "half")
-    assert {name: part.digest for name, part in read.parts.items()} == {
-        name: part.digest for name, part in bundle.halved(read).parts.items()
+    assert {name: part.digest for name, part in read.components.items()} == {
+        name: part.digest for name, part in bundle.halved(read).components.items()
     }  # what is rounded already does not change
-    assert VAE.load(tmp_path / "half").part().digest == read.part("vae").digest  # nor does it when loaded
+    assert VAE.load(tmp_path / "half").component().digest == read.component("codec").digest  # nor does it when loaded
     one, other = (Generator(source, "cpu").sample(1.0, steps=4) for source in (whole, read))
     assert 0 < (one - other).norm() < 0.02 * one.norm()
 
 
 def test_a_weight_that_half_precision_cannot_hold(folder: Path) -> None:
     source = bundle.read(folder)
-    next(iter(source.part("vae").tensors.values())).view(-1)[0] = 1e5
+    next(iter(source.component("codec").tensors.values())).view(-1)[0] = 1e5
     with pytest.raises(BundleError, match="too large for half precision"):
         bundle.halved(source)
 
@@ -84,7 +87,7 @@ def test_a_kill_while_writing_leaves_the_old_one_or_the_new_one(
     folder: Path, strike: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = VAE.load(folder).weights_hash
-    new = VAE(TOY).part()
+    new = VAE(TOY).component()
     written = 0
     replace = os.replace
 
@@ -97,10 +100,10 @@ def test_a_kill_while_writing_leaves_the_old_one_or_the_new_one(
 
     monkeypatch.setattr(os, "replace", dying)
     with contextlib.suppress(KeyboardInterrupt):
-        bundle.write(folder, Bundle("toy", {"vae": new}))
+        bundle.write(folder, Bundle("toy", {"codec": new}))
     monkeypatch.undo()
     assert VAE.load(folder).weights_hash == (new.digest if strike >= 2 else old)
-    bundle.write(folder, Bundle("toy", {"vae": new}))
+    bundle.write(folder, Bundle("toy", {"codec": new}))
     assert sorted(path.name for path in folder.iterdir()) == sorted(["bundle.json", weights_of(folder).name])
 
 
@@ -135,17 +138,17 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         bundle.read(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="no bundle in"):
         bundle.read(tmp_path)
-    with pytest.raises(BundleError, match="no denoiser"):
-        bundle.read(folder).part("denoiser")
+    with pytest.raises(BundleError, match="no generator"):
+        bundle.read(folder).component("generator")
     weights_of(folder).unlink()
-    with pytest.raises(BundleError, match="lacks vae-"):
+    with pytest.raises(BundleError, match="lacks codec-"):
         bundle.read(folder)
 
 
 def test_a_newer_format(folder: Path) -> None:
     index = json.loads((folder / "bundle.json").read_bytes())
-    (folder / "bundle.json").write_text(json.dumps({**index, "format": 2}))
-    with pytest.raises(BundleError, match="format 2"):
+    (folder / "bundle.json").write_text(json.dumps({**index, "format": 3}))
+    with pytest.raises(BundleError, match="format 3"):
         bundle.read(folder)
 
 
@@ -157,7 +160,7 @@ def test_a_pickle_in_place_of_weights_is_never_run(folder: Path, tmp_path: Path)
     data = pickle.dumps(Payload())
     weights_of(folder).write_bytes(data)
     index = json.loads((folder / "bundle.json").read_bytes())
-    index["parts"]["vae"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    index["components"]["codec"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "bundle.json").write_text(json.dumps(index))
     with pytest.raises(BundleError, match="safetensors"):
         VAE.load(folder)
@@ -165,7 +168,9 @@ def test_a_pickle_in_place_of_weights_is_never_run(folder: Path, tmp_path: Path)
 
 
 def test_weights_that_do_not_fit(folder: Path) -> None:
-    part = bundle.read(folder).part("vae")
-    bundle.write(folder, Bundle("toy", {"vae": Part({**part.config, "latent_channels": 3}, part.tensors)}))
+    part = bundle.read(folder).component("codec")
+    bundle.write(
+        folder, Bundle("toy", {"codec": Component(part.kind, {**part.config, "latent_channels": 3}, part.tensors)})
+    )
     with pytest.raises(BundleError, match="do not fit"):
         VAE.load(folder)

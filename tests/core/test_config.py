@@ -11,7 +11,6 @@ from musicldm.core import config
 from musicldm.core.errors import ConfigError
 from musicldm.generators.diffusion.training import DiffusionRunConfig
 
-
 RUNS = {"musicldm.codecs.vae": VAERunConfig, "musicldm.generators.diffusion": DiffusionRunConfig}
 
 

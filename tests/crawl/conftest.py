@@ -12,9 +12,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from crawl_services import MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
 
 from musicldm.crawl.settings import CrawlSettings
+from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
 
 # Run in every process of these tests: a connection or a look-up that leaves this machine is refused and remembered.
 FENCE = """

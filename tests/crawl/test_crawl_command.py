@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import World
-from crawl_services import Person, Release, Song
 
 from musicldm.cli.crawl import Retry, artist_names, crawl
 from musicldm.core.durable import locked
 from musicldm.core.errors import UsageError
+from tests.crawl.conftest import World
+from tests.crawl.crawl_services import Person, Release, Song
 
 COMMAND = [sys.executable, "-m", "musicldm", "crawl"]
 

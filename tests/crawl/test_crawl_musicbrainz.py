@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from crawl_services import MusicBrainzServer, Person, Release, Song
 
 from musicldm.core.errors import AmbiguousError, NetworkError, NotFoundError
 from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.settings import CrawlSettings
+from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song
 
 
 def album(number: int) -> Release:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crawl_services import MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
+from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World
-from crawl_services import Release, Song, Video
 
 from musicldm.core.durable import locked
 from musicldm.core.errors import BlockedError, ConfigError, NetworkError, NotFoundError, OutputError, UsageError
 from musicldm.crawl import run
 from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Wishes
 from musicldm.crawl.settings import CrawlSettings
+from tests.crawl.conftest import World
+from tests.crawl.crawl_services import Release, Song, Video
 
 GLASS = "The Glass Bells"
 

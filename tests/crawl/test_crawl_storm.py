@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crawl_services import Faults, MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
-
 from musicldm.crawl.catalog import open_catalog
+from tests.crawl.crawl_services import Faults, MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
 
 COLOURS = (
     "amber azure coral cyan ebony golden indigo ivory jade lilac maroon olive pearl ruby scarlet silver teal umber"

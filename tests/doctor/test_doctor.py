@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import Command
 
 from musicldm.codecs.vae.model import VAE, VAEConfig
 from musicldm.conditions.base import ConditionConfig, Conditions
@@ -27,7 +26,8 @@ from musicldm.latents.encode import encode
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.sampling import denoiser_part
+from musicldm.sampling import generator_component
+from tests.toys import Command
 
 RATE = 8000
 SHAPE = VAEConfig(
@@ -136,7 +136,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         return diffusion.loss(x0, torch.rand(8) * 999, torch.randn_like(x0), told).mean()
 
     learn(diffusion, denoising)
-    parts = {"vae": vae.part(), "denoiser": denoiser_part(diffusion, statistics, vae.part().digest)}
+    parts = {"codec": vae.component(), "generator": generator_component(diffusion, statistics, vae.component().digest)}
     return Bundle("toy", parts)
 
 
@@ -167,8 +167,8 @@ def faults(*things: Path) -> list[str]:
     return [f"{each.verdict}: {each.text}" for each in bad]
 
 
-def rewritten(folder: Path, model: Bundle, **parts: bundle.Part) -> Path:
-    bundle.write(folder, replace(model, parts={**model.parts, **parts}))
+def rewritten(folder: Path, model: Bundle, **components: bundle.Component) -> Path:
+    bundle.write(folder, replace(model, components={**model.components, **components}))
     return folder
 
 
@@ -265,39 +265,39 @@ def test_a_folder_that_is_not_prepared(tmp_path: Path) -> None:
 
 def test_a_vae_that_was_never_trained(model: Bundle, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    bundle.write(tmp_path, Bundle("random", {"vae": VAE(SHAPE).part()}))
+    bundle.write(tmp_path, Bundle("random", {"codec": VAE(SHAPE).component()}))
     (found,) = faults(tmp_path)
     assert found.startswith("wrong: The VAE brings back a chord with")
 
 
 def test_a_denoiser_of_another_vae(model: Bundle, tmp_path: Path) -> None:
-    part = model.part("denoiser")
-    (found,) = faults(rewritten(tmp_path, model, denoiser=replace(part, config={**part.config, "vae": "0" * 64})))
+    part = model.component("generator")
+    (found,) = faults(rewritten(tmp_path, model, generator=replace(part, config={**part.config, "codec": "0" * 64})))
     assert found.startswith("wrong: Its denoiser was trained on latents of another VAE")
 
 
 def test_latents_that_are_not_scaled(model: Bundle, data: Path, tmp_path: Path) -> None:
-    part = model.part("denoiser")
+    part = model.component("generator")
     std = part.config["statistics"]["std"]
     for name, spreads, verdict in (("far", [100 * each for each in std], "wrong"), ("none", [1.0] * 16, "warning")):
         statistics = {**part.config["statistics"], "std": spreads}
         config = {**part.config, "statistics": statistics}
-        found = faults(data, rewritten(tmp_path / name, model, denoiser=replace(part, config=config)))
+        found = faults(data, rewritten(tmp_path / name, model, generator=replace(part, config=config)))
         assert any(each.startswith(verdict) and ("have spread" in each or "spread 1." in each) for each in found), name
 
 
 def test_a_denoiser_that_has_learned_nothing(model: Bundle, data: Path, tmp_path: Path) -> None:
-    part = model.part("denoiser")
+    part = model.component("generator")
     nothing = {name: torch.zeros_like(tensor) for name, tensor in part.tensors.items()}
-    (found,) = faults(data, rewritten(tmp_path, model, denoiser=replace(part, tensors=nothing)))
+    (found,) = faults(data, rewritten(tmp_path, model, generator=replace(part, tensors=nothing)))
     assert "of what a guess by loudness leaves" in found
 
 
 def test_weights_that_are_no_numbers_and_a_file_cut_short(model: Bundle, tmp_path: Path) -> None:
-    part = model.part("vae")
+    part = model.component("codec")
     tensors = {name: tensor.clone() for name, tensor in part.tensors.items()}
     next(iter(tensors.values()))[:] = float("nan")
-    (found,) = faults(rewritten(tmp_path, model, vae=replace(part, tensors=tensors)))
+    (found,) = faults(rewritten(tmp_path, model, codec=replace(part, tensors=tensors)))
     assert found.startswith("wrong") and "no numbers" in found
     (weights,) = tmp_path.glob("vae-*")
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -308,12 +308,12 @@ def test_weights_that_are_no_numbers_and_a_file_cut_short(model: Bundle, tmp_pat
 def test_a_store_of_another_vae_and_one_whose_channels_are_dead(
     model: Bundle, data: Path, store: Path, tmp_path: Path
 ) -> None:
-    part = model.part("vae")
+    part = model.component("codec")
     tensors = {name: tensor.clone() for name, tensor in part.tensors.items()}
     tensors["encoder.head.weight"][:2] = 0  # two channels that say nothing …
     tensors["encoder.head.bias"][16:18] = -20  # … and say it surely
     other = tmp_path / "other"
-    bundle.write(other, Bundle("other", {"vae": replace(part, tensors=tensors)}))
+    bundle.write(other, Bundle("other", {"codec": replace(part, tensors=tensors)}))
     found = faults(store, other)
     assert any(each.startswith("wrong: The store is of another VAE") for each in found)
     encode(data, tmp_path / "dead.zarr", VAE.load(other))

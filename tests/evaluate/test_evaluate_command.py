@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from pages import PLAYS, Elements
-from toy_model import RATE, toy_bundle
-from toys import Command
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
@@ -25,6 +22,9 @@ from musicldm.evaluate.samples import evaluate_samples
 from musicldm.latents.encode import encode
 from musicldm.media.audio import files
 from musicldm.media.audio.preprocess import PrepareSettings, preprocess
+from tests.pages import PLAYS, Elements
+from tests.toy_model import RATE, toy_bundle
+from tests.toys import Command
 
 FINITE = {"parse_constant": lambda constant: pytest.fail(f"{constant} is not JSON")}
 
@@ -51,7 +51,7 @@ def speaking_vae() -> VAE:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, prepared music with one track held out, its store, and samples: of which one is at another rate."""
     root = tmp_path_factory.mktemp("evaluate")
-    bundle.write(root / "model", bundle.Bundle("toy", {"vae": speaking_vae().part()}))
+    bundle.write(root / "model", bundle.Bundle("toy", {"codec": speaking_vae().component()}))
     bundle.write(root / "whole", toy_bundle())
     (root / "songs").mkdir()
     for number in range(4):
@@ -98,7 +98,7 @@ def test_dead_channels_are_named(root: Path, musicldm: Command, tmp_path: Path) 
     with torch.no_grad():
         model.encoder.head.weight[2].zero_()
         model.encoder.head.bias[2] = 0.5
-    bundle.write(tmp_path, bundle.Bundle("half dead", {"vae": model.part()}))
+    bundle.write(tmp_path, bundle.Bundle("half dead", {"codec": model.component()}))
     done = musicldm("evaluate", "vae", tmp_path, root / "data", "--device", "cpu")
     assert done.code == 0 and "4, dead: 2" in done.out and "heldout tracks: means over 1 track" in done.out, done.out
     told = json.loads(musicldm("evaluate", "vae", tmp_path, root / "data", "--split", "all", "--json").out, **FINITE)
@@ -203,7 +203,7 @@ def test_one_sample_and_silence_give_finite_figures(root: Path, musicldm: Comman
 
 def test_what_cannot_be_compared(root: Path, musicldm: Command, tmp_path: Path) -> None:
     other = VAE(VAE.load(root / "model").config)
-    bundle.write(tmp_path / "other", bundle.Bundle("other", {"vae": other.part()}))
+    bundle.write(tmp_path / "other", bundle.Bundle("other", {"codec": other.component()}))
     for name in ("short", "nothing", "tiny"):
         (tmp_path / name).mkdir()
     soundfile.write(tmp_path / "short" / "a.wav", song(1, 0.5), RATE)

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from pages import Elements
-from toy_model import HOP, RATE, toy_bundle
-from toys import Command
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long
@@ -25,6 +22,9 @@ from musicldm.latents.encode import VAE_COPY, header_of
 from musicldm.latents.store import LatentStore, Track
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import resample
+from tests.pages import Elements
+from tests.toy_model import HOP, RATE, toy_bundle
+from tests.toys import Command
 
 SECONDS, HELDOUT = 12, (3, 7)
 

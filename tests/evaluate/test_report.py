@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from pages import PLAYS, Elements
 
 from musicldm.core.errors import MissingProgramError, OutputError
 from musicldm.evaluate.report import Page, Sound, check_target
 from musicldm.media.audio.decode import decode
 from musicldm.media.audio.spectrogram import thumbnail
+from tests.pages import PLAYS, Elements
 
 RATE = 8000
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clusters import scheduler, worker_processes, workers
 from test_latents_encode import CONFIG, add_track, run
 
 from musicldm.codecs.vae.model import VAE
@@ -19,12 +18,13 @@ from musicldm.core.errors import BundleError, MismatchError, NetworkError, Usage
 from musicldm.latents.encode import EncodeSummary, encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
+from tests.clusters import scheduler, worker_processes, workers
 
 
 @pytest.fixture
 def vae(tmp_path: Path) -> VAE:
     torch.manual_seed(0)
-    bundle.write(tmp_path / "vae", bundle.Bundle("toy", {"vae": VAE(CONFIG).part()}))
+    bundle.write(tmp_path / "vae", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
     return VAE.load(tmp_path / "vae")
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_copy_of_the_vae_ends_the_run(data: Path, tmp_path: Path, vae:
     encode(data, tmp_path / "store", vae)
     add_track(data, 8, 900)
     torch.manual_seed(1)
-    bundle.write(tmp_path / "store" / "vae", bundle.Bundle("toy", {"vae": VAE(CONFIG).part()}))
+    bundle.write(tmp_path / "store" / "vae", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
     with pytest.raises(MismatchError, match="is not the VAE that the store was made with"):
         encode(data, tmp_path / "store", vae, devices=["cpu", "cpu"])
     next((tmp_path / "store" / "vae").glob("*.safetensors")).write_bytes(b"")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 from numcodecs import BitRound
 
 from musicldm.core.errors import DataError, UsageError
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 
 LENGTHS = [20, 70, 1, 33]
 

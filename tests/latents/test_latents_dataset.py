@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 from musicldm.core.errors import DataError
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 
 def numbered(path: Path, *frames: int) -> LatentStore:

@@ -300,7 +300,7 @@ def test_a_place_that_is_no_store_is_refused(data: Path, tmp_path: Path, vae: VA
 
 @pytest.fixture
 def saved(tmp_path: Path, vae: VAE) -> Path:
-    bundle.write(tmp_path / "vae" / "bundle", bundle.Bundle("toy", {"vae": vae.part()}))
+    bundle.write(tmp_path / "vae" / "bundle", bundle.Bundle("toy", {"codec": vae.component()}))
     return tmp_path / "vae"
 
 

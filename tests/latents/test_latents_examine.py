@@ -10,13 +10,13 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from latent_toys import HEADER, SMALL, filled, latents, pieces, track
-from toys import Command, Pipeline
 
 from musicldm.core.errors import DataError
 from musicldm.latents import examine
 from musicldm.latents.dataset import LatentDataset
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
+from tests.toys import Command, Pipeline
 
 
 def files_of(path: Path) -> list[Path]:

@@ -21,13 +21,13 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from disasters import FAILED, Disaster, forked, full_from, in_child, killed_at, leftovers, undisturbed
-from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MismatchError, OutputError
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
+from tests.latents.disasters import FAILED, Disaster, forked, full_from, in_child, killed_at, leftovers, undisturbed
+from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 
 def shard_of(store: LatentStore, name: str = "mean", number: int = 0) -> Path:

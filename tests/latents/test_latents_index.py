@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 from musicldm.core.errors import DataError, OutputError
 from musicldm.latents import store as store_module
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.storage import Folder
 from musicldm.latents.store import LatentStore, TrackEntry
+from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 LENGTHS = [20, 3, 40, 15, 8, 9, 33, 1]
 

@@ -16,16 +16,16 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from disasters import FAILED, Disaster, full_from, in_child, killed_at, leftovers
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 
 from musicldm.core import durable
 from musicldm.core.errors import OutputError
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore, Track
+from tests.latents.disasters import FAILED, Disaster, full_from, in_child, killed_at, leftovers
+from tests.latents.latent_toys import HEADER, SMALL, Pair, latents, pieces, track
 
 SOURCES = st.integers(0, 7)
 VERSIONS = st.integers(0, 2)  # of a source's content: it may come back to an old one

@@ -12,11 +12,11 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 from musicldm.latents.schema import PartTable, StoreHeader, TrackEntry
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 PAGE = (Path(__file__).parents[2] / "docs" / "latent-store.md").read_text(encoding="utf-8")
 

@@ -13,15 +13,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from disasters import leftovers
-from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 from musicldm.core.errors import OutputError
 from musicldm.latents.store import LatentStore
+from tests.latents.disasters import leftovers
+from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 WRITER = """
 import sys
-from latent_toys import SMALL, latents, pieces, track
+from tests.latents.latent_toys import SMALL, latents, pieces, track
 from musicldm.latents.store import LatentStore
 import zarr
 path, first, commits = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -95,7 +95,7 @@ def test_six_processes_with_overlapping_lists_have_every_track_once(tmp_path: Pa
 
 HOLDER = """
 import sys
-from latent_toys import SMALL, latents, pieces, track
+from tests.latents.latent_toys import SMALL, latents, pieces, track
 from musicldm.latents.store import LatentStore
 with LatentStore.open(sys.argv[1]).writer(**SMALL) as writer:
     writer.append(track(8, 10), pieces(latents(8, 10)))
@@ -127,7 +127,7 @@ def test_nobody_rewrites_beside_a_writer_and_a_dead_one_does_not_block(tmp_path:
 
 READER = """
 import sys
-from latent_toys import check_whole
+from tests.latents.latent_toys import check_whole
 from musicldm.latents.store import LatentStore
 store = LatentStore.open(sys.argv[1])
 print("open", flush=True)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from disasters import forked
-from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
-from toys import Command, Pipeline
 
 from musicldm.core.errors import DataError, MissingProgramError, NetworkError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio.manifest import read_tracks
+from tests.latents.disasters import forked
+from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
+from tests.toys import Command, Pipeline
 
 moto = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
@@ -165,7 +165,10 @@ def test_a_store_goes_along_into_other_processes(url: str, tmp_path: Path) -> No
         assert said.read() == "[0, 1, 2]"
     os.waitpid(child, 0)
     (tmp_path / "pickled").write_bytes(pickle.dumps(store))
-    code = "import pickle, sys; from latent_toys import *; print(check_whole(pickle.load(open(sys.argv[1], 'rb'))))"
+    code = (
+        "import pickle, sys; from tests.latents.latent_toys import *; "
+        "print(check_whole(pickle.load(open(sys.argv[1], 'rb'))))"
+    )
     here = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-c", code, str(tmp_path / "pickled")]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": here}, capture_output=True, text=True, check=True)

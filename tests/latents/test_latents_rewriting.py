@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from disasters import leftovers
-from latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 from musicldm.core import durable
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
+from tests.latents.disasters import leftovers
+from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 
 
 def keys(*numbers: int) -> set[str]:

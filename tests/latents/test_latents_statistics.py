@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 from musicldm.core.errors import DataError
 from musicldm.latents.statistics import SMALLEST_SPREAD, LatentStatistics, Moments
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
 
 def two_passes(lengths: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,11 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latent_toys import HEADER, SMALL, Pair, check_whole, filled, latents, pieces, track
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MismatchError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
+from tests.latents.latent_toys import HEADER, SMALL, Pair, check_whole, filled, latents, pieces, track
 
 # ---- Round trips -----------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toy_model import toy_bundle
-from toys import Command
 
 from musicldm import models
 from musicldm.core import bundle
 from musicldm.core.errors import BundleError, UsageError
 from musicldm.media.audio import files
+from tests.toy_model import toy_bundle
+from tests.toys import Command
 
 CARD = """---
 what: Bells, rung by nobody
@@ -215,7 +215,7 @@ def test_a_model_of_the_hub_is_fetched_once(hub: Hub, find: Find, shelf: Path) -
 
 def test_what_the_hub_does_not_have_is_said(hub: Hub, find: Find) -> None:
     index = json.loads(hub.repositories["ann/bells"]["bundle.json"])
-    evil = {**index, "parts": {"vae": {**index["parts"]["vae"], "file": "pytorch_model.bin"}}}
+    evil = {**index, "components": {"codec": {**index["components"]["codec"], "file": "pytorch_model.bin"}}}
     hub.repositories["ann/evil"] = {"bundle.json": json.dumps(evil).encode(), "pytorch_model.bin": b"a pickle"}
     hub.repositories["ann/words"] = {"config.json": b"{}", "model.safetensors": b""}
     hub.repositories["ann/half"] = {"bundle.json": json.dumps(index).encode()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from toys import Command
 
 from musicldm import models
 from musicldm.core import bundle
 from musicldm.evaluate.levels import level
 from musicldm.media.audio import files
+from tests.toys import Command
 
 
 def test_it_is_small_and_says_whose_music_it_learned() -> None:
@@ -19,11 +19,9 @@ def test_it_is_small_and_says_whose_music_it_learned() -> None:
     assert all(file.stat().st_size <= 16 * 2**20 for file in piano.path.iterdir())
     assert "CC BY-SA 3.0 DE" in piano.license
     assert all(name in piano.card for name in ("Bernd Krueger", "piano-midi.de", "FluidR3", "examples/piano.sh"))
-    tracks = bundle.read(piano.path).facts["denoiser"]["tracks"]
-    assert len({track["artist"] for track in tracks}) == 25 and {track["split"] for track in tracks} == {
-        "train",
-        "heldout",
-    }
+    tracks = bundle.read(piano.path).facts["generator"].tracks
+    assert len({track.artist for track in tracks}) == 25
+    assert {track.split for track in tracks} == {"train", "heldout"}
 
 
 def test_sample_plays_it_where_no_model_is_named(musicldm: Command, tmp_path: Path) -> None:

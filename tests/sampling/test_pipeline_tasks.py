@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_model import HOP, RATE, toy
 
 from musicldm.conditions.base import Conditions
 from musicldm.core.errors import CapacityError, DataError, MusicLDMError, NotFoundError, UsageError
@@ -19,6 +18,7 @@ from musicldm.noise.samplers import SAMPLERS, ddim
 from musicldm.noise.schedule import NoiseConfig, NoiseLevel, NoiseSchedule
 from musicldm.sampling import Generator, Sampling
 from musicldm.sampling.postprocess import PEAK, limited, slerp
+from tests.toy_model import HOP, RATE, toy
 
 
 @pytest.fixture(scope="module")

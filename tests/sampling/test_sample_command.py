@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from toy_model import ARTISTS, HOP, RATE, toy_bundle
-from toys import Command
 
 from musicldm.core import bundle
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
 from musicldm.sampling import Generator
+from tests.toy_model import ARTISTS, HOP, RATE, toy_bundle
+from tests.toys import Command
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +483,7 @@ def test_artists_offered(sample: Command, tmp_path: Path) -> None:
 
 def test_models_that_cannot_be_used(musicldm: Command, model: Path, tmp_path: Path) -> None:
     whole = toy_bundle()
-    bundle.write(tmp_path / "vae", bundle.Bundle("vae", {"vae": whole.parts["vae"]}))
+    bundle.write(tmp_path / "vae", bundle.Bundle("vae", {"codec": whole.components["codec"]}))
     bundle.write(tmp_path / "newer", whole)
     index = json.loads((tmp_path / "newer/bundle.json").read_text())
     (tmp_path / "newer/bundle.json").write_text(json.dumps({**index, "format": 99}))

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy_training
-from toy_training import Line, Points, differing, stopped_at, train
 
 from musicldm.core.errors import (
     CapacityError,
@@ -25,6 +23,8 @@ from musicldm.core.errors import (
 )
 from musicldm.training.config import TrainingConfig
 from musicldm.training.run import rank_of, settle
+from tests.training import toy_training
+from tests.training.toy_training import Line, Points, differing, stopped_at, train
 
 
 def last(run: Path) -> dict:

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd.profiler import profile
-from toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 from musicldm.codecs.vae.model import VAE, VAEConfig
 from musicldm.codecs.vae.training import VAERunConfig
@@ -29,6 +28,7 @@ from musicldm.nn.layers import Checkpointable
 from musicldm.training import memory
 from musicldm.training.config import TrainingConfig
 from musicldm.training.memory import GIB, MIB, Allocator, Rehearsal
+from tests.toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 CPU = torch.device("cpu")
 # As the study's, at the full rate; a crop of a second is four blocks of its attention.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Command, Pipeline
 
 from musicldm import LatentStore
 from musicldm.media.audio import files
+from tests.toys import Command, Pipeline
 
 
 @pytest.fixture

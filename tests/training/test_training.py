@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
 from musicldm.codecs.vae.training import VAERunConfig, train_vae
 from musicldm.conditions.base import ConditionConfig, Conditions
@@ -39,6 +38,7 @@ from musicldm.sampling import Generator
 from musicldm.training.config import TrainingConfig
 from musicldm.training.loop import Batches, Workers
 from musicldm.training.run import TrainingResult
+from tests.toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,9 @@ def train(kind: str, pipeline: Pipeline, run: Path, **options: object) -> Traini
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """The averaged weights that are shipped, and the raw ones that are trained."""
     shipped = {
-        f"{name}.{key}": value for name, part in bundle.read(run).parts.items() for key, value in part.tensors.items()
+        f"{name}.{key}": value
+        for name, part in bundle.read(run).components.items()
+        for key, value in part.tensors.items()
     }
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return {**shipped, **state}
@@ -130,7 +132,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert process.returncode == 130, said
     assert "Stopped and saved at step" in said
     step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["course"]["step"]
-    assert step > 0 and bundle.read(run).facts["vae"]["step"] == step
+    assert step > 0 and bundle.read(run).facts["codec"].step == step
     done = musicldm(*arguments, "--steps", step + 1, "--json")
     assert json.loads(done.out)["steps"] == step + 1, done.err
 
@@ -222,13 +224,13 @@ def test_training_goes_on_from_a_bundle(
     pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
 ) -> None:
     """With its weights at first, its tracks among those that were trained on, and no need of it later."""
-    for verb, data, kind, part in (
-        ("train-diffusion", pipeline.store, "ldm", "denoiser"),
-        ("train-vae", pipeline.wav, "vae", "vae"),
+    for verb, data, kind, role in (
+        ("train-diffusion", pipeline.store, "ldm", "generator"),
+        ("train-vae", pipeline.wav, "vae", "codec"),
     ):
         parent = shutil.copytree(getattr(pipeline, kind) / "bundle", tmp_path / f"{kind}-parent")
         index = json.loads((parent / "bundle.json").read_text())
-        tracks = index["facts"][part]["tracks"]
+        tracks = index["facts"][role]["tracks"]
         tracks.append(tracks[0] | {"content": "heard elsewhere"})
         (parent / "bundle.json").write_text(json.dumps(index))
         run = tmp_path / kind
@@ -236,14 +238,14 @@ def test_training_goes_on_from_a_bundle(
         done = musicldm(*command, "--steps", 2, "--init", parent)
         assert done.code == 0, done.err
         old, new = bundle.read(parent), bundle.read(run)
-        for name, tensor in old.part(part).tensors.items():
-            torch.testing.assert_close(new.part(part).tensors[name], tensor, rtol=1e-5, atol=1e-8)
-        assert {track["content"] for track in new.facts[part]["tracks"]} == {track["content"] for track in tracks}
+        for name, tensor in old.component(role).tensors.items():
+            torch.testing.assert_close(new.component(role).tensors[name], tensor, rtol=1e-5, atol=1e-8)
+        assert {track.content for track in new.facts[role].tracks} == {track["content"] for track in tracks}
     shutil.rmtree(parent)
     done = musicldm(*command, "--steps", 3)
     assert done.code == 0, done.err
-    assert bundle.read(run).facts[part]["init"]["digest"] == old.part(part).digest
-    assert len(bundle.read(run).facts[part]["tracks"]) == len(tracks)
+    assert bundle.read(run).facts[role].init["digest"] == old.component(role).digest
+    assert len(bundle.read(run).facts[role].tracks) == len(tracks)
     done = musicldm(*command, "--steps", 4, "--init", run)
     assert done.code == 1 and "init differ" in done.err, done.err
 
@@ -257,7 +259,7 @@ def test_tracks_that_the_first_weights_know_are_told_of(
     command = ["train-vae", pipeline.wav, "-o", tmp_path / "run", "--config", configs["vae"], "--steps", 1]
     done = musicldm(*command, "--init", parent)
     assert done.code == 0 and "tracks held out here, so the held-out figures will flatter" in done.err, done.err
-    assert {track["split"] for track in bundle.read(tmp_path / "run").facts["vae"]["tracks"]} == {"train"}
+    assert {track.split for track in bundle.read(tmp_path / "run").facts["codec"].tracks} == {"train"}
 
 
 def test_a_bundle_of_another_shape(
@@ -285,11 +287,13 @@ def test_a_bundle_of_the_same_shape_that_is_another_network(
     done = musicldm(*command, "--init", pipeline.ldm, "--objective", "eps")
     assert done.code == 1 and "noise.objective differ" in done.err, done.err
     others = bundle.read(pipeline.ldm)
-    denoiser = others.part("denoiser")
-    others.parts["denoiser"] = bundle.Part({**denoiser.config, "vae": "0" * 64}, denoiser.tensors)  # type: ignore[index]
+    denoiser = others.component("generator")
+    others.components["generator"] = bundle.Component(
+        "diffusion", {**denoiser.config, "codec": "0" * 64}, denoiser.tensors
+    )  # type: ignore[index]
     bundle.write(tmp_path / "others", others)
     done = musicldm(*command, "--init", tmp_path / "others")
-    assert done.code == 1 and "vae differ" in done.err, done.err
+    assert done.code == 1 and "codec differ" in done.err, done.err
 
 
 def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
@@ -310,11 +314,11 @@ def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Comma
 
 def test_a_trained_model_without_checkpoints_is_not_trained_over(pipeline: Pipeline, tmp_path: Path) -> None:
     train("vae", pipeline, tmp_path, steps=2)
-    before = bundle.read(tmp_path).part("vae").digest
+    before = bundle.read(tmp_path).component("codec").digest
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(MismatchError, match="no checkpoint to go on from"):
         train("vae", pipeline, tmp_path, steps=2)
-    assert bundle.read(tmp_path).part("vae").digest == before
+    assert bundle.read(tmp_path).component("codec").digest == before
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
@@ -372,22 +376,22 @@ def test_clips_shorter_than_the_crop(
 
 
 def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
-    for run, part in ((pipeline.vae, "vae"), (pipeline.ldm, "denoiser")):
-        out = tmp_path / part
+    for run, role in ((pipeline.vae, "codec"), (pipeline.ldm, "generator")):
+        out = tmp_path / role
         done = musicldm("bundle", "export", run / "checkpoints/last.ckpt", "-o", out)
         assert done.code == 0 and done.out.splitlines() == [str(out)], done.err
         shipped, exported = bundle.read(run), bundle.read(out)
-        assert (exported.name, exported.facts) == (part, shipped.facts)
-        assert {name: made.digest for name, made in exported.parts.items()} == {
-            name: made.digest for name, made in shipped.parts.items()
+        assert (exported.name, exported.facts) == (role, shipped.facts)
+        assert {name: made.digest for name, made in exported.components.items()} == {
+            name: made.digest for name, made in shipped.components.items()
         }
         done = musicldm("bundle", "export", run / "checkpoints/previous.ckpt", "-o", out, "--json")
         before = bundle.read(out)
-        assert json.loads(done.out) == {"bundle": str(out), "step": before.facts[part]["step"]}
-        assert before.facts[part]["step"] < shipped.facts[part]["step"]
-        assert before.part(part).digest != shipped.part(part).digest
+        assert json.loads(done.out) == {"bundle": str(out), "step": before.facts[role].step}
+        assert before.facts[role].step < shipped.facts[role].step
+        assert before.component(role).digest != shipped.component(role).digest
         assert musicldm("bundle", "export", run / "checkpoints/last.ckpt", "-o", out, "--half").code == 0
-        assert all(tensor.dtype == torch.float16 for tensor in bundle.read(out).part(part).tensors.values())
+        assert all(tensor.dtype == torch.float16 for tensor in bundle.read(out).component(role).tensors.values())
     lost = shutil.copy(pipeline.vae / "checkpoints/last.ckpt", tmp_path / "lost.ckpt")
     for path, sentence in ((lost, "no bundle in"), (tmp_path / "none.ckpt", "no checkpoint")):
         done = musicldm("bundle", "export", path, "-o", tmp_path / "out")
@@ -480,7 +484,7 @@ def test_either_network_told_or_not(denoiser: str, told: bool, pipeline: Pipelin
     conditions = {"by_artist": told, "by_position": told}
     result = train_denoiser(pipeline, tmp_path, denoiser=denoiser, conditions=conditions)
     artists = LatentStore.open(pipeline.store).tracks.artists
-    told_of = bundle.read(result.bundle).part("denoiser").config["conditions"]["artists"]
+    told_of = bundle.read(result.bundle).component("generator").config["conditions"]["artists"]
     assert sorted(told_of) == (sorted(artists) if told else [])
     names = {path.stem.split("-", 1)[0]: path.stem.split("-", 1)[1] for path in tmp_path.glob("demos/step-2/*.wav")}
     assert (names.pop("1"), names.pop("2")) == ("sample", "sample")

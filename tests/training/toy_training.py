@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from musicldm.core.bundle import Bundle, Part
+from musicldm.core.bundle import Bundle, Component, TrainingFacts
 from musicldm.core.errors import DataError
 from musicldm.core.seeding import derive
 from musicldm.training.config import TrainingConfig
@@ -83,8 +83,8 @@ class Line(Trainable[nn.Linear]):
         return []
 
     def bundle(self, name: str) -> Bundle:
-        part = Part({"width": 3}, self.best.state_dict())
-        return Bundle(name, {"vae": part}, {"vae": {"step": self.step}})
+        part = Component("toy", {"width": 3}, self.best.state_dict())
+        return Bundle(name, {"codec": part}, {"codec": TrainingFacts(step=self.step)})
 
 
 def train(

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,7 @@ class VAE(Checkpointable):
         super().__init__()
         self.config = config
         self.name, self.weights_hash = "", ""  # known of a VAE that comes from a bundle
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[bundle.Role, bundle.TrainingFacts] = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
@@ -207,9 +207,9 @@ class VAE(Checkpointable):
         posterior = self.encode(waveform)
         return self.decode(posterior.sample(generator))[..., : waveform.shape[-1]], posterior
 
-    def part(self) -> bundle.Part:
-        """This model as a part of a bundle."""
-        return bundle.Part(config=to_dict(self.config), tensors=self.state_dict())
+    def component(self) -> bundle.Component:
+        """This model as a component of a bundle."""
+        return bundle.Component("vae", config=to_dict(self.config), tensors=self.state_dict())
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VAE:
@@ -223,10 +223,10 @@ class VAE(Checkpointable):
     @classmethod
     def from_bundle(cls, source: bundle.Bundle) -> VAE:
         """The VAE of a bundle in memory, in evaluation mode."""
-        part = source.part("vae")
-        vae = cls(from_dict(VAEConfig, part.config))
-        bundle.fill(vae, part)
-        vae.name, vae.weights_hash, vae.facts = source.name, part.digest, source.facts
+        component = source.component("codec")
+        vae = cls(from_dict(VAEConfig, component.config))
+        bundle.fill(vae, component)
+        vae.name, vae.weights_hash, vae.facts = source.name, component.digest, source.facts
         return vae.eval().requires_grad_(False)
 
 

@@ -159,7 +159,7 @@ class VAETraining(Trainable[VAE]):
         return [path]
 
     def bundle(self, name: str) -> Bundle:
-        return Bundle(name, {"vae": self.best.part()}, {"vae": self.facts(self.config)})
+        return Bundle(name, {"codec": self.best.component()}, {"codec": self.facts(self.config)})
 
 
 def train_vae(
@@ -196,7 +196,7 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    begin_with(module, init, "vae", to_dict(config.model), announce)
+    begin_with(module, init, "codec", to_dict(config.model), announce)
     seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
     return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
 

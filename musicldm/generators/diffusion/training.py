@@ -26,7 +26,7 @@ from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
-from musicldm.sampling import Generator, denoiser_part
+from musicldm.sampling import Generator, generator_component
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.loop import Demo, TrackFacts, Trainable
 from musicldm.training.run import (
@@ -146,9 +146,10 @@ class DiffusionTraining(Trainable[Diffusion]):
         return sorted(seconds, key=lambda artist: (-seconds[artist], artist))[:DEMO_ARTISTS]
 
     def bundle(self, name: str) -> Bundle:
-        vae = self.vae.part("vae")
-        parts = {"vae": vae, "denoiser": denoiser_part(self.best, self.statistics, vae.digest)}
-        return Bundle(name, parts, {**self.vae.facts, "denoiser": self.facts(self.config)})
+        codec = self.vae.component("codec")
+        generator = generator_component(self.best, self.statistics, codec.digest)
+        facts = {**self.vae.facts, "generator": self.facts(self.config)}
+        return Bundle(name, {"codec": codec, "generator": generator}, facts)
 
 
 def train_diffusion(
@@ -195,7 +196,7 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
-    begin_with(module, init, "denoiser", {**to_dict(module.model.config), "vae": store.header.vae_hash}, announce)
+    begin_with(module, init, "generator", {**to_dict(module.model.config), "vae": store.header.vae_hash}, announce)
     seconds_a_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.vae_hash}
     return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)

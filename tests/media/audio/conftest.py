@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sounds import RATE, cut_file, encode_file
+
+from tests.media.audio.sounds import RATE, cut_file, encode_file
 
 Tone = Callable[..., np.ndarray]
 Encode = Callable[..., Path]

@@ -12,11 +12,11 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
-from sounds import decoded, level
 
 from musicldm.core.errors import DataError, MissingProgramError, OutputError, UsageError
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode, probe
+from tests.media.audio.sounds import decoded, level
 
 
 def test_read_takes_any_piece(tmp_path, tone):

@@ -16,7 +16,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from sounds import RATE, cut_file, encode_file
+
+from tests.media.audio.sounds import RATE, cut_file, encode_file
 
 PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2

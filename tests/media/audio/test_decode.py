@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from sounds import decoded, level
 
 from musicldm.core.errors import DataError
 from musicldm.media.audio.decode import decode, probe
+from tests.media.audio.sounds import decoded, level
 
 # ---- Resampling and mixing
 

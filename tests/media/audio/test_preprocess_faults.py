@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from clusters import scheduler, worker_processes, workers
-from sounds import encode_file
+
+from tests.clusters import scheduler, worker_processes, workers
+from tests.media.audio.sounds import encode_file
 
 COMMAND = [sys.executable, "-m", "musicldm", "preprocess"]
 
