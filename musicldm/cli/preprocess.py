@@ -13,7 +13,7 @@ from musicldm.cli.console import Console
 from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
 
 if TYPE_CHECKING:
-    from musicldm.media.audio.preprocess import Summary
+    from musicldm.media.audio.ledger import Summary
 
 
 def preprocess(
