@@ -1,4 +1,4 @@
-"""What can be chosen by name, and where it lives: nothing is imported before it is asked for."""
+"""What can be chosen by name, and the module that defines it: nothing is imported before it is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Registry:
 
     Args:
         kind: what these are, for sentences: "codec", "generator", "condition".
-        entries: name -> where.
+        entries: name -> where it is defined.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
@@ -27,18 +27,18 @@ class Registry:
         return list(self._entries)
 
     def register(self, name: str, where: str) -> None:
-        """Add an entry of one's own: `where` is `package.module:NAME`."""
+        """Add or replace an entry: `where` is `package.module:NAME`."""
         self._entries[name] = where
 
     def load(self, name: str) -> Any:
         """What a name stands for.
 
         Raises:
-            UsageError: nobody has that name.
+            UsageError: there is no such name.
         """
         if name not in self._entries:
             near = difflib.get_close_matches(name, self._entries, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(self._entries)}."
-            raise UsageError(f"{name!r} is not a {self.kind}.", hint)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(self._entries)}."
+            raise UsageError(f"{name!r} is not a known {self.kind}.", hint)
         module, _, attribute = self._entries[name].partition(":")
         return getattr(import_module(module), attribute)

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_jobs import die_on_three, die_the_first_time, raise_stubborn, refuse_odd, sleep, square
 
 from musicldm.core import jobs
 from musicldm.core.errors import DataError, MismatchError, MissingProgramError, MusicLDMError, NetworkError, UsageError
 from musicldm.core.jobs import run_on_cluster
 from tests.clusters import scheduler, workers
+from tests.core.test_jobs import die_on_three, die_the_first_time, raise_stubborn, refuse_odd, sleep, square
 
 pytest.importorskip("distributed")
 

@@ -49,7 +49,7 @@ def test_samples_beyond_full_scale_are_clipped(tmp_path):
 
 def test_a_wav_on_a_pipe_has_its_true_sizes(tone):
     code = (
-        "import sys, numpy; from musicldm.audio import files;"
+        "import sys, numpy; from musicldm.media.audio import files;"
         "files.write(sys.stdout.buffer, numpy.zeros((2, 1000), numpy.float32), 16000)"
     )
     data = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
