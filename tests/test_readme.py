@@ -18,7 +18,7 @@ from tests.toys import Command, Pipeline
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 
 def options(verb: str) -> set[str]:

@@ -73,7 +73,8 @@ def test_a_card_is_printed_as_it_stands(named: Path, musicldm: Command) -> None:
 
 def test_sample_takes_a_name_and_without_one_the_piano(named: Path, musicldm: Command, tmp_path: Path) -> None:
     takes = []
-    for number, model in enumerate((["-m", "bells"], ["-m", named / "bells"], [])):
+    options: list[list[str | Path]] = [["-m", "bells"], ["-m", named / "bells"], []]
+    for number, model in enumerate(options):
         path = tmp_path / f"{number}.wav"
         done = musicldm("sample", *model, "--seconds", 0.2, "--steps", 2, "--device", "cpu", "-o", path)
         assert done.code == 0, done.err
