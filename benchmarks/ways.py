@@ -42,7 +42,7 @@ from musicldm.codecs.windows import reconstruct
 from musicldm.core.seeding import derive
 from musicldm.evaluate.metrics import mel_distance
 from musicldm.media.audio.manifest import PreparedTrack, read_tracks
-from musicldm.media.audio.spectrogram import log_mel
+from musicldm.media.audio.mel import log_mel
 from musicldm.sampling import Generator, Sampling
 from musicldm.sampling.pipeline import FADE, OVERLAP
 

@@ -174,7 +174,7 @@ def test_a_port_that_does_not_speak_dask_is_given_up(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("address", ["", "host", "tcp://host", "tcp://host:door", "gopher://host:70"])
 def test_nonsense_is_no_address(address: str) -> None:
-    with pytest.raises(UsageError, match="is no scheduler's address"):
+    with pytest.raises(UsageError, match="is not a valid address of a scheduler"):
         list(run_on_cluster(square, [1], address))
 
 

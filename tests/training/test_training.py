@@ -304,7 +304,7 @@ def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Comma
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/weights.safetensors").write_bytes(b"precious")
     done = musicldm(*export, tmp_path / "mine")
-    assert done.code == 2 and "holds other things" in done.err
+    assert done.code == 2 and "holds other files" in done.err
     for _ in range(2):
         assert musicldm(*export, tmp_path / "out").code == 0
         (tmp_path / "out/weights.safetensors").write_bytes(b"precious")

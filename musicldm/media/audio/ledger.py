@@ -24,10 +24,10 @@ _LONGEST_NAME = 240  # bytes; file systems take 255
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run of `preprocess` ended."""
+    """The result of a run of `preprocess`."""
 
     files: int
-    """Sources found, whatever came of them."""
+    """Sources found, usable or not."""
     prepared: int
     """Done in this run."""
     skipped: int
@@ -41,7 +41,7 @@ class Summary:
     prepared_hours: float
     """Of those done in this run."""
     quieter: int
-    """Of those done in this run, left below the loudness that was asked for, since their peak would have clipped."""
+    """Of those done in this run, left below the target loudness, since their peaks would have clipped."""
     duplicates: dict[str, str] = field(default_factory=dict)
     """Source -> the source with the same audio that was kept."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -54,11 +54,11 @@ class Task:
     """The source's path below the input folder, in UTF-8; the key in the manifest."""
     path: Path
     source: SourceFile | None
-    """None where there is nothing behind the name."""
+    """None where the name leads to nothing, as a broken link does."""
     target: Path
     settings: PrepareSettings
     known: str
-    """SHA-256 of the source from which the present output was made; empty where it must be made anew in any case."""
+    """SHA-256 of the source from which the present output was made; empty where it must be made again in any case."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class Ledger:
         for path in files:
             if (found := look(path)) is not NO_FILE:
                 name = utf8(path.relative_to(source))
-                while name in self.paths:  # spelled alike, though their bytes differ
+                while name in self.paths:  # names that differ in bytes alone are spelled alike in UTF-8
                     name += "_"
                 self.paths[name], self.sources[name] = path, found
         self.tried: dict[str, None] = {}
         self.failed: dict[str, str] = {}
         if not self.sources:
-            return  # a wrong folder, or a disk that is not there: not a word in the manifest
+            return  # a wrong folder or a missing disk must not change the manifest
         self.journal = open_manifest(out)
         self.catalog = _read_catalog(source)
         self._take_stock()
         self.targets = self._targets()
         self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
 
-    # Before the work.
+    # Before the work
 
     def _take_stock(self) -> None:
-        """See which of the tracks that the manifest tells of are there, and fit to stand beside those of this run."""
+        """Find which of the tracks in the manifest are there, and were prepared with the settings of this run."""
         self.kept: dict[str, str] = {}  # content -> source
         # Among equals, one that has a source wins, then the first in the alphabet: not the first to be finished.
         for name, record in sorted(
@@ -110,7 +110,7 @@ class Ledger:
             if size is None or size != record.get("bytes", size):
                 self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
             elif name not in self.sources and not self._has_our_shape(record):
-                # It cannot be made anew. With the settings it had, it comes back.
+                # It cannot be made again; a run with its former settings will list it again.
                 reason = "Its source is gone, and it was prepared with other settings."
                 self.failed[name] = reason
                 if record["status"] == "done":
@@ -133,8 +133,8 @@ class Ledger:
             tasks.append(self._task(name, known))
         return tasks
 
-    def widows(self) -> list[Task]:
-        """Tasks for duplicates of which the one that was kept has changed meanwhile."""
+    def orphaned_duplicates(self) -> list[Task]:
+        """Tasks for duplicates whose kept twin has changed since."""
         records = [self.journal.records.get(name) for name in self.sources]
         lost = [r for r in records if r and r["status"] == "duplicate" and r["content"] not in self.kept]
         return [self._task(record["source"]) for record in lost]
@@ -174,12 +174,12 @@ class Ledger:
                 taken.add(target)
         return targets
 
-    # While it goes on.
+    # During the work
 
     def commit(self, task: Task, outcome: Finished | Exception) -> None:
-        """Give an output its name, and write down what became of its source."""
+        """Give an output its final name, and record the result of its source."""
         if isinstance(outcome, OutputError):
-            raise outcome  # a full disk is no fault of this file, and the next would meet it too
+            raise outcome  # a full disk is not this file's fault, and the next file would meet it too
         before = self.journal.records.get(task.name)
         if before and isinstance(outcome, Finished) and not outcome.file:
             self.journal.append(before | {"source_file": _as_dict(task.source)})
@@ -208,17 +208,17 @@ class Ledger:
             self._commit_output(task, record, outcome.sha256, outcome.file, outcome.prepared)
 
     def _retire(self, record: dict[str, Any]) -> None:
-        """The former version of an output counts no more, and goes."""
+        """Remove the former version of an output, which counts no more."""
         if self.kept.get(record["content"]) == record["source"]:
             del self.kept[record["content"]]
-            self.journal.append(record | {"status": "failed", "reason": "It was about to be made anew."})
+            self.journal.append(record | {"status": "failed", "reason": "It was about to be made again."})
         (self.out / record["path"]).unlink(missing_ok=True)
 
     def _commit_output(self, task: Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
         size = size_of(file)
         if size is None:
             raise OutputError(
-                f"What a worker has written to {file.parent} is not to be seen here.",
+                f"What a worker has written to {file.parent} is not visible here.",
                 "All machines of a cluster must see the input and the output under the same paths.",
             )
         artist, title, provenance = self._describe(task, prepared)
@@ -255,12 +255,12 @@ class Ledger:
             self._drop(self.journal.records[rival], task.name)
 
     def _drop(self, record: dict[str, Any], keeper: str) -> None:
-        """A duplicate, of which `keeper` is kept."""
+        """Record a duplicate, of which `keeper` is kept, and remove its output."""
         (self.out / record["path"]).unlink(missing_ok=True)
         self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
 
     def _describe(self, task: Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
-        """Artist, title and provenance: the crawl knows best, then the file's tags, then its place."""
+        """Artist, title and provenance: from the crawl's catalog, else the file's tags, else its path."""
         crawled = self.catalog.get(task.name, {})
         place = PurePosixPath(task.name)
         folder = place.parent.name or utf8(Path(self.source.resolve().name))
@@ -268,13 +268,13 @@ class Ledger:
         title = crawled.get("title") or prepared.title or place.stem
         return artist, title, crawled.get("provenance") or {}
 
-    # The split.
+    # The split
 
     def _split(self, content: str) -> Split:
         return "heldout" if content in self.heldout or int(content, 16) % _HELDOUT_ONE_IN == 0 else "train"
 
     def hold_out(self) -> None:
-        """See to it that at least one track is for training and, of two or more, at least one is held out."""
+        """Ensure that at least one track is for training and, of two or more, at least one is held out."""
         tracks = sorted(self._tracks(), key=lambda record: str(record["content"]))
         splits = {record["split"] for record in tracks}
         if len(tracks) > 1 and splits == {"train"}:
@@ -282,7 +282,7 @@ class Ledger:
         elif splits == {"heldout"}:
             self.journal.append(tracks[-1] | {"split": "train"})
 
-    # At the end.
+    # At the end
 
     def _tracks(self) -> list[dict[str, Any]]:
         return [self.journal.records[name] for name in self.kept.values()]
@@ -316,7 +316,7 @@ def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
 
 
 def _fitting(path: PurePosixPath) -> str:
-    """The path, its last name shortened where a file system would refuse it."""
+    """The path, with its last name shortened where a file system would refuse it."""
     name = path.name.encode()
     if len(name) <= _LONGEST_NAME:
         return str(path)

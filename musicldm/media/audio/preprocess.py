@@ -2,7 +2,7 @@
 
 Workers turn one file each into one waveform under a temporary name. The coordinator alone gives it its own name and
 writes the manifest, and a track is done when its line is there. The outputs depend on the sources and the settings
-only: not on the order in which workers finish, nor on how often the work was cut off and begun again.
+only: not on the order in which workers finish, nor on how often the work was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def preprocess(
     time_limit: float = 600,
     cluster: str = "",
 ) -> Summary:
-    """Turn every audio file under `source` into a waveform under `out`; what is done already is skipped.
+    """Turn every audio file under `source` into a waveform under `out`; files that are done already are skipped.
 
     Args:
         jobs: worker processes on this machine.
@@ -47,7 +47,7 @@ def preprocess(
         OutputError: `out` cannot be written, or another run is writing there; what was done stays done.
         NetworkError: the cluster cannot be reached.
     """
-    source, out = source.absolute(), out.absolute()  # as workers elsewhere know them
+    source, out = source.absolute(), out.absolute()  # workers elsewhere have another working directory
     if not source.is_dir():
         raise DataError(f"There is no folder {source}.", "Name the folder that holds the audio files.")
     if source.resolve().is_relative_to(out.resolve()):
@@ -77,7 +77,7 @@ def preprocess(
                         progress(done, found, task.name)
             finally:
                 _sweep(out)
-            tasks = ledger.widows()
+            tasks = ledger.orphaned_duplicates()
         ledger.hold_out()
 
     summary = ledger.summary()
@@ -88,7 +88,7 @@ def preprocess(
 
 
 def _sweep(out: Path) -> None:
-    """Remove what workers that were killed have left unfinished."""
+    """Remove unfinished files of workers that were killed."""
     for leftover in out.rglob(f"{durable.TEMPORARY}*"):
         if re.fullmatch(_UNFINISHED, leftover.name):
             with suppress(OSError):
@@ -105,10 +105,10 @@ def _work(task: Task) -> Finished:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file. It also tells a disk's error, which decoders take for the end of the file."""
+    """SHA-256 of a file. Reading all of it also finds a disk's errors, which decoders take for the end of the file."""
     try:
         if path.is_dir():
-            os.listdir(path)  # a folder comes here only because it could not be listed
+            os.listdir(path)  # `walk` yields a folder only where it could not list it
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

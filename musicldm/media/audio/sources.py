@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Companions of music that are certainly none. All else is tried, and what fails is named.
+# Files that often lie beside music and are certainly not audio. All others are tried, and failures are reported.
 _NOT_AUDIO = set(
     ".avif .bmp .cue .csv .db .gif .htm .html .ini .jpeg .jpg .json .jsonl .log .lrc .m3u .m3u8 .md .nfo .part .pdf"
     " .pls .png .py .rtf .sfv .srt .svg .tif .tiff .toml .torrent .txt .url .vtt .webp .xml .yaml .yml .ytdl".split()
@@ -28,7 +28,7 @@ NO_FILE = SourceFile(-1, -1, -1)
 
 
 def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below that may hold audio, in a fixed order; no folder twice (`seen`), so links lead in no circle."""
+    """Every file below that may hold audio, in a fixed order; no folder twice (`seen`), so that circular links end."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -36,7 +36,7 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     try:
         names = sorted(os.listdir(folder))
     except OSError:
-        yield folder  # a task that will fail and say why
+        yield folder  # becomes a task, which fails with the reason
         return
     for name in names:
         path = folder / name
@@ -49,13 +49,13 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def look(path: Path) -> SourceFile | None:
-    """What is behind a name: None where there is nothing, NO_FILE where it is a pipe or a device."""
+    """The file behind a path: None where there is none, NO_FILE where it is a pipe or a device."""
     try:
         status = path.stat()
     except OSError:
-        return None  # a link to nowhere, say: the worker will find the words
+        return None  # a broken link, say: the worker will report it
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        return NO_FILE  # it might never end
+        return NO_FILE  # reading it might never end
     return SourceFile(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -104,4 +104,4 @@ def test_the_form_of_the_waveforms_is_a_matter_of_options(source: Path, tmp_path
     loudness = {record["loudness"] for record in map(json.loads, lines) if record["status"] == "done"}
     assert all(-30.1 < value < -29.9 for value in loudness)
     assert run(source, tmp_path / "other", "--format", "mp3").returncode == 2
-    assert "2 tracks are not as loud as asked for" in run(source, tmp_path / "loud", "--loudness", -2).stderr
+    assert "2 tracks are quieter than the target loudness" in run(source, tmp_path / "loud", "--loudness", -2).stderr

@@ -7,7 +7,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from musicldm.media.audio.spectrogram import log_mel, picture
+from musicldm.media.audio.mel import log_mel, slaney_bands
+from musicldm.media.audio.spectrogram import picture
 from tests.media.audio.sounds import Tone
 
 
@@ -40,3 +41,12 @@ def test_a_picture_of_any_titles_and_lengths(tmp_path: Path, tone: Tone) -> None
     }
     picture(tmp_path / "new" / "a.png", panels, 44100)
     assert imread(tmp_path / "new" / "a.png").shape[1] == 1100
+
+
+def test_slaney_bands_cover_the_spectrum_and_none_is_empty() -> None:
+    bands = slaney_bands(16000, 512, 80)
+    assert bands.shape[1] == 257 and len(bands) <= 80
+    assert (bands >= 0).all() and (bands.amax(dim=1) > 0).all()
+    peaks = bands.argmax(dim=1)
+    assert (peaks.diff() >= 0).all() and peaks[-1] > 240
+    assert len(slaney_bands(16000, 64, 80)) < 80  # the others are narrower than a bin
