@@ -147,8 +147,8 @@ class Bundle:
 def halved(bundle: Bundle) -> Bundle:
     """The same model with its weights in half precision, for half the space.
 
-    A generator refers to its codec by the digest, so that is updated. Latents of the unrounded codec
-    no longer match: to keep a store usable, round the codec before encoding; rounding again changes nothing.
+    A generator refers to its codec by the digest, so that is updated. Latents of the unrounded codec no
+    longer match it: to keep a store usable, round the codec before encoding; rounding again changes nothing.
 
     Raises:
         BundleError: a weight is too large for it.

@@ -33,17 +33,21 @@ def test_an_unknown_name_is_a_sentence_with_the_nearest_one() -> None:
     registry = Registry("instrument", {"flute": "toy:FLUTE", "harp": "toy:HARP"})
     with pytest.raises(UsageError) as near:
         registry.load("flutes")
-    assert (near.value.message, near.value.hint) == ("'flutes' is not a known instrument.", "Did you mean 'flute'?")
+    assert (near.value.message, near.value.hint) == ("There is no instrument 'flutes'.", "Did you mean 'flute'?")
     with pytest.raises(UsageError) as far:
         registry.load("xyz")
-    assert far.value.hint == "Choose one of flute, harp."
+    assert far.value.hint == "Known: flute, harp."
 
 
-def test_an_entry_can_be_registered_and_replaced(flutes: str) -> None:
-    entries = {"harp": "toy:HARP"}
-    registry = Registry("instrument", entries)
-    registry.register("flute", "no.such.module:FLUTE")
-    registry.register("flute", flutes)
-    assert registry.names() == ["harp", "flute"]
-    assert registry.load("flute") is sys.modules["toy_flutes"].FAMILY
-    assert entries == {"harp": "toy:HARP"}  # the mapping that it was made of stays as it is
+def test_another_package_adds_its_own_and_replaces_none_of_ours(
+    flutes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "toy_flutes-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-flutes\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        f"[musicldm.instruments]\nflute = {flutes}\nharp = no.such.module:HARP\n[musicldm.others]\ndrum = x:DRUM\n"
+    )
+    ours = Registry("instrument", {"harp": flutes})
+    assert ours.names() == ["harp", "flute"]
+    assert ours.load("harp") is ours.load("flute") is sys.modules["toy_flutes"].FAMILY
