@@ -72,10 +72,10 @@ def train_vae(
     Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
     """
+    from musicldm.codecs.vae.rehearsal import rehearsal
     from musicldm.codecs.vae.training import VAERunConfig, train_vae
     from musicldm.core.devices import pick_device
-    from musicldm.training.memory import vae_rehearsal
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     given = {
         "steps": steps,
@@ -92,10 +92,10 @@ def train_vae(
     }
     plan = load_config(VAERunConfig, "musicldm.codecs.vae", preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsal = pick_device(device), vae_rehearsal(plan)
-    plan, fit = fitted(plan, rehearsal, output, where, vram)
+    where, rehearsed = pick_device(device), rehearsal(plan)
+    plan, fit = fitted(plan, rehearsed, output, where, vram)
     if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsal, where), describe(plan.model))
+        show(console, plan, fit or foreseen(plan, rehearsed, where), describe(plan.model))
         return
     console.note("A VAE. " + "; ".join(f"{name}: {fact}" for name, fact in describe(plan.model)) + ".")
     if fit:
