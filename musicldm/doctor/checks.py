@@ -550,7 +550,6 @@ def _reconstruction(thing: str, sound: torch.Tensor, made: torch.Tensor, rate: i
 def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: str, device: str) -> Iterator[Finding]:
     import torch
 
-    from musicldm.conditions.base import Conditions
     from musicldm.sampling import Generator
 
     config = source.component("generator").config
@@ -577,7 +576,7 @@ def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: s
     eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
     noisy = level.mix(z, eps)
     with torch.inference_mode():
-        told = Conditions.none(len(z), len(generator.artists), z.device)
+        told = diffusion.conditions.null(len(z))
         left = float((diffusion.denoise(noisy, level, told) - z).square().mean())
     # What is best for noise alone: white latents of the same spread.
     alpha, sigma = float(level.alpha), float(level.sigma)
