@@ -1,7 +1,7 @@
 """What release 0.1 left behind opens, trains on, resumes and plays: see fixtures/make_release_0_1.py.
 
-On the machine that made the fixture, with torch 2.11, runs resumed with torch 2.15 end bit for bit where 0.1's did. Other
-processors round otherwise, so numbers are compared here, not bits; `tests/training` demands the bits of one machine.
+On the machine that made the fixture, with torch 2.11, runs resumed with torch 2.15 end bit for bit where those of 0.1
+did. Other processors round otherwise, so numbers are compared here; `tests/training` demands the bits of one machine.
 """
 
 from __future__ import annotations
