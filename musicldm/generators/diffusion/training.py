@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from musicldm.core import bundle
-from musicldm.core.bundle import Bundle
+from musicldm.core.bundle import Bundle, Component, Role
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
@@ -133,6 +134,15 @@ class DiffusionTraining(Trainable[Diffusion]):
             Demo(str(number), {take.title: audio}, rate)
             for number, (take, (audio, rate)) in enumerate(zip(takes, heard, strict=True), 1)
         ]
+
+    def begin_with(self, source: Bundle, role: Role, config: dict[str, Any]) -> None:
+        """See `Trainable.begin_with`; the bundle may be one of an earlier release."""
+        given = source.component(role)
+        tensors = dict(given.tensors)
+        upgrade.tensors(tensors)
+        today = Component(given.kind, upgrade.component_config(given.config), tensors)
+        super().begin_with(replace(source, components={**source.components, role: today}), role, config)
+        self.origin["digest"] = given.digest  # by which the bundle is known
 
     def bundle(self, name: str) -> Bundle:
         codec = self.codec.component("codec")
