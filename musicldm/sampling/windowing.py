@@ -45,10 +45,6 @@ class WindowSize:
 
         return cls(fitting(usual), fitting(longest), multiple)
 
-    def joint(self, frames: int) -> WindowSize:
-        """Sizes by which a piece of so many frames is one window."""
-        return WindowSize(self.usual, frames + -frames % self.multiple, self.multiple)
-
     def at_once(self, frames: int) -> int:
         """How many of so many frames are to be made at once: all, where they are not too many."""
         return self.longest if frames <= self.longest else self.usual
@@ -72,7 +68,7 @@ class Window:
     """The frames at its end that the next window keeps, at most."""
 
 
-def next_window(done: int, frames: int, tail: int, number: int, size: WindowSize) -> Window:
+def next_window(done: int, frames: int, tail: int, number: int, size: WindowSize, joint: bool = False) -> Window:
     """The window that goes on after `done` of `frames` new frames.
 
     The rest is divided evenly, so that the windows are alike and the last one makes little in vain.
@@ -80,9 +76,11 @@ def next_window(done: int, frames: int, tail: int, number: int, size: WindowSize
     Args:
         tail: how many frames there are before it that it can go on from.
         number: its own.
+        joint: all that is left is one window, however long.
     """
     kept = min(tail, size.usual // 2)
-    count, length = divide(kept + frames - done, size)
+    rest = kept + frames - done
+    count, length = (1, rest + -rest % size.multiple) if joint else divide(rest, size)
     return Window(
         number=number,
         count=number + count,
@@ -93,11 +91,11 @@ def next_window(done: int, frames: int, tail: int, number: int, size: WindowSize
     )
 
 
-def plan(frames: int, size: WindowSize, known: int = 0) -> Iterator[Window]:
+def plan(frames: int, size: WindowSize, known: int = 0, joint: bool = False) -> Iterator[Window]:
     """The windows of `frames` new frames, one after another, where `known` frames come before them."""
     done, number, tail = 0, 0, known
     while done < frames:
-        window = next_window(done, frames, tail, number, size)
+        window = next_window(done, frames, tail, number, size, joint)
         yield window
         done, number, tail = done + window.length - window.kept, number + 1, window.tail
 

@@ -63,7 +63,7 @@ def test_a_piece_that_fits_is_one_window_with_little_beyond_it(frames: int, size
     windows = list(plan(frames, size))
     if frames <= size.longest:
         assert len(windows) == 1 and windows[0].length - frames < size.multiple
-    whole = list(plan(frames, size.joint(frames)))
+    whole = list(plan(frames, size, joint=True))
     assert len(whole) == 1 and whole[0].length - frames < size.multiple
 
 
