@@ -14,10 +14,10 @@ _PUBLIC = {
     "VAE": "musicldm.codecs.vae.model",
     "UNet": "musicldm.generators.diffusion.unet",
     "LatentStore": "musicldm.latents.store",
-    "Generator": "musicldm.sampling",
+    "Pipeline": "musicldm.sampling",
 }
 
-__all__ = ["Generator", "LatentStore", "UNet", "VAE", "__version__"]  # noqa: RUF022
+__all__ = ["LatentStore", "Pipeline", "UNet", "VAE", "__version__"]  # noqa: RUF022
 
 
 def __getattr__(name: str) -> Any:

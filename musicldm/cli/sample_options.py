@@ -171,7 +171,9 @@ class SampleOptions:
     ] = None
     normalize: Annotated[
         float | None,
-        typer.Option(metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False),
+        typer.Option(
+            metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False
+        ),
     ] = None
     device: Device = "auto"
     precision: Precision = "auto"
@@ -246,7 +248,9 @@ def chosen_task(options: SampleOptions, given: frozenset[str]) -> type[Task]:
     return task
 
 
-def takes_of(options: SampleOptions, given: frozenset[str], task: type[Task], replayed: tuple[int, int] | None) -> tuple[list[int], int]:
+def takes_of(
+    options: SampleOptions, given: frozenset[str], task: type[Task], replayed: tuple[int, int] | None
+) -> tuple[list[int], int]:
     """The numbers of the takes, from 1 on, and how many there are between two things.
 
     Args:
@@ -259,7 +263,9 @@ def takes_of(options: SampleOptions, given: frozenset[str], task: type[Task], re
     return list(range(first, first + count)), count if task.is_between else 1
 
 
-def laid_over(options: SampleOptions, given: frozenset[str], recorded: dict[str, Any]) -> tuple[SampleOptions, frozenset[str]]:
+def laid_over(
+    options: SampleOptions, given: frozenset[str], recorded: dict[str, Any]
+) -> tuple[SampleOptions, frozenset[str]]:
     """Recorded options where the command line says nothing else; those that are not the default count as given."""
     fresh = {name: value for name, value in recorded.items() if name not in given}
     defaults = {field.name: field.default for field in fields(options)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch import Tensor
 from musicldm.codecs import windows
 from musicldm.codecs.base import Codec
 from musicldm.core.errors import DataError
-from musicldm.generators.base import Announce
 from musicldm.sampling.postprocess import check_finite, cut, limiter, peak_normalize
 
 LOOK_AHEAD = 0.01
@@ -32,7 +31,7 @@ class Coder:
         CapacityError: the memory does not hold even a short window.
     """
 
-    def __init__(self, codec: Codec, announce: Announce) -> None:
+    def __init__(self, codec: Codec, announce: Callable[[str], None]) -> None:
         self.codec = codec
         self.spec = codec.spec
         self._announce = announce

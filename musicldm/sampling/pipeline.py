@@ -6,7 +6,7 @@ Latents are normalised, [1, D, L], unless they are called raw, [D, L]; audio is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -19,11 +19,14 @@ from musicldm.core import bundle
 from musicldm.core.devices import pick_device, pick_precision
 from musicldm.core.errors import MismatchError, UsageError
 from musicldm.core.progress import Progress, silent
-from musicldm.generators.base import GENERATORS, Announce, GeneratorFamily, LatentGenerator, LatentRequest
+from musicldm.generators.base import GENERATORS, GeneratorFamily, LatentGenerator, LatentRequest
 from musicldm.sampling.coder import Coder
 from musicldm.sampling.request import Request, Setting, request_of
 from musicldm.sampling.tasks import New, Task
 from musicldm.sampling.windowing import STRETCH, WindowSize
+
+Announce = Callable[[str], None]
+"""Is told a sentence that the user should read now."""
 
 
 class About(TypedDict, total=False):
@@ -73,11 +76,11 @@ class Pipeline:
         self.hash = component.digest  # which names the codec, too
         self.codec = codec_of(source).to(self.device)
         self.spec = self.codec.spec
-        # What they announce goes where `announce` leads by then: it may be set later.
+        # A sentence goes where `announce` leads by then: it may be set later.
         self.coder = Coder(self.codec, lambda text: self.announce(text))
         self.family: GeneratorFamily = GENERATORS.load(component.kind)
         self.generator: LatentGenerator = self.family.from_component(
-            component, self.device, self.precision, lambda text: self.announce(text)
+            component, self.device, self.precision, self._on_halved
         )
         if self.generator.codec_hash != self.spec.codec_hash:
             raise MismatchError(
@@ -215,6 +218,10 @@ class Pipeline:
             options=request.options,
             **about,
         )
+
+    def _on_halved(self, frames: int) -> None:
+        seconds = frames * self.spec.hop / self.spec.rate
+        self.announce(f"The memory does not suffice: going on in windows of {seconds:.3g} s.")
 
     def _frames(self, seconds: float) -> int:
         return max(1, self.spec.frames(round(seconds * self.spec.rate)))

@@ -71,6 +71,7 @@ def test_a_piece_that_fits_is_one_window_with_little_beyond_it(frames: int, size
 def test_windows_are_alike(frames: int, size: WindowSize) -> None:
     """The piece is divided evenly: the number is the least that the overlap allows, and no window stands out."""
     count, length = divide(frames, size)
+    assert length <= size.longest
     step = size.longest - int(OVERLAP * size.longest)
     assert (count - 1) * step < frames and frames <= size.longest + (count - 1) * step
     windows = list(plan(frames, size))

@@ -17,7 +17,7 @@ from musicldm.core.devices import autocast, out_of_memory
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
-from musicldm.generators.base import Announce, LatentRequest
+from musicldm.generators.base import LatentRequest, OnHalved
 from musicldm.generators.diffusion.model import KIND, Diffusion, from_component
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.noise.guidance import classifier_free_guidance, inpainting, multidiffusion, repaint
@@ -107,7 +107,7 @@ class DiffusionGenerator:
         statistics: of the latents that it was trained on.
         codec_hash: the digest of the codec whose latents these are.
         precision: as `autocast` takes it.
-        announce: is told where the memory does not suffice and windows become shorter.
+        on_halved: see `OnHalved`.
     """
 
     name = KIND
@@ -120,7 +120,7 @@ class DiffusionGenerator:
         codec_hash: str,
         device: torch.device,
         precision: str,
-        announce: Announce,
+        on_halved: OnHalved,
     ) -> None:
         self.diffusion = diffusion.to(device)
         self.statistics = statistics
@@ -129,19 +129,19 @@ class DiffusionGenerator:
         self.precision = precision
         self.limit: int | None = None
         """Frames that the memory is known to hold at once; None: no limit has shown yet."""
-        self._announce = announce
+        self._on_halved = on_halved
         self._together = 1 if device.type == "cpu" else TOGETHER
 
     @classmethod
     def from_component(
-        cls, component: Component, device: torch.device, precision: str, announce: Announce
+        cls, component: Component, device: torch.device, precision: str, on_halved: OnHalved
     ) -> DiffusionGenerator:
         """The generator of a bundle.
 
         Raises:
             BundleError: the component is damaged.
         """
-        return cls(*from_component(component), device, precision, announce)
+        return cls(*from_component(component), device, precision, on_halved)
 
     @property
     def channels(self) -> int:
@@ -204,6 +204,20 @@ class DiffusionGenerator:
             # No longer in the clause above: there, the traceback keeps alive the very tensors that are to go.
             self._halve(width, self._together if request.circular or frames > width else 1)
 
+    @torch.inference_mode()
+    def remaining_error(self, z: Tensor) -> float:
+        """Its squared error on normalised latents [B, D, L] under as much noise, beside that of a guess.
+
+        The guess is what is best for one who knows the loudness alone: the linear one for white latents of that power.
+        """
+        schedule = self.diffusion.schedule
+        level = schedule.at(schedule.time_of(1.0))  # as much noise as signal
+        noisy = level.mix(z, torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z))
+        left = (self.diffusion.denoise(noisy, level, self.conditions.null(len(z))) - z).square().mean()
+        alpha, sigma, power = float(level.alpha), float(level.sigma), float(z.square().mean())
+        guess = (alpha * power / (alpha**2 * power + sigma**2) * noisy - z).square().mean()
+        return float(left / guess)
+
     # ---- One attempt -----------------------------------------------------------------------------------------------
 
     def _sample(
@@ -257,7 +271,7 @@ class DiffusionGenerator:
         self.limit = width // 2
         if self.limit < 8:
             raise CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
-        self._announce(f"The memory does not suffice: going on in windows of {self.limit} latent frames.")
+        self._on_halved(self.limit)
 
     # ---- What the samplers are given -------------------------------------------------------------------------------
 
@@ -265,9 +279,7 @@ class DiffusionGenerator:
         """Where a window starts, [1, D, frames], and where its further noise comes from."""
         if request.seeds is None:
             return self.noise(request.seed, request.take, frames, request.window)
-        (a, fresh_a), (b, fresh_b) = (
-            self.noise(seed, request.take, frames, request.window) for seed in request.seeds
-        )
+        (a, fresh_a), (b, fresh_b) = (self.noise(seed, request.take, frames, request.window) for seed in request.seeds)
         return slerp(a, b, request.weight), lambda x: slerp(fresh_a(x), fresh_b(x), request.weight)
 
     def noise(self, seed: int, take: int, frames: int, window: int = 0) -> tuple[Tensor, Noise]:
