@@ -548,7 +548,6 @@ def _reconstruction(thing: str, sound: torch.Tensor, made: torch.Tensor, rate: i
 
 
 def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: str, device: str) -> Iterator[Finding]:
-    import torch
 
     from musicldm.sampling import Pipeline
 
