@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from musicldm.codecs.vae.frontend import LEVEL, STFT
+from musicldm.codecs.vae.frontend import SPECTRUM_SCALE, STFT
 from musicldm.core.errors import ConfigError
 
 
@@ -51,9 +51,9 @@ class ResolutionDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Waveforms [B, C, T] -> what each layer makes of them, [B, width, frames, bins], and last the judgement."""
         with torch.autocast(x.device.type, enabled=False):
-            rest = -x.shape[-1] % self.stft.patch
+            rest = -x.shape[-1] % self.stft.frame_hop
             spectrum = self.stft(F.pad(x.float(), (0, rest)))
-            h = LEVEL * torch.cat([spectrum.real, spectrum.imag], dim=1).transpose(-1, -2)
+            h = SPECTRUM_SCALE * torch.cat([spectrum.real, spectrum.imag], dim=1).transpose(-1, -2)
         seen = []
         for layer in self.layers:
             h = F.leaky_relu(layer(h), 0.2)

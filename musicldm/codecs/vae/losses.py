@@ -79,7 +79,7 @@ def magnitude(x: Tensor, fft_size: int, hop: int) -> Tensor:
     return power.clamp_min(1e-14).sqrt().reshape(*x.shape[:-1], *spectrum.shape[-2:])
 
 
-def heard(x: Tensor) -> Tensor:
+def mid_side(x: Tensor) -> Tensor:
     """What spectrograms are compared of: of stereo [B, 2, T] also mid and side, [B, 4, T]; of mono itself.
 
     Mid and side say what the ear takes from a recording first, left and right which side is which (Steinmetz et al.
@@ -107,7 +107,7 @@ def multi_resolution_mel(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sampl
 
 def _spectral(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int) -> dict[str, Tensor]:
     """Both distances, of the same spectrograms; that of mel bands where there is a rate."""
-    x, y = heard(x), heard(y)
+    x, y = mid_side(x), mid_side(y)
     stft, mel = x.new_zeros(()), x.new_zeros(())
     for size in fft_sizes:
         target, estimate = magnitude(x, size, size // 4), magnitude(y, size, size // 4)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
-    DiscriminatorConfig,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
-from musicldm.codecs.vae.losses import LossConfig, study_loss, vae_loss
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.losses import study_loss, vae_loss
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
@@ -29,13 +29,11 @@ from musicldm.core.seeding import derive
 from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
-from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.loop import Demo, TrackFacts, Trainable
 from musicldm.training.run import (
     Announce,
     TrainingResult,
     begin_with,
-    crop_length,
     fit,
     ignore,
     rank_of,
@@ -45,25 +43,6 @@ from musicldm.training.run import (
 
 DEMO_TRACKS = 2
 DEMO_SECONDS = 8
-
-
-@dataclass(frozen=True)
-class VAERunConfig:
-    """A whole VAE training, as a preset or a TOML file gives it."""
-
-    model: VAEConfig = field(default_factory=VAEConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    """Of use where `loss` has an adversarial term."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    plan: PlanConfig | None = None
-    """What was asked for, where `training` is what a plan made of it."""
-
-    @property
-    def crop_samples(self) -> int:
-        """Crops are whole blocks of the attention, so that training sees what a whole track will."""
-        block = self.model.attention_block * self.model.hop
-        return crop_length(self.training.seconds, block, self.model.sample_rate)
 
 
 class VAETraining(Trainable[VAE]):
@@ -169,13 +148,13 @@ def train_vae(
     device: torch.device,
     progress: Progress = silent,
     announce: Announce = ignore,
-    init: Path | None = None,
+    init_from: Path | None = None,
     resample: bool = False,
 ) -> TrainingResult:
     """Train a VAE on the prepared waveforms in `data`; see `fit`.
 
     Args:
-        init: a bundle whose weights are the first ones.
+        init_from: a bundle whose weights are the first ones.
         resample: take tracks of other rates and channels too.
 
     Raises:
@@ -196,7 +175,7 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    begin_with(module, init, "codec", to_dict(config.model), announce)
+    begin_with(module, init_from, "codec", to_dict(config.model), announce)
     seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
     return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
 
