@@ -16,17 +16,17 @@ import pytest
 import torch
 from torch.autograd.profiler import profile
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
-from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
-from musicldm.codecs.vae.training import VAERunConfig
+from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.vae.rehearsal import vae_rehearsal
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
-from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
-from musicldm.generators.diffusion.training import DiffusionRunConfig
+from musicldm.generators.diffusion.config import DiffusionRunConfig
+from musicldm.generators.diffusion.rehearsal import diffusion_rehearsal
 from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
 from musicldm.generators.diffusion.unet import UNet, UNetConfig
-from musicldm.nn.layers import Checkpointable
+from musicldm.nn.blocks import Checkpointable
 from musicldm.training import memory_plan as memory
 from musicldm.training import memory_trace
 from musicldm.training.config import TrainingConfig

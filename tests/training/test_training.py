@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from musicldm.codecs.vae.training import VAERunConfig, train_vae
+from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.training import train_vae
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import bundle, config
 from musicldm.core.errors import DataError, MismatchError, TrainingError
@@ -269,7 +270,7 @@ def test_a_bundle_of_another_shape(
     done = musicldm(
         "train-vae", pipeline.wav, "-o", tmp_path, "--config", tmp_path / "wide.toml", "--init", pipeline.vae
     )
-    assert done.code == 1 and "The codec of vae is another network: widths differ." in done.err, done.err
+    assert done.code == 1 and "The vae of vae is another network: widths differ." in done.err, done.err
     done = musicldm("train-vae", pipeline.wav, "-o", tmp_path, "--init", tmp_path)
     assert done.code == 1 and "no bundle in" in done.err
 

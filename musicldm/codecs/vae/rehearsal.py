@@ -1,4 +1,4 @@
-"""A step of the VAE's training, tried on silence to find out how much memory it needs."""
+"""What it takes to try a step of a VAE's training, to see how much memory it needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from musicldm.codecs.vae.training import VAERunConfig, VAETraining
+from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.training import VAETraining
 from musicldm.training.config import TrainingConfig
 from musicldm.training.rehearsal import Rehearsal
 from musicldm.training.trainable import Trainable
 
 
-def rehearsal(config: VAERunConfig) -> Rehearsal:
-    """Of a VAE's training, on waveforms of silence."""
+def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
+    """A training on crops of silence, of which one block of the attention is the shortest."""
 
     def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
         run = replace(config, training=training)
