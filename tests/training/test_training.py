@@ -37,8 +37,8 @@ from musicldm.media.audio.manifest import read_tracks
 from musicldm.noise.schedule import NoiseConfig
 from musicldm.sampling import Generator
 from musicldm.training.config import TrainingConfig
-from musicldm.training.loop import Batches, Workers
-from musicldm.training.run import TrainingResult
+from musicldm.training.data import Batches, Workers
+from musicldm.training.loop import TrainingResult
 from tests.toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
 CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Stopped and saved at step" in said
-    step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["course"]["step"]
+    step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state"]["step"]
     assert step > 0 and bundle.read(run).facts["codec"].step == step
     done = musicldm(*arguments, "--steps", step + 1, "--json")
     assert json.loads(done.out)["steps"] == step + 1, done.err
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     last.write_bytes(last.read_bytes()[:1000])
     done = musicldm(*command, "--steps", 3)
     assert done.code == 0 and "is damaged. Going on from the one before it." in done.err
-    assert torch.load(last, weights_only=True)["course"]["step"] == 3
+    assert torch.load(last, weights_only=True)["state"]["step"] == 3
     for path in (last, previous):
         path.write_bytes(path.read_bytes()[:1000])
     done = musicldm(*command, "--steps", 4)
@@ -270,7 +270,7 @@ def test_a_bundle_of_another_shape(
     done = musicldm(
         "train-vae", pipeline.wav, "-o", tmp_path, "--config", tmp_path / "wide.toml", "--init", pipeline.vae
     )
-    assert done.code == 1 and "The vae of vae is another network: widths differ." in done.err, done.err
+    assert done.code == 1 and "The codec of vae is another network: widths differ." in done.err, done.err
     done = musicldm("train-vae", pipeline.wav, "-o", tmp_path, "--init", tmp_path)
     assert done.code == 1 and "no bundle in" in done.err
 

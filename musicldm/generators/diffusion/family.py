@@ -12,8 +12,8 @@ from musicldm.generators.diffusion.model import KIND
 
 if TYPE_CHECKING:
     from musicldm.latents.schema import StoreHeader
-    from musicldm.training.memory import Rehearsal
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 
 def train(*arguments: Any, **options: Any) -> TrainingResult:
@@ -24,10 +24,10 @@ def train(*arguments: Any, **options: Any) -> TrainingResult:
 
 
 def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
-    """See `training.rehearsal`."""
-    from musicldm.generators.diffusion import training
+    """See `rehearsal.rehearsal`."""
+    from musicldm.generators.diffusion import rehearsal
 
-    return training.rehearsal(config, header)
+    return rehearsal.rehearsal(config, header)
 
 
 def describe(model: DiffusionConfig) -> list[tuple[str, str]]:
