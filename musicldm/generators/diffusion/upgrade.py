@@ -40,6 +40,13 @@ def model_config(data: Mapping[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
+def component(given: Component) -> Component:
+    """A bundle's generator with the names of today."""
+    renamed = dict(given.tensors)
+    tensors(renamed)
+    return Component(given.kind, component_config(given.config), renamed)
+
+
 def component_config(data: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a bundle's generator: the model's, with `statistics` and the digest of its `codec`."""
     return model_config({("codec" if key == "vae" else key): value for key, value in data.items()})
