@@ -52,13 +52,6 @@ def component_config(data: Mapping[str, Any]) -> dict[str, Any]:
     return model_config({("codec" if key == "vae" else key): value for key, value in data.items()})
 
 
-def component(given: Component) -> Component:
-    """A bundle's generator as this release writes it."""
-    renamed = dict(given.tensors)
-    tensors(renamed)
-    return Component(given.kind, component_config(given.config), renamed)
-
-
 def _conditions(data: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = {key: value for key, value in data.items() if key not in ("artists", *OLD_CONDITIONS)}
     if OLD_CONDITIONS.keys() & data.keys():
