@@ -19,7 +19,6 @@ from torch.autograd.profiler import profile
 from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.vae.rehearsal import vae_rehearsal
-from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.generators.diffusion.config import DiffusionRunConfig
@@ -33,6 +32,7 @@ from musicldm.training.config import TrainingConfig
 from musicldm.training.cuda_allocator import MIB, Allocator
 from musicldm.training.memory_plan import GIB
 from musicldm.training.rehearsal import Rehearsal
+from tests.toy_conditions import conditioning, usual
 from tests.toys import TOY_LDM, TOY_VAE, Command, Pipeline
 
 CPU = torch.device("cpu")
@@ -44,8 +44,8 @@ HEADER: Any = SimpleNamespace(channels=8, frame_rate=62.5)
 @functools.cache
 def toy(kind: str) -> tuple[Rehearsal, TrainingConfig]:
     """A toy training that is large enough for activations to count."""
-    if kind in ("denoiser", "transformer"):
-        model = {"denoiser": "transformer", "transformer": {"width": 64, "depth": 3}} if kind == "transformer" else {}
+    if kind in ("unet", "transformer"):
+        model = {"network": "transformer", "transformer": {"width": 64, "depth": 3}} if kind == "transformer" else {}
         ldm = config.from_dict(DiffusionRunConfig, config.merge(tomllib.loads(TOY_LDM), {"model": model}))
         return diffusion_rehearsal(ldm, HEADER), replace(ldm.training, batch_size=24, seconds=8.0)
     over: dict[str, Any] = {"training": {"batch_size": 8, "seconds": 1.0}}
@@ -97,8 +97,8 @@ def taken(rehearsal: Rehearsal, training: TrainingConfig) -> int:
         ("patched", "32", 8, False),
         ("study", "32", 1, True),
         ("study", "bf16", 4, False),
-        ("denoiser", "32", 24, True),
-        ("denoiser", "bf16", 8, False),
+        ("unet", "32", 24, True),
+        ("unet", "bf16", 8, False),
         ("transformer", "32", 24, True),
         ("transformer", "bf16", 8, False),
         ("adversarial", "32", 1, False),
@@ -222,9 +222,13 @@ def test_checkpointing_changes_no_gradient(network: str) -> None:
         model = VAE(VAEConfig(latent_channels=4, widths=(8, 16), strides=(4,), attention_block=8))
         inputs: list[Any] = [torch.randn(2, 1, 256)]
     else:
-        told = ConditionConfig(artists=("Abba", "Zoë"))
-        # A position that is not told would leave the network for positions without a gradient.
-        inputs = [torch.randn(2, 3, 20), torch.tensor([3, 700]), Conditions(torch.eye(2) / 2, torch.tensor([0.1, -1]))]
+        told = usual("Abba", "Zoë")
+        # A position that is absent would leave the network for positions without a gradient.
+        inputs = [
+            torch.randn(2, 3, 20),
+            torch.tensor([3, 700]),
+            conditioning(torch.eye(2) / 2, torch.tensor([0.1, -1])),
+        ]
         model = (
             UNet(UNetConfig(latent_channels=3, widths=(16, 32), blocks=1), told)
             if network == "unet"
@@ -288,7 +292,7 @@ def test_plans_are_shown(musicldm: Command, pipeline: Pipeline, configs: dict[st
     seen = musicldm(*train, "--dry-run")  # without a GPU, and without a card to plan for
     assert seen.code == 0 and "predicted" in seen.err and "training.accumulate = 1" in seen.out
     lines = seen.out.splitlines()
-    assert "model.denoiser = unet" in lines and "model.unet.blocks = 1" in lines and "{" not in seen.out
+    assert "model.network = unet" in lines and "model.unet.blocks = 1" in lines and "{" not in seen.out
     assert not run.exists()
 
 

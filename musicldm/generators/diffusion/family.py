@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from musicldm.training.rehearsal import Rehearsal
 
 
-def train(*arguments: Any, **options: Any) -> TrainingResult:
+def train(*arguments: Any) -> TrainingResult:
     """See `train_diffusion`."""
     from musicldm.generators.diffusion.training import train_diffusion
 
-    return train_diffusion(*arguments, **options)
+    return train_diffusion(*arguments)
 
 
 def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
