@@ -18,7 +18,7 @@ from torch.autograd.profiler import profile
 
 from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
 from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.vae.rehearsal import vae_rehearsal
+from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
