@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from musicldm.codecs.vae.config import VAERunConfig
-from musicldm.codecs.vae.rehearsal import vae_rehearsal
+from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.codecs.windows import encode_long
 from musicldm.core.config import from_dict, preset
 from musicldm.core.errors import UsageError

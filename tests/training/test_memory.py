@@ -18,11 +18,11 @@ from torch.autograd.profiler import profile
 
 from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
 from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.vae.rehearsal import vae_rehearsal
+from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.generators.diffusion.config import DiffusionRunConfig
-from musicldm.generators.diffusion.rehearsal import diffusion_rehearsal
+from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
 from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
 from musicldm.generators.diffusion.unet import UNet, UNetConfig
 from musicldm.nn.blocks import Checkpointable

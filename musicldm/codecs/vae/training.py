@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.config import NAME, VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -176,8 +175,13 @@ def train_vae(
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
     init_weights(module, init_from, "codec", to_dict(config.model), announce)
     seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
-    upgrade = partial(defaults_filled, cls=VAERunConfig)
-    return fit(module, crops, run, to_dict(config), seconds_per_step, device, progress, announce, upgrade)
+    identity = {"codec": NAME, **to_dict(config)}
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)
+
+
+def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """A run's config.json as this release would have written it: release 0.1 knew no other codec."""
+    return defaults_filled({"codec": NAME, **before}, VAERunConfig)
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:

@@ -25,7 +25,7 @@ def train(*arguments: Any) -> TrainingResult:
 
 def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
     """See `diffusion_rehearsal`."""
-    from musicldm.generators.diffusion.rehearsal import diffusion_rehearsal
+    from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
 
     return diffusion_rehearsal(config, header)
 

@@ -20,7 +20,7 @@ from musicldm.training.rehearsal import Rehearsal
 from musicldm.training.trainable import Trainable
 
 
-def diffusion_rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
+def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
     """Of a diffusion training, on latents that are all zero, as a store with this header would have them."""
     channels = header.channels
     statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
