@@ -58,7 +58,7 @@ def _load(module: Trainable[Any], source: Bundle, given: Component, config: dict
     if changed or shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
         raise MismatchError(
             f"The {given.kind} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
-            "Choose the preset or --config that it was trained with, or leave out --init.",
+            "Choose the preset or --config that it was trained with, or leave out --init-from.",
         )
     module.model.load_state_dict(dict(given.tensors))
     module.ema.load_state_dict(dict(given.tensors))
