@@ -48,7 +48,7 @@ def given(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:
-    """What --dry-run shows: the whole configuration on stdout; facts about the model, and the memory it takes, on stderr."""
+    """What --dry-run shows: the whole configuration on stdout; facts about the model and its memory on stderr."""
     from rich.table import Table
 
     table = Table(show_header=False)
