@@ -93,7 +93,7 @@ Vram = Annotated[
     float | None,
     typer.Option(
         metavar="GB",
-        help="GPU memory to fit into, by smaller micro-batches and by recomputing activations.",
+        help="Memory of the GPU to fit into, by micro-batches and by activation checkpointing.",
         callback=positive,
         show_default="what it has",
     ),
@@ -101,7 +101,7 @@ Vram = Annotated[
 Resample = Annotated[
     bool, typer.Option("--resample", help="Use tracks of other rates and channels too, converted on the fly.")
 ]
-Init = Annotated[
+InitFrom = Annotated[
     Path | None,
-    typer.Option(metavar="BUNDLE", help="Initialize the weights from this bundle, to fine-tune on other music."),
+    typer.Option("--init-from", metavar="BUNDLE", help="Initialize the weights from this bundle, to fine-tune it."),
 ]

@@ -1,8 +1,8 @@
-"""What the two training commands share: their configuration, and the last word."""
+"""What the two training commands share: their configuration, and how the result is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,22 +16,39 @@ from musicldm.core.errors import TrainingError
 
 if TYPE_CHECKING:
     from musicldm.training.config import TrainingConfig
-    from musicldm.training.memory import Plan
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.memory_plan import Plan
 
 T = TypeVar("T")
 
 
-def load_config(cls: type[T], owner: str, preset: str, file: Path | None, options: dict[str, Any]) -> T:
-    """The preset, under the user's file, under the options that were given."""
+def load_config(
+    cls: type[T],
+    owner: str,
+    preset: str,
+    file: Path | None,
+    options: dict[str, Any],
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> T:
+    """The preset, under the user's file, under the options that were given.
+
+    Args:
+        upgrade: a file that was written for an earlier release -> the same for this one.
+    """
     data = config.preset(owner, preset)
     if file:
-        data = config.merge(data, config.read_toml(file))
-    return config.from_dict(cls, config.merge(data, options))
+        data = config.merge(data, upgrade(config.read_toml(file)))
+    return config.from_dict(cls, config.merge(data, given(options)))
+
+
+def given(tree: dict[str, Any]) -> dict[str, Any]:
+    """Of a tree of options those that were given, and no table without any."""
+    kept = {key: given(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
 def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:
-    """What --dry-run says: the whole configuration, on stdout; something about it, and what it takes, beside that."""
+    """What --dry-run shows: the whole configuration on stdout; facts about the model and its memory on stderr."""
     from rich.table import Table
 
     table = Table(show_header=False)
@@ -55,7 +72,7 @@ def _lines(data: dict[str, Any], where: str = "") -> Iterator[str]:
 @contextmanager
 def speaking_once(plan: TrainingConfig) -> Iterator[None]:
     """Where several processes train together and all go wrong alike, leave the sentence to the main one."""
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     try:
         yield
@@ -75,11 +92,11 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
             f"Held-out {figure}: {result.first[figure]:.4f} at first, {result.last[figure]:.4f} at last{silence}."
         )
     elif result.first:
-        console.note(f"{result.steps} steps are done, as asked; --steps trains longer.")
+        console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
         console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")
     if result.interrupted:
-        console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command goes on from there.")
+        console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)
     data = {"bundle": str(result.bundle), "steps": result.steps, "first": result.first, "last": result.last}
     console.result(data, [str(result.bundle)])

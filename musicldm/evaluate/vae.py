@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.model import VAE, Reader
-from musicldm.codecs.windows import decode_long, decode_pieces, encode_long
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import Reader, decode_long, decode_pieces, encode_long
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
@@ -183,7 +183,7 @@ class _Latents:
         """The means as they pass, [D, l]."""
         for mean, logvar in pieces:
             self._moments += Moments.of(mean.T.numpy(), logvar.T.numpy())
-            self._kl += DiagonalGaussian(mean[None], logvar[None]).kl_of_numbers()[0].double().sum(dim=1)
+            self._kl += DiagonalGaussian(mean[None], logvar[None]).kl_per_element()[0].double().sum(dim=1)
             yield mean
 
     def statistics(self) -> LatentStatistics:

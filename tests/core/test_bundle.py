@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from musicldm import models
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, TrackFacts, TrainingFacts
 from musicldm.core.errors import BundleError

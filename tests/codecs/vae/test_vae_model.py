@@ -7,61 +7,12 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long, encode_long, reconstruct
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
-
-TOYS = {
-    "patched": VAEConfig(
-        latent_channels=6, patch=4, patch_kernel=16, widths=(8, 16), strides=(4,), attention_block=8, heads=2
-    ),
-    "full rate": VAEConfig(latent_channels=5, widths=(8, 8, 16), strides=(2, 4), blocks=1, attention_block=12, heads=2),
-    "deep stereo": VAEConfig(
-        audio_channels=2,
-        latent_channels=4,
-        patch=2,
-        patch_kernel=8,
-        widths=(8, 8, 8),
-        strides=(2, 2),
-        blocks=3,
-        attention_block=4,
-    ),
-    "spectral": VAEConfig(
-        front_end="spectral",
-        latent_channels=6,
-        patch=8,
-        patch_kernel=32,
-        widths=(8, 16),
-        strides=(2,),
-        attention_block=8,
-        heads=2,
-    ),
-    "spectral stereo, polar, tanh": VAEConfig(
-        front_end="spectral",
-        polar=True,
-        bottleneck="tanh",
-        audio_channels=2,
-        latent_channels=4,
-        patch=8,
-        patch_kernel=16,
-        widths=(8,),
-        strides=(),
-        blocks=1,
-        attention_block=4,
-    ),
-}
-
-
-def awake(vae: VAE, seed: int = 0) -> VAE:
-    """A network whose blocks and attention all do something, as after training: untrained, they are the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in vae.parameters():
-            if weight.dim() > 1:
-                fan_in = weight[0].numel()
-                weight.normal_(generator=generator).mul_(1.2 * fan_in**-0.5)
-    return vae.eval()
+from tests.codecs.toy_vaes import TOYS, awake
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -97,8 +48,8 @@ def test_windows_agree_with_the_whole_track(name: str, frames: int) -> None:
         assert (joined - audio).abs().max() <= 1e-4 * audio.abs().max()
 
 
-def test_a_margin_too_small_would_show() -> None:
-    """The test above has teeth: without margin the same windows disagree."""
+def test_a_context_too_small_would_show() -> None:
+    """The test above has teeth: without context the same windows disagree."""
     toy = TOYS["patched"]
     vae = awake(VAE(toy))
     waveform = torch.randn(1, 100 * toy.hop)
@@ -108,15 +59,15 @@ def test_a_margin_too_small_would_show() -> None:
     assert (torch.cat(parts, dim=-1) - whole).abs().max() > 1e-2 * whole.abs().max()
 
 
-def test_one_frame_reaches_less_far_than_the_margin() -> None:
-    """The margin is what the configuration says, measured by the gradient of one latent frame."""
+def test_one_frame_depends_on_no_more_than_the_context() -> None:
+    """The context is what the configuration says, measured by the gradient of one latent frame."""
     for toy in TOYS.values():
         vae = awake(VAE(toy))
-        waveform = torch.randn(1, toy.audio_channels, 6 * toy.margin * toy.hop, requires_grad=True)
-        middle = 3 * toy.margin
+        waveform = torch.randn(1, toy.audio_channels, 6 * toy.context * toy.hop, requires_grad=True)
+        middle = 3 * toy.context
         vae.encode(waveform).mean[..., middle].sum().backward()
         touched = waveform.grad.abs().sum(dim=(0, 1)).nonzero().flatten() // toy.hop
-        assert middle - toy.margin <= touched.min() and touched.max() <= middle + toy.margin
+        assert middle - toy.context <= touched.min() and touched.max() <= middle + toy.context
 
 
 def test_bfloat16_rounds_inside_but_not_what_comes_out() -> None:
