@@ -548,10 +548,8 @@ def _reconstruction(thing: str, sound: torch.Tensor, made: torch.Tensor, rate: i
 
 
 def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: str, device: str) -> Iterator[Finding]:
-    import torch
 
-    from musicldm.conditions.base import Conditions
-    from musicldm.sampling import Generator
+    from musicldm.sampling import Pipeline
 
     config = source.component("generator").config
     made_for = config.get("codec", config.get("vae"))
@@ -560,11 +558,12 @@ def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: s
         yield Finding(thing, "wrong", text, "Copy the bundle again: such a pair gives noise, whatever the loss was.")
         return
     yield Finding(thing, "ok", "VAE and denoiser were made for each other.")
-    generator = Generator(source, device)
+    pipeline = Pipeline(source, device)
+    generator = pipeline.generator
     if generator.statistics.std == (1.0,) * len(generator.statistics.std):
         text = "Its latents were never measured: every channel is said to have spread 1."
         yield Finding(thing, "warning", text, "Train on a store that musicldm encode made.")
-    z = generator.statistics.normalise(drawn).to(generator.device)
+    z = generator.statistics.normalise(drawn).to(pipeline.device)
     spread = float(z.square().mean().sqrt())
     text = f"Latents of {what}, normalised, have spread {spread:.2f}; 1 is meant."
     if not SPREADS[0] <= spread <= SPREADS[1]:
@@ -572,18 +571,11 @@ def _denoiser(thing: str, source: Bundle, vae: VAE, drawn: torch.Tensor, what: s
         yield Finding(thing, "wrong", text, advice)
         return
     yield Finding(thing, "ok", text)
-    diffusion = generator.diffusion
-    level = diffusion.schedule.at(diffusion.schedule.time_of(1.0))  # as much noise as signal
-    eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
-    noisy = level.mix(z, eps)
-    with torch.inference_mode():
-        told = Conditions.none(len(z), len(generator.artists), z.device)
-        left = float((diffusion.denoise(noisy, level, told) - z).square().mean())
-    # What is best for noise alone: white latents of the same spread.
-    alpha, sigma = float(level.alpha), float(level.sigma)
-    guess = float((alpha * spread**2 / (alpha**2 * spread**2 + sigma**2) * noisy - z).square().mean())
-    text = f"Of noise as loud as {what} the denoiser leaves {left / guess:.2f} of what a guess by loudness leaves."
-    if left / guess < 0.97:
+    left = generator.remaining_error(z)
+    if left is None:
+        return
+    text = f"Of noise as loud as {what} the denoiser leaves {left:.2f} of what a guess by loudness leaves."
+    if left < 0.97:
         yield Finding(thing, "ok", text)
         return
     advice = "It has not learned this music: train it longer, or try it on the music that it was trained on."

@@ -30,7 +30,7 @@ from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
 from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.init_from import init_from
+from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.run_folder import defaults_filled, resolve_precision
@@ -150,7 +150,7 @@ def train_vae(
     device: torch.device,
     progress: Progress = silent,
     announce: Announce = ignore,
-    init: Path | None = None,
+    init_from: Path | None = None,
     resample: bool = False,
 ) -> TrainingResult:
     """Train a VAE on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
@@ -173,7 +173,7 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    init_from(module, init, "codec", to_dict(config.model), announce)
+    init_weights(module, init_from, "codec", to_dict(config.model), announce)
     seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
     identity = {"codec": NAME, **to_dict(config)}
     return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)
