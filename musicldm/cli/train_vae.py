@@ -120,5 +120,5 @@ def describe(model: VAEConfig) -> list[tuple[str, str]]:
         ("audio", f"{model.sample_rate} Hz {'mono' if model.audio_channels == 1 else 'stereo'}"),
         ("hop", f"{model.hop} samples, {model.frame_rate:.4g} frames a second"),
         ("latent", f"{model.latent_channels} channels, {ratio} numbers than the waveform"),
-        ("receptive field", f"{model.receptive_field:.3g} s"),
+        ("receptive field", f"{model.seconds_of_context:.3g} s"),
     ]

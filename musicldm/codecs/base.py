@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from musicldm.core.registry import Registry
 
@@ -43,6 +43,11 @@ class LatentSpec:
     """Its name in `CODECS`."""
     codec_hash: str
     """The digest of its weights and configuration; empty while it is not yet trained."""
+
+    @property
+    def compression(self) -> float:
+        """How many times fewer numbers the latent has than the media."""
+        return self.media_channels * self.hop / self.channels
 
     @property
     def frame_rate(self) -> float:
@@ -80,14 +85,17 @@ class Codec(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def encode(self, x: Tensor) -> DiagonalGaussian:
+    def encode(self, x: Tensor, /) -> DiagonalGaussian:
         """Media [B, C, T] -> the posterior over raw latents [B, D, L]; the end is filled with silence."""
 
-    def decode(self, z: Tensor, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+    def decode(self, z: Tensor, /, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Raw latents [B, D, L] -> media [B, C, L·hop]; only a diffusion decoder takes noise and steps."""
 
     def component(self) -> Component:
         """This codec as a component of a bundle."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same codec, moved."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def load_codec(path: Path | str, device: torch.device | str = "cpu") -> Codec:
     from musicldm.core import bundle
 
     codec = codec_of(bundle.read(models.find(path)))
-    return codec.to(device)  # type: ignore[attr-defined, no-any-return]
+    return codec.to(device)
 
 
 def codec_of(source: Bundle) -> Codec:

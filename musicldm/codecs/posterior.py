@@ -46,7 +46,7 @@ class DiagonalGaussian:
         return 0.5 * (math.log(2 * math.pi) + self.logvar + squared).sum(dim=(1, 2))
 
 
-class Point(DiagonalGaussian):
+class Deterministic(DiagonalGaussian):
     """A posterior of no width, as far as one can be written down: what a network without one emits."""
 
     def __init__(self, mean: Tensor) -> None:

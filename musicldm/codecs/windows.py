@@ -1,10 +1,10 @@
-"""Tracks of any length through the VAE in bounded memory, exactly as if they went through whole.
+"""Tracks of any length through any codec in bounded memory, exactly as if they went through whole.
 
-A window is the frames wanted plus `VAEConfig.margin` frames on either side, which are computed and thrown away. The
-margin covers all that a frame depends on; windows start on the grid of the attention blocks.
+A window is the frames wanted plus `Codec.context` frames on either side, which are computed and thrown away. The
+context covers all that a frame depends on; windows start on the codec's `grid`.
 
-`encode_long` is one track, window after window. `encode_many` is many: threads read ahead, and windows of one length,
-of whichever track, go through the VAE together.
+`encode_long` and `decode_pieces` take one track, window after window. `encode_many` takes many: threads read ahead, and
+windows of one length, of whichever track, go through the codec together.
 """
 
 from __future__ import annotations
@@ -16,155 +16,229 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE, Reader
+from musicldm.codecs.base import Codec
 from musicldm.core.devices import autocast, out_of_memory
-from musicldm.core.errors import CapacityError, DataError, MusicLDMError
+from musicldm.core.errors import CapacityError, DataError
 
 LARGEST_BATCH = 32
-"""Windows in a batch that was not asked for: by then any GPU is busy."""
+"""Windows in a batch whose size nobody chose: by then any GPU is busy."""
+
+Reader = Callable[[int, int], Tensor]
+"""`read(start, stop)` gives units (of audio: samples) start to stop of a track, as [C, stop - start]."""
 
 Pieces = Iterator[tuple[Tensor, Tensor]]
 """The posterior's mean and log-variance of successive pieces of a track, each [D, l] on the CPU."""
 
+OnHalved = Callable[[int], None]
+"""Is called with the frames of a window from now on, where the memory did not hold a longer one."""
 
-Shorter = Callable[[int], None]
-"""Hears of how many frames a window is from now on, where the memory did not hold a longer one."""
+T = TypeVar("T")
 
 
-def windows(frames: int, window: int, margin: int, grid: int, start: int = 0) -> Iterator[tuple[int, int, int, int]]:
+def windows(frames: int, window: int, context: int, grid: int, start: int = 0) -> Iterator[tuple[int, int, int, int]]:
     """Cover `frames` with windows of about `window` frames: yields (start, stop, outer start, outer stop).
 
-    All but a track's last are equally long outside, so that they fit into a batch: the first has no margin before it
-    and keeps that many frames more. So does the last, whose margin would be all that is left.
+    All but a track's last are equally long outside, so that they fit into a batch: the first has no context before it
+    and keeps that many frames more. So does the last, whose context would be all that is left.
     """
-    window, more = max(grid, window // grid * grid), margin // grid * grid
+    window, more = max(grid, window // grid * grid), context // grid * grid
     while start < frames:
         stop = start + window + (0 if start else more)
-        if stop + margin >= frames:
+        if stop + context >= frames:
             stop = frames
-        yield start, stop, max(0, start - margin), min(stop + margin, frames)
+        yield start, stop, max(0, start - context), min(stop + context, frames)
         start = stop
+
+
+# ---- One window ----------------------------------------------------------------------------------------------------
+
+
+def _encode(codec: Codec, media: Tensor, precision: str = "32") -> Tensor:
+    """Media [B, C, T] -> the posterior's mean and log-variance, [B, 2, D, L] on the codec's device."""
+    with _full_float32(), autocast(precision, codec.device):
+        posterior = codec.encode(media.to(codec.device, non_blocking=True))
+    return torch.stack([posterior.mean, posterior.logvar], dim=1)
+
+
+def _decode(codec: Codec, z: Tensor, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+    """Raw latents [B, D, L] -> media [B, C, L·hop] on the codec's device."""
+    with _full_float32():
+        return codec.decode(z.to(codec.device), None if noise is None else noise.to(codec.device), steps)
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    """No TF32 in convolutions: its 10 bits would let window and whole differ by more than 1e-4."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+class _Amount:
+    """How much goes through the codec at once: half as much from where the memory did not hold it.
+
+    Args:
+        now: to begin with.
+        least: what cannot be halved any more.
+        refusal: raised where not even that fits.
+        on_halved: is called with what it is from then on.
+    """
+
+    def __init__(self, now: int, least: int, refusal: CapacityError, on_halved: OnHalved | None = None) -> None:
+        self.now = now
+        self._least = least
+        self._refusal = refusal
+        self._on_halved = on_halved
+
+    def attempt(self, work: Callable[[], T], amount: int) -> T | None:
+        """The result of `work`, which takes `amount`; None where that was too much, and less is to be tried.
+
+        Raises:
+            CapacityError: it was the least already.
+        """
+        try:
+            return work()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        # No longer in the clause above: there, the traceback keeps alive the very tensors that are to go.
+        if amount // 2 < self._least:
+            raise self._refusal
+        self.now = amount // 2
+        torch.cuda.empty_cache()  # which does nothing where there is no GPU
+        if self._on_halved is not None:
+            self._on_halved(self.now)
+        return None
 
 
 # ---- One track -----------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
 def encode_long(
-    vae: VAE, read: Reader, samples: int, window_frames: int = 1024, shorter: Shorter | None = None
+    codec: Codec, read: Reader, length: int, window_frames: int = 1024, on_halved: OnHalved | None = None
 ) -> Pieces:
-    """Encode a track of `samples` samples; where the memory does not suffice, in windows of half as many frames.
+    """Encode a track of `length` units (of audio: samples); where the memory is short, in windows of half the length.
 
     Args:
-        read: gives samples start to stop as [C, stop - start]; asked in rising order, with overlaps.
+        read: is called with rising positions, and overlaps.
         window_frames: latent frames kept of each window.
-        shorter: hears of it where windows become shorter.
+        on_halved: see `OnHalved`.
 
-    Yields:
-        The posterior's mean and log-variance of successive pieces, each [D, l] on the CPU; ceil(samples / hop)
-        frames in all.
+    Returns:
+        The posterior's mean and log-variance of successive pieces, each [D, l] on the CPU; ceil(length / hop) frames
+        in all.
 
     Raises:
         CapacityError: the memory does not hold the shortest window.
     """
-    config, device = vae.config, next(vae.parameters()).device
-    frames, start = -(-samples // config.hop), 0
-    while start < frames:
-        start, stop, first, last = next(windows(frames, window_frames, config.margin, config.attention_block, start))
-        audio = read(first * config.hop, min(last * config.hop, samples))
-        kept = slice(start - first, stop - first)
-        piece: tuple[Tensor, Tensor] | None = None
-        try:
-            with _full_float32():
-                posterior = vae.encode(audio[None].to(device))
-            piece = posterior.mean[0, :, kept].cpu(), posterior.logvar[0, :, kept].cpu()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        if piece is None:
-            window_frames = _halved(vae, min(window_frames, stop - start), shorter)
-            continue
-        yield piece
-        start = stop
+    hop = codec.spec.hop
+
+    def media(first: int, last: int) -> Tensor:
+        return read(first * hop, min(last * hop, length))
+
+    def encoded(given: Tensor, first: int, kept: slice) -> Tensor:
+        return _encode(codec, given[None])[0, ..., kept].cpu()
+
+    latents = _each_window(codec, codec.spec.frames(length), media, encoded, window_frames, on_halved)
+    return ((mean, logvar) for mean, logvar in latents)
 
 
-def decode_long(vae: VAE, z: Tensor, window_frames: int = 1024) -> Iterator[Tensor]:
-    """Decode raw latents [D, L] of any length; yields successive pieces of the waveform, [C, l·hop] on the CPU."""
-    return decode_pieces(vae, [z], z.shape[-1], window_frames)
+def decode_long(codec: Codec, z: Tensor, window_frames: int = 1024) -> Iterator[Tensor]:
+    """Decode raw latents [D, L] of any length; yields successive pieces of media, [C, l·hop] on the CPU."""
+    return decode_pieces(codec, [z], z.shape[-1], window_frames)
 
 
-@torch.inference_mode()
 def decode_pieces(
-    vae: VAE, pieces: Iterable[Tensor], frames: int, window_frames: int = 1024, shorter: Shorter | None = None
+    codec: Codec,
+    pieces: Iterable[Tensor],
+    frames: int,
+    window_frames: int = 1024,
+    on_halved: OnHalved | None = None,
+    noise: Reader | None = None,
+    steps: int | None = None,
 ) -> Iterator[Tensor]:
     """`decode_long`, for raw latents that come piece by piece, [D, l] each and `frames` in all.
 
-    No more is asked for, nor held, than the next window needs. Where the memory does not suffice, windows are halved,
-    and `shorter` hears of it.
+    No more is taken, nor held, than the next window needs. Where the memory is short, windows are halved.
+
+    Args:
+        on_halved: see `OnHalved`.
+        noise: for a diffusion decoder; windows that overlap must be given the same where they do.
+        steps: of a diffusion decoder.
 
     Raises:
         CapacityError: the memory does not hold the shortest window.
     """
-    config, device = vae.config, next(vae.parameters()).device
-    arriving = iter(pieces)
-    held, begin, start = next(arriving), 0, 0
+    hop = codec.spec.hop
+
+    def decoded(z: Tensor, first: int, kept: slice) -> Tensor:
+        drawn = None if noise is None else noise(first * hop, (first + z.shape[-1]) * hop)[None]
+        return _decode(codec, z[None], drawn, steps)[0, :, kept.start * hop : kept.stop * hop].cpu()
+
+    return _each_window(codec, frames, _Arriving(pieces).between, decoded, window_frames, on_halved)
+
+
+@torch.inference_mode()
+def _each_window(
+    codec: Codec,
+    frames: int,
+    take: Callable[[int, int], Tensor],
+    work: Callable[[Tensor, int, slice], Tensor],
+    window_frames: int,
+    on_halved: OnHalved | None,
+) -> Iterator[Tensor]:
+    """Cover a track with windows, shorter ones from where the memory did not hold one; yields what comes of each.
+
+    Args:
+        take: gives what goes into a window of frames first to last.
+        work: is called with that, with `first`, and with those of the window's frames that are kept.
+    """
+    refusal = CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
+    amount = _Amount(window_frames, codec.grid, refusal, on_halved)
+    start = 0
     while start < frames:
-        start, stop, first, last = next(windows(frames, window_frames, config.margin, config.attention_block, start))
-        while begin + held.shape[-1] < last:
-            held = torch.cat([held, next(arriving)], dim=-1)
-        held, begin = held[:, first - begin :], first
-        kept = slice((start - first) * config.hop, (stop - first) * config.hop)
-        audio: Tensor | None = None
-        try:
-            with _full_float32():
-                audio = vae.decode(held[None, :, : last - first].to(device))[0, :, kept].cpu()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        if audio is None:
-            window_frames = _halved(vae, min(window_frames, stop - start), shorter)
-            continue
-        yield audio
-        start = stop
+        start, stop, first, last = next(windows(frames, amount.now, codec.context, codec.grid, start))
+        kept = slice(start - first, stop - first)
+        done = amount.attempt(functools.partial(work, take(first, last), first, kept), min(amount.now, stop - start))
+        if done is not None:
+            yield done
+            start = stop
 
 
-def _halved(vae: VAE, window_frames: int, shorter: Shorter | None) -> int:
-    """Half of a window that the memory did not hold.
+class _Arriving:
+    """Latents that come piece by piece, [D, l] each, of which no more is held than may still be asked for."""
 
-    Raises:
-        CapacityError: that would be less than the shortest.
+    def __init__(self, pieces: Iterable[Tensor]) -> None:
+        self._pieces = iter(pieces)
+        self._held: Tensor | None = None
+        self._begin = 0
+
+    def between(self, first: int, last: int) -> Tensor:
+        """Frames first to last, [D, last - first]. What lies before `first` is let go."""
+        held = next(self._pieces) if self._held is None else self._held
+        while self._begin + held.shape[-1] < last:
+            held = torch.cat([held, next(self._pieces)], dim=-1)
+        self._held, self._begin = held[:, first - self._begin :], first
+        return self._held[:, : last - first]
+
+
+def reconstruct_long(codec: Codec, read: Reader, length: int, window_frames: int = 1024) -> Iterator[Tensor]:
+    """A track through the codec by its posterior's mode, in bounded memory.
+
+    The arguments are those of `encode_long`. Yields successive pieces, [C, n] on the CPU, `length` in all.
     """
-    half = window_frames // 2
-    if half < vae.config.attention_block:
-        raise CapacityError(
-            "The memory does not hold even a short window of audio.", "Close other programs, or use a CPU."
-        )
-    if next(vae.parameters()).device.type == "cuda":
-        torch.cuda.empty_cache()
-    if shorter is not None:
-        shorter(half)
-    return half
+    means = (mean for mean, _ in encode_long(codec, read, length, window_frames))
+    for media in decode_pieces(codec, means, codec.spec.frames(length), window_frames):
+        yield media[:, :length]
+        length -= media.shape[-1]
 
 
-def reconstruct_long(vae: VAE, read: Reader, samples: int, window_frames: int = 1024) -> Iterator[Tensor]:
-    """A track through the VAE by its posterior's mode, in bounded memory.
-
-    The arguments are those of `encode_long`. Yields successive pieces, [C, n] on the CPU, `samples` in all.
-    """
-    means = (mean for mean, _ in encode_long(vae, read, samples, window_frames))
-    for audio in decode_pieces(vae, means, -(-samples // vae.config.hop), window_frames):
-        yield audio[:, :samples]
-        samples -= audio.shape[-1]
-
-
-def reconstruct(vae: VAE, waveform: Tensor, window_frames: int = 1024) -> Tensor:
-    """A waveform [C, T] through the VAE by its posterior's mode, in windows: [C, T]."""
-    pieces = reconstruct_long(vae, lambda a, b: waveform[:, a:b], waveform.shape[-1], window_frames)
+def reconstruct(codec: Codec, media: Tensor, window_frames: int = 1024) -> Tensor:
+    """Media [C, T] through the codec by its posterior's mode, in windows: [C, T]."""
+    pieces = reconstruct_long(codec, lambda a, b: media[:, a:b], media.shape[-1], window_frames)
     return torch.cat(list(pieces), dim=-1)
 
 
@@ -172,7 +246,7 @@ def reconstruct(vae: VAE, waveform: Tensor, window_frames: int = 1024) -> Tensor
 
 
 def encode_many(
-    vae: VAE,
+    codec: Codec,
     tracks: Iterable[tuple[int, Reader]],
     window_frames: int = 1024,
     batch_size: int | None = None,
@@ -182,21 +256,22 @@ def encode_many(
     """Encode track after track as `encode_long` would, while the audio of what follows is read ahead.
 
     Args:
-        tracks: of each, its samples (at least one) and what reads them; asked from other threads, several at once.
+        tracks: of each, its length in units (of audio: samples; at least one) and what reads it, which is called from
+            other threads, several at once.
         window_frames: latent frames kept of each window.
-        batch_size: windows that go through the VAE at once, at most; None: one on a CPU, and on a GPU what its memory
+        batch_size: windows that go through the codec at once, at most; None: one on a CPU, and on a GPU what its memory
             holds. Where the memory does not hold them, it goes on with half as many.
         readers: threads that read. Audio of up to two batches waits in memory.
         precision: "32", "16" or "bf16". Only the first gives what `encode_long` gives, within 1e-4.
 
     Yields:
-        The number of each track in `tracks`, in order, and its pieces, to be taken before the next track is asked
-        for. Pieces that are not taken are not computed. A DataError of a track's reader is raised by its pieces.
+        The number of each track in `tracks`, in order, and its pieces, to be taken before the next track is. Pieces
+        that are not taken are not computed. A DataError of a track's reader is raised by its pieces.
 
     Raises:
-        MusicLDMError: the device's memory does not hold a single window.
+        CapacityError: the device's memory does not hold a single window.
     """
-    stream = _Stream(vae, tracks, window_frames, batch_size, precision)
+    stream = _Stream(codec, tracks, window_frames, batch_size, precision)
     with ThreadPoolExecutor(readers, "reader") as pool:
         try:
             for track, run in itertools.groupby(stream.run(pool), key=lambda window: window.track):
@@ -208,21 +283,21 @@ def encode_many(
 
 @dataclass(eq=False)
 class _Window:
-    """A piece of a track on its way through the VAE."""
+    """A piece of a track on its way through the codec."""
 
     track: int
     kept: slice
-    """Of its frames, those without the margins."""
+    """Of its frames, those without the context."""
     frames: int
     """With them."""
     is_last: bool
     """Of its track."""
     latents: Callable[[], Tensor] = field(init=False)
-    """Waits for mean and log-variance, [2, D, frames], or raises why there are none. Set when the VAE has begun."""
+    """Waits for mean and log-variance, [2, D, frames], or raises why there are none. Set when the codec has begun."""
 
 
 _Ahead = dict[_Window, Future[Tensor]]
-"""What the VAE has not had yet, in order, and its audio [C, frames · hop], read or being read."""
+"""What the codec has not had yet, in order, and its media [C, frames · hop], read or being read."""
 
 
 def _pieces(run: Iterator[_Window]) -> Pieces:
@@ -234,23 +309,26 @@ def _pieces(run: Iterator[_Window]) -> Pieces:
 
 
 class _Stream:
-    """The windows of all tracks in order; but they go through the VAE in the order that fills its batches."""
+    """The windows of all tracks in order; but they go through the codec in the order that fills its batches."""
 
     def __init__(
         self,
-        vae: VAE,
+        codec: Codec,
         tracks: Iterable[tuple[int, Reader]],
         window_frames: int,
         batch_size: int | None,
         precision: str,
     ) -> None:
-        self._vae = vae
-        self._device = next(vae.parameters()).device
+        self._codec = codec
+        self._on_gpu = codec.device.type == "cuda"
         self._tracks = tracks
         self._window_frames = window_frames
-        self._probing = batch_size is None and self._device.type == "cuda"
+        self._probing = batch_size is None and self._on_gpu
+        refusal = CapacityError(
+            "The device's memory does not hold a single window.", "Ask for shorter ones: --window-seconds."
+        )
         # On a CPU, two at once are slower by a quarter and four by a half: their activations leave the cache.
-        self._batch_size = batch_size or 1
+        self._batch_size = _Amount(batch_size or 1, 1, refusal)
         self._precision = precision
         self._forgotten = -1
 
@@ -260,13 +338,13 @@ class _Stream:
 
     @torch.inference_mode()
     def run(self, pool: ThreadPoolExecutor) -> Iterator[_Window]:
-        """Every window in order, once the VAE has it or its error is known."""
+        """Every window in order, once the codec has it or its error is known."""
         plan = self._plan(pool)
         ahead: _Ahead = {}
-        begun: deque[_Window] = deque()  # in order: what is ahead, and what the VAE has had but waits for its turn
+        begun: deque[_Window] = deque()  # in order: what is ahead, and what the codec has had but waits for its turn
         while True:
-            for window, audio in itertools.islice(plan, max(0, 2 * self._batch_size - len(ahead))):
-                ahead[window] = audio
+            for window, media in itertools.islice(plan, max(0, 2 * self._batch_size.now - len(ahead))):
+                ahead[window] = media
                 begun.append(window)
             if not begun:
                 return
@@ -276,71 +354,59 @@ class _Stream:
                 yield begun.popleft()
 
     def _plan(self, pool: ThreadPoolExecutor) -> Iterator[tuple[_Window, Future[Tensor]]]:
-        config = self._vae.config
-        for track, (samples, read) in enumerate(self._tracks):
-            frames = -(-samples // config.hop)
-            for start, stop, first, last in windows(frames, self._window_frames, config.margin, config.attention_block):
+        codec, hop = self._codec, self._codec.spec.hop
+        for track, (length, read) in enumerate(self._tracks):
+            frames = codec.spec.frames(length)
+            for start, stop, first, last in windows(frames, self._window_frames, codec.context, codec.grid):
                 if track == self._forgotten:
                     break
-                audio = pool.submit(_read, read, first * config.hop, last * config.hop, samples)
-                yield _Window(track, slice(start - first, stop - first), last - first, stop == frames), audio
+                media = pool.submit(_read, read, first * hop, last * hop, length)
+                yield _Window(track, slice(start - first, stop - first), last - first, stop == frames), media
 
     def _launch(self, ahead: _Ahead) -> list[_Window]:
-        """Take a batch out of `ahead` and through the VAE; returns what the device is still at work on."""
+        """Take a batch out of `ahead` and through the codec; returns what the device is still at work on."""
         batch = self._choose(ahead)
         if not batch:
             return []
-        waveforms = [ahead[window].result() for window in batch]
-        audio = torch.stack(waveforms) if len(batch) > 1 else waveforms[0][None]  # which copies nothing
-        try:
-            latents = self._probe(audio) if self._probing else self._encode(audio)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise MusicLDMError(
-                    "The device's memory does not hold a single window.", "Ask for shorter ones: --window-seconds."
-                ) from error
-            self._batch_size = len(batch) // 2
-            torch.cuda.empty_cache()
+        read = [ahead[window].result() for window in batch]
+        media = torch.stack(read) if len(batch) > 1 else read[0][None]  # which copies nothing
+        work = self._probe if self._probing else self._begin
+        latents = self._batch_size.attempt(functools.partial(work, media), len(batch))
+        if latents is None:
             return []  # they stay ahead, and come again
         for number, window in enumerate(batch):
             window.latents = functools.partial(_item, latents, number)
             del ahead[window]
-        return batch if self._device.type == "cuda" else []
+        return batch if self._on_gpu else []
 
     def _choose(self, ahead: _Ahead) -> list[_Window]:
         """The first window and what fits into a batch with it; what is not wanted or cannot be read is passed over."""
         batch: list[_Window] = []
-        for window, audio in list(ahead.items()):
+        for window, media in list(ahead.items()):
             if window.track == self._forgotten:
-                audio.cancel()
+                media.cancel()
             elif batch and window.frames != batch[0].frames:
                 continue
-            elif not isinstance(audio.exception(), DataError):
+            elif not isinstance(media.exception(), DataError):
                 batch.append(window)
-                if len(batch) == self._batch_size:
+                if len(batch) == self._batch_size.now:
                     break
                 continue
-            window.latents = audio.result  # which raises
+            window.latents = media.result  # which raises
             del ahead[window]
         return batch
 
-    def _encode(self, audio: Tensor) -> Callable[[], Tensor]:
+    def _begin(self, media: Tensor) -> Callable[[], Tensor]:
         """Begin to encode [B, C, T]; returns what waits for the end and gives mean and log-variance, [B, 2, D, L]."""
-        on_gpu = self._device.type == "cuda"
-        if on_gpu:
-            audio = audio.pin_memory()  # only such memory is copied while the GPU works
-        with _full_float32(), autocast(self._precision, self._device):
-            posterior = self._vae.encode(audio.to(self._device, non_blocking=True))
-        latents = torch.stack([posterior.mean, posterior.logvar], dim=1)
-        if not on_gpu:
-            latents = latents.cpu()
+        if not self._on_gpu:
+            latents = _encode(self._codec, media, self._precision).cpu()
             return lambda: latents
-        arriving = torch.empty(latents.shape, dtype=latents.dtype, pin_memory=True)
-        arriving.copy_(latents, non_blocking=True)
+        # Only pinned memory is copied while the GPU works, in either direction.
+        encoded = _encode(self._codec, media.pin_memory(), self._precision)
+        arriving = torch.empty(encoded.shape, dtype=encoded.dtype, pin_memory=True)
+        arriving.copy_(encoded, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record(torch.cuda.current_stream(self._device))
+        arrived.record(torch.cuda.current_stream(self._codec.device))
 
         def wait() -> Tensor:
             arrived.synchronize()
@@ -348,36 +414,31 @@ class _Stream:
 
         return wait
 
-    def _probe(self, audio: Tensor) -> Callable[[], Tensor]:
+    def _probe(self, media: Tensor) -> Callable[[], Tensor]:
         """Encode the first window of all on a GPU, and see how many at once its memory would hold."""
-        self._probing = False
-        before = torch.cuda.memory_allocated(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
-        latents = self._encode(audio)
+        self._probing, device = False, self._codec.device
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        latents = self._begin(media)
         latents()
-        needed = torch.cuda.max_memory_allocated(self._device) - before
-        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        free = torch.cuda.mem_get_info(self._device)[0] + unused
-        longest = self._window_frames + 2 * self._vae.config.margin
-        fitting = int(0.7 * free / needed * audio.shape[-1] / (longest * self._vae.config.hop))
-        self._batch_size = max(1, min(fitting, LARGEST_BATCH))
+        needed = torch.cuda.max_memory_allocated(device) - before
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + unused
+        longest = (self._window_frames + 2 * self._codec.context) * self._codec.spec.hop
+        fitting = int(0.7 * free / needed * media.shape[-1] / longest)
+        self._batch_size.now = max(1, min(fitting, LARGEST_BATCH))
         return latents
 
 
-def _read(read: Reader, start: int, stop: int, samples: int) -> Tensor:
-    """Samples start to stop of a track, its end filled with silence: [C, stop - start]."""
-    audio = read(start, min(stop, samples))
-    if stop <= samples:
-        return audio
+def _read(read: Reader, start: int, stop: int, length: int) -> Tensor:
+    """Units start to stop of a track, its end filled with silence: [C, stop - start]."""
+    media = read(start, min(stop, length))
+    if stop <= length:
+        return media
     # By NumPy: a torch operation would give this thread a team of OpenMP threads, and with more of these than cores
-    # they no longer stay awake for the VAE's next layer, which then takes a seventh longer.
-    return torch.from_numpy(np.pad(audio.numpy(), ((0, 0), (0, stop - samples))))
+    # they no longer stay awake for the codec's next layer, which then takes a seventh longer.
+    return torch.from_numpy(np.pad(media.numpy(), ((0, 0), (0, stop - length))))
 
 
 def _item(batch: Callable[[], Tensor], number: int) -> Tensor:
     return batch()[number]
-
-
-def _full_float32() -> AbstractContextManager[None]:
-    """No TF32 in convolutions: its 10 bits would let window and whole differ by more than 1e-4."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

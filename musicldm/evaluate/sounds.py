@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.model import Reader
+from musicldm.codecs.windows import Reader
 from musicldm.core.errors import DataError
 from musicldm.media.audio import resampled
 from musicldm.media.audio.decode import decode, probe

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.model import VAE, Reader
-from musicldm.codecs.windows import decode_long, decode_pieces, encode_long
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import Reader, decode_long, decode_pieces, encode_long
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE, Reader
-from musicldm.codecs.windows import encode_many
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import Reader, encode_many
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle
 from musicldm.core.devices import pick_device, pick_precision

@@ -157,11 +157,34 @@ class Attention(AttentionLayer):
         return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, frames)
 
 
-class Downsample(nn.Conv1d):
+class StridedConv1d(nn.Conv1d):
+    """A convolution whose kernel spans whole strides: [B, C, L] -> [B, C', L / stride]."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int, stride: int) -> None:
+        super().__init__(channels, out_channels, kernel, stride, padding=(kernel - stride) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and self.stride[0] > 1:
+            return self._folded(x)
+        return super().forward(x)
+
+    def _folded(self, x: Tensor) -> Tensor:
+        """The same sums with no stride: the frames of a stride become channels of one frame.
+
+        On CPUs with AMX, oneDNN gets many strided convolutions of few channels in bfloat16 altogether wrong
+        (pytorch/pytorch#169688); those without a stride it gets right.
+        """
+        (stride,), (kernel,), (padding,) = self.stride, self.kernel_size, self.padding
+        frames = F.pad(x, (int(padding), int(padding))).unflatten(2, (-1, stride))  # [B, C, L / stride + …, stride]
+        weight = self.weight.unflatten(2, (kernel // stride, stride))
+        return F.conv1d(frames.transpose(2, 3).flatten(1, 2), weight.transpose(2, 3).flatten(1, 2), self.bias)
+
+
+class Downsample(StridedConv1d):
     """Frames fewer by the even factor `stride`: [B, C, L] -> [B, C', L/stride]; the kernel spans two strides."""
 
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
-        super().__init__(channels, out_channels, 2 * stride, stride, padding=stride // 2)
+        super().__init__(channels, out_channels, 2 * stride, stride)
 
 
 class Upsample(nn.ConvTranspose1d):

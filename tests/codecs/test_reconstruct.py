@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_vae_model import TOYS, awake
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_pieces
@@ -24,6 +23,7 @@ from musicldm.core.errors import OutputError
 from musicldm.evaluate.metrics import compare
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode
+from tests.codecs.toy_vaes import TOYS, awake
 from tests.toys import Command
 
 RATE = 16000

@@ -8,13 +8,13 @@ from contextlib import closing
 
 import pytest
 import torch
-from test_vae_model import TOYS, awake
 from torch import Tensor
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.model import VAE, Reader
-from musicldm.codecs.windows import encode_long, encode_many, windows
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.windows import Reader, encode_long, encode_many, windows
 from musicldm.core.errors import DataError, MusicLDMError
+from tests.codecs.toy_vaes import TOYS, awake
 
 TOY = TOYS["patched"]
 WINDOW = 2 * TOY.attention_block

@@ -1,1 +1,1 @@
-"""Waveforms [B, C, T] <-> raw latents [B, D, L]."""
+"""Waveforms [B, C, T] <-> raw latents [B, D, L], by a variational autoencoder."""

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musicldm.nn.layers import StridedConv1d
+
 LEVEL = 3.0  # brings the bins of music to about one
 
 
-class WaveformAnalysis(nn.Conv1d):
+class WaveformAnalysis(StridedConv1d):
     """A learned filter bank: [B, C, T] -> [B, width, T / patch]."""
 
     def __init__(self, audio_channels: int, width: int, patch: int, kernel: int) -> None:
-        super().__init__(audio_channels, width, kernel, patch, padding=(kernel - patch) // 2)
+        super().__init__(audio_channels, width, kernel, patch)
 
 
 class WaveformSynthesis(nn.ConvTranspose1d):

@@ -11,7 +11,6 @@ at one rate; the middle has linear attention between two of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,12 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm import models
-from musicldm.codecs.posterior import DiagonalGaussian, Point
+from musicldm.codecs.base import LatentSpec
+from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
 from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
 from musicldm.core import bundle
 from musicldm.core.config import from_dict, to_dict
-from musicldm.core.errors import ConfigError
+from musicldm.core.errors import ConfigError, UsageError
 from musicldm.nn.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
+
+NAME = "vae"
+"""In `CODECS`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class VAEConfig:
         return self.audio_channels * self.hop / self.latent_channels
 
     @property
-    def reach(self) -> int:
+    def receptive_field(self) -> int:
         """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
         at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
         outer, samples_a_frame = self.patch_kernel, self.patch
@@ -102,18 +105,26 @@ class VAEConfig:
         return at_latent_rate + math.ceil(outer / self.hop)
 
     @property
-    def margin(self) -> int:
-        """Latent frames on either side that decide a frame: windows with this margin agree with the whole track.
+    def context(self) -> int:
+        """Latent frames on either side that decide a frame: windows with this context agree with the whole track.
 
         A frame reaches through the convolutions after the attention into neighbouring blocks, through the attention
         to the whole of those, and through the convolutions before it further still.
         """
-        return 2 * self.attention_block * math.ceil(self.reach / self.attention_block)
+        return 2 * self.attention_block * math.ceil(self.receptive_field / self.attention_block)
 
     @property
-    def receptive_field(self) -> float:
+    def seconds_of_context(self) -> float:
         """Seconds of the waveform that decide one latent frame, at most."""
-        return (2 * self.margin + 1) * self.hop / self.sample_rate
+        return (2 * self.context + 1) * self.hop / self.sample_rate
+
+    @property
+    def margin(self) -> int:
+        return self.context
+
+    @property
+    def reach(self) -> int:
+        return self.receptive_field
 
 
 class Stage(nn.Sequential):
@@ -190,15 +201,53 @@ class VAE(Checkpointable):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    @property
+    def spec(self) -> LatentSpec:
+        """The form of its latents; see `LatentSpec`."""
+        return LatentSpec(
+            medium="audio",
+            channels=self.config.latent_channels,
+            media_channels=self.config.audio_channels,
+            rate=self.config.sample_rate,
+            hop=self.config.hop,
+            codec=NAME,
+            codec_hash=self.weights_hash,
+        )
+
+    @property
+    def context(self) -> int:
+        """See `VAEConfig.context`."""
+        return self.config.context
+
+    @property
+    def grid(self) -> int:
+        """Frames in a block of the attention, whose grid begins with the track."""
+        return self.config.attention_block
+
+    @property
+    def receptive_field(self) -> int:
+        """See `VAEConfig.receptive_field`."""
+        return self.config.receptive_field
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def encode(self, waveform: Tensor) -> DiagonalGaussian:
         """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
         moments = self.encoder(F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop)))
         if self.config.bottleneck == "tanh":
-            return Point(moments.tanh())
+            return Deterministic(moments.tanh())
         return DiagonalGaussian(*moments.chunk(2, dim=1))
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Raw latents [B, D, L] -> waveforms [B, C, L·hop]."""
+    def decode(self, z: Tensor, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """Raw latents [B, D, L] -> waveforms [B, C, L·hop].
+
+        Raises:
+            UsageError: noise or steps were given, of which this decoder, a single pass, has no use.
+        """
+        if noise is not None or steps is not None:
+            raise UsageError("A VAE decodes in one pass and takes neither noise nor steps.")
         waveform: Tensor = self.decoder(z)
         return waveform
 
@@ -209,7 +258,7 @@ class VAE(Checkpointable):
 
     def component(self) -> bundle.Component:
         """This model as a component of a bundle."""
-        return bundle.Component("vae", config=to_dict(self.config), tensors=self.state_dict())
+        return bundle.Component(NAME, config=to_dict(self.config), tensors=self.state_dict())
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VAE:
@@ -228,7 +277,3 @@ class VAE(Checkpointable):
         bundle.fill(vae, component)
         vae.name, vae.weights_hash, vae.facts = source.name, component.digest, source.facts
         return vae.eval().requires_grad_(False)
-
-
-Reader = Callable[[int, int], Tensor]
-"""`read(start, stop)` gives samples start to stop of a track as [C, stop - start]."""
