@@ -66,7 +66,7 @@ def _versions() -> Finding:
 
 
 def _required() -> dict[str, str]:
-    """What the installed package itself requires: name -> requirement. So the versions stand in pyproject.toml alone."""
+    """What the installed package requires: name -> requirement. So the versions stand in pyproject.toml alone."""
     try:
         lines = metadata.requires("musicldm") or []
     except metadata.PackageNotFoundError:  # it runs from a folder of its sources

@@ -36,7 +36,7 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     about = f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, codec {header.vae_name}."
     yield Finding(thing, "ok", about)
     yield examine_split(thing, [(track.content, track.split) for track in tracks])
-    yield from examine_lengths(thing, [track.seconds for track in tracks], ("generator",))
+    yield from examine_lengths(thing, [track.seconds for track in tracks], ["generator"])
     yield _codec_copy(thing, store)
     moments = store.moments()
     if not moments.count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from musicldm.core.bundle import MADE_BY, Role
@@ -30,7 +30,7 @@ def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
     return Finding(about, "ok", f"{len(heldout)} tracks are held out.")
 
 
-def examine_lengths(about: str, seconds: Sequence[float], roles: Collection[Role]) -> Iterator[Finding]:
+def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role]) -> Iterator[Finding]:
     """Which tracks the crops of the presets would leave out.
 
     Args:
@@ -46,13 +46,15 @@ def examine_lengths(about: str, seconds: Sequence[float], roles: Collection[Role
         if lost > worst:
             worst, advice = lost, f"Such tracks are left out: choose shorter crops, {verb} --seconds."
     if not found:
-        yield Finding(about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset.")
+        yield Finding(
+            about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset."
+        )
         return
     verdict: Verdict = "ok" if worst < 0.05 else "warning"
     yield Finding(about, verdict, "; ".join(found) + ".", advice if verdict != "ok" else "")
 
 
-def _crops(roles: Collection[Role]) -> Iterator[tuple[str, str, float]]:
+def _crops(roles: Sequence[Role]) -> Iterator[tuple[str, str, float]]:
     """The verb, the options and the seconds of a crop of every preset of every registered codec and generator."""
     from musicldm.codecs.base import CODECS
     from musicldm.core import config

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from musicldm.codecs.base import Codec
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import Reader, encode_many
 from musicldm.core import bundle
@@ -184,22 +185,22 @@ def encode(
     )
 
 
-def header_of(vae: VAE) -> StoreHeader:
-    """The header of a store that this VAE's latents may stand in.
+def header_of(codec: Codec) -> StoreHeader:
+    """The header of a store that this codec's latents may stand in.
 
     Raises:
-        UsageError: the VAE was never saved, so that nothing tells it from another.
+        UsageError: the codec was never saved, so that nothing tells it from another.
     """
-    if not vae.weights_hash:
-        raise UsageError("This VAE has no hash of its weights.", "Save it in a bundle and load it from there.")
-    config = vae.config
+    spec = codec.spec
+    if not spec.codec_hash:
+        raise UsageError("This codec has no hash of its weights.", "Save it in a bundle and load it from there.")
     return StoreHeader(
-        sample_rate=config.sample_rate,
-        hop=config.hop,
-        channels=config.latent_channels,
-        audio_channels=config.audio_channels,
-        vae_hash=vae.weights_hash,
-        vae_name=vae.name,
+        sample_rate=spec.rate,
+        hop=spec.hop,
+        channels=spec.channels,
+        audio_channels=spec.media_channels,
+        vae_hash=spec.codec_hash,
+        vae_name=codec.name,
     )
 
 

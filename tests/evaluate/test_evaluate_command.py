@@ -155,7 +155,7 @@ def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command
 
 
 def test_what_is_printed_names_everything(root: Path, musicldm: Command) -> None:
-    done = musicldm("evaluate", "samples", root / "out", "--reference", root / "songs", "--no-yardsticks")
+    done = musicldm("evaluate", "samples", root / "out", "--reference", root / "songs", "--no-baselines")
     assert done.code == 0, done.err
     for words in (
         "Fréchet distance",
@@ -257,7 +257,7 @@ def test_a_page_of_samples(root: Path, musicldm: Command, tmp_path: Path, monkey
     (tmp_path / "quality.json").write_text(json.dumps(quality))
     page = tmp_path / "page.html"
     monkeypatch.setenv("MUSICLDM_MODELS", str(root))
-    arguments = ["--reference", root / "songs", "--model", "model", "--no-yardsticks", "--pieces", 4, "--html", page]
+    arguments = ["--reference", root / "songs", "--model", "model", "--no-baselines", "--pieces", 4, "--html", page]
     done = musicldm(
         "evaluate", "samples", tmp_path / "out", *arguments, "--steps-curve", tmp_path / "quality.json", "--json"
     )
@@ -374,7 +374,7 @@ def test_clap_gives_a_vector_for_each_ten_seconds(weights: Path, root: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(vectors[1], clap(audio[:, 10 * RATE : 20 * RATE], RATE)[0], atol=0.02)
     np.testing.assert_allclose(vectors, clap(audio, RATE), atol=1e-6)
-    result = evaluate_samples([root / "out"], root / "data", clap=clap, pieces=6, yardsticks=False, split="all")
+    result = evaluate_samples([root / "out"], root / "data", clap=clap, pieces=6, baselines=False, split="all")
     found = {(each.metric, each.embedding): each for each in result.sets[0].figures}
     assert set(result.embeddings) == {"mel", "CLAP"} and found["frechet", "CLAP"].estimate.value is not None
 
