@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from musicldm.codecs.vae.training import VAERunConfig
-    from musicldm.generators.diffusion.training import DiffusionRunConfig
+    from musicldm.generators.diffusion.config import DiffusionRunConfig
     from musicldm.training.memory import Plan, Rehearsal
 
 Run = TypeVar("Run", "VAERunConfig", "DiffusionRunConfig")

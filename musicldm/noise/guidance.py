@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from musicldm.conditions.base import Conditions
+from musicldm.conditions.base import Conditioning
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.noise.samplers import Callback, Denoise, Noise
 from musicldm.noise.schedule import NoiseLevel
@@ -21,7 +21,7 @@ from musicldm.noise.schedule import NoiseLevel
 
 def guided(
     diffusion: Diffusion,
-    told: Conditions,
+    told: Conditioning,
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: float = 0.0,
@@ -34,8 +34,8 @@ def guided(
         interval: noise levels where to guide, as shares of the process's time (Kynkäänniemi et al. 2024).
         rescale: φ, how far the guided estimate gets the spread of the one that was told (Lin et al. 2023, eq. 16).
     """
-    untold = Conditions.none(1, told.artists.shape[1], told.artists.device)
-    anything = bool(told.artists.any()) or bool((told.position >= 0).any())
+    untold = diffusion.conditions.null(1)
+    anything = not told.is_null
     last = len(diffusion.schedule) - 1
 
     def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
@@ -43,7 +43,7 @@ def guided(
         inside = interval[0] <= float(level.time) / last <= interval[1]
         if scale == 1 or not anything or not inside:
             return diffusion.denoise(x, level, told.expanded(batch))
-        both = Conditions.cat([told.expanded(batch), untold.expanded(batch)])
+        both = Conditioning.cat([told.expanded(batch), untold.expanded(batch)])
         conditional, unconditional = diffusion.denoise(torch.cat([x, x]), level, both).chunk(2)
         x0 = unconditional + scale * (conditional - unconditional)
         if rescale:

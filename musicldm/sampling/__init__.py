@@ -1,6 +1,6 @@
 """Seed -> normalised latents -> raw latents -> waveform: a bundle made ready to sample from, and all its ways."""
 
 from musicldm.sampling.options import Sampling
-from musicldm.sampling.pipeline import Generator, generator_component
+from musicldm.sampling.pipeline import Generator
 
-__all__ = ["Generator", "Sampling", "generator_component"]
+__all__ = ["Generator", "Sampling"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +10,7 @@ from typing import get_args
 
 from torch import Tensor
 
-from musicldm.core.errors import NotFoundError, UsageError
+from musicldm.core.errors import UsageError
 from musicldm.noise.guidance import resampling
 from musicldm.noise.samplers import SAMPLERS, ddim
 from musicldm.noise.schedule import NoiseLevel, Spacing
@@ -97,42 +95,3 @@ def pick_sampler(
             f"Choose one of {fitting}.",
         )
     return resampling(partial(ddim, eta=eta) if name == "ddim" else SAMPLERS[name], repeats)
-
-
-def shares(wanted: str, known: Sequence[str]) -> list[float]:
-    """What "Chopin:0.7,Bach:0.3" asks of each of the `known` artists; it sums to 1.
-
-    Raises:
-        UsageError: the model knows no artists, or a share is no positive number.
-        NotFoundError: an artist that is not among them.
-    """
-    if not known:
-        raise UsageError("This model was trained without artists.", "Leave --artist out, or choose another model.")
-    places = {name.casefold(): i for i, name in enumerate(known)}
-    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))  # which may have commas
-    part = re.compile(rf"\s*({names})\s*(?::([^,]*))?(?:,|$)", re.IGNORECASE)
-    result, at = [0.0] * len(known), 0
-    while at < len(wanted):
-        found = part.match(wanted, at)
-        place = places.get(found[1].casefold()) if found else None
-        if found is None or place is None:
-            name = wanted[at:].split(",")[0].partition(":")[0].strip()
-            raise NotFoundError(f"This model knows no artist {name!r}.", _nearest(name, known))
-        try:
-            share = float(found[2] or 1)
-        except ValueError:
-            share = math.nan
-        if not 0 < share < math.inf:
-            raise UsageError(f"{found[0].strip(' ,')!r} is no share of an artist.", 'Such as "Chopin:0.7,Bach:0.3".')
-        result[place] += share
-        at = found.end()
-    total = sum(result)
-    return [share / total for share in result]
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    lowered = {each.casefold(): each for each in known}
-    near = [lowered[each] for each in difflib.get_close_matches(name.casefold(), lowered, 5, 0.4)]
-    # Surnames alone are what people type.
-    near += [each for each in known if name and name.casefold() in each.casefold() and each not in near]
-    return f"Nearest: {', '.join(near[:5])}." if near else f"It knows {', '.join(known[:5])}{' …' * (len(known) > 5)}."

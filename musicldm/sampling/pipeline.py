@@ -9,7 +9,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,17 @@ from torch import Tensor
 from musicldm import models
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_pieces, encode_long
-from musicldm.conditions.base import Conditions
+from musicldm.conditions.base import Conditioning
 from musicldm.core import bundle
-from musicldm.core.config import from_dict, to_dict
 from musicldm.core.devices import autocast, out_of_memory, pick_device, pick_precision
-from musicldm.core.errors import BundleError, CapacityError, DataError, MismatchError, UsageError
+from musicldm.core.errors import CapacityError, DataError, MismatchError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
-from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
-from musicldm.latents.statistics import LatentStatistics
+from musicldm.generators.diffusion.model import from_component
 from musicldm.noise.guidance import guided, keeping, windowed
 from musicldm.noise.samplers import Denoise, Noise
 from musicldm.noise.schedule import NoiseLevel
-from musicldm.sampling.options import Sampling, pick_sampler, shares
+from musicldm.sampling.options import Sampling, pick_sampler
 from musicldm.sampling.postprocess import after, crossfade, finite, leading_over, limited, lowered, passing, slerp
 
 Span = tuple[float, float]
@@ -50,12 +47,6 @@ DECODED = 512
 """Latent frames of a piece that are decoded at once, at most."""
 CODED = 1024
 """Latent frames of a sound that go through the VAE at once, where it goes through whole."""
-
-
-def generator_component(diffusion: Diffusion, statistics: LatentStatistics, codec_hash: str) -> bundle.Component:
-    """A denoiser as a component of a bundle, with the scale of its latents and the codec that they belong to."""
-    config = {**to_dict(diffusion.config), "statistics": statistics.to_dict(), "codec": codec_hash}
-    return bundle.Component("diffusion", config, diffusion.state_dict())
 
 
 def _unheard(text: str) -> None:
@@ -87,15 +78,7 @@ class Generator:
         announce: Callable[[str], None] = _unheard,
     ) -> None:
         component = source.component("generator")
-        try:
-            about = dict(component.config)
-            statistics = LatentStatistics.from_dict(about.pop("statistics"))
-            codec_hash = about.pop("vae" if "vae" in about else "codec")  # format 1 called it so
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(
-                "The bundle does not say how its latents are scaled.",
-                bundle.REPAIR_HINT,
-            ) from error
+        diffusion, statistics, codec_hash = from_component(component)
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.announce = announce
@@ -108,9 +91,7 @@ class Generator:
                 f"The denoiser of {source.name} was trained on the latents of another VAE.",
                 bundle.REPAIR_HINT,
             )
-        self.diffusion = Diffusion(from_dict(DiffusionConfig, about))
-        bundle.fill(self.diffusion, component)
-        self.diffusion.eval().requires_grad_(False).to(self.device)
+        self.diffusion = diffusion.to(self.device)
         # What the memory holds, as far as that is known.
         self._most: int | None = None  # frames that are denoised at once
         self._together = 1 if self.device.type == "cpu" else 8  # windows; a CPU gains nothing from several
@@ -139,8 +120,8 @@ class Generator:
     @property
     def artists(self) -> tuple[str, ...]:
         """Whom it can be asked for."""
-        conditions = self.diffusion.config.conditions
-        return conditions.artists if conditions.by_artist else ()
+        conditions = self.diffusion.conditions
+        return conditions["artist"].choices if "artist" in conditions else ()
 
     def provenance(self) -> dict[str, Any]:
         """Whose music the denoiser was trained on: how many tracks, the 50 most frequent artists, the licences."""
@@ -418,15 +399,15 @@ class Generator:
         """
         trained = self.training.crop_seconds
         # A U-Net knows no positions: in windows twice as long as its crops it loses nothing (benchmarks/README.md).
-        usual = max(SHORTEST_WINDOW, 2 * trained if self.diffusion.config.denoiser == "unet" else trained)
+        usual = max(SHORTEST_WINDOW, 2 * trained if self.diffusion.config.network == "unet" else trained)
         frames = self.frames(how.window or stretch * usual)
         frames = frames if self._most is None else min(frames, self._most)
-        multiple = self.diffusion.config.network.multiple
+        multiple = self.diffusion.config.multiple
         return max(2, multiple, frames // multiple * multiple)
 
     def _plan(self, how: Sampling, frames: int) -> tuple[int, int]:
         """In how many windows one after another to make so many frames, and the frames of each, all alike."""
-        multiple = self.diffusion.config.network.multiple
+        multiple = self.diffusion.config.multiple
         longest = frames + -frames % multiple if how.joint else self._window(how, STRETCH)
         count = 1 + max(0, -(-(frames - longest) // (longest - int(OVERLAP * longest))))
         length = math.ceil(frames / (count - (count - 1) * OVERLAP))
@@ -482,7 +463,7 @@ class Generator:
         asked = guided(self.diffusion, self._told(how), how.guidance, how.guidance_interval, how.guidance_rescale)
         wanted = frames = frames if known is None else known.shape[-1]
         if known is None and not circular:  # what the network would fill up with zeros is made as well, and cut off
-            frames += -frames % self.diffusion.config.network.multiple
+            frames += -frames % self.diffusion.config.multiple
         while True:
             x, fresh = noise(frames) if noise else self.noise(how.seed, how.take, frames, window)
             if known is not None:
@@ -520,22 +501,15 @@ class Generator:
             raise CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
         self.announce(f"The memory does not suffice: going on in windows of {seconds:.3g} s.")
 
-    def _told(self, how: Sampling) -> Conditions:
+    def _told(self, how: Sampling) -> Conditioning:
         """What the network is told, of one item.
 
         Raises:
             UsageError: the model knows no such condition, or guidance has nothing to compare with.
             NotFoundError: an artist whom it does not know.
         """
-        conditions = self.diffusion.config.conditions
-        told = Conditions.none(1, max(1, len(conditions.artists)), self.device)
-        if how.artist:
-            told = replace(told, artists=told.artists.new_tensor([shares(how.artist, self.artists)]))
-        if how.position is not None:
-            if not conditions.by_position:
-                raise UsageError("This model was trained without positions.", "Leave --position out.")
-            told = replace(told, position=told.position.new_tensor([how.position]))
-        if how.guidance != 1 and not how.artist and how.position is None:
+        told = self.diffusion.conditions.parse({"artist": how.artist, "position": how.position}).to(self.device)
+        if how.guidance != 1 and told.is_null:
             hint = "Add --artist or --position." if self.artists else "This model knows no artists: leave it out."
             raise UsageError("Guidance exaggerates what the model is told, and it is told nothing.", hint)
         return told

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.utils._pytree import tree_map
 from torch.utils.data import IterableDataset, get_worker_info
 
 from musicldm.core.bundle import Bundle, Role, TrainingFacts
@@ -470,8 +471,8 @@ def _together() -> bool:
 
 
 def _cut(batch: Any, part: slice) -> Any:
-    """Some crops of a batch, which is a tensor or a named tuple of them."""
-    return batch[part] if isinstance(batch, Tensor) else type(batch)(*(column[part] for column in batch))
+    """Some crops of a batch, a tree of tensors whose first axis is that of the crops."""
+    return tree_map(lambda column: column[part], batch)
 
 
 def _buckets(tensors: list[Tensor], numbers: int = 2**24) -> Iterator[list[Tensor]]:

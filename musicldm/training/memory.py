@@ -30,17 +30,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from musicldm.codecs.vae.training import VAERunConfig, VAETraining
-from musicldm.core.bundle import Bundle
 from musicldm.core.config import from_dict
 from musicldm.core.devices import out_of_memory, pick_precision
 from musicldm.core.errors import CapacityError, UsageError
-from musicldm.generators.diffusion.training import DiffusionRunConfig, DiffusionTraining
-from musicldm.latents.dataset import LatentBatch
-from musicldm.latents.schema import StoreHeader
-from musicldm.latents.statistics import LatentStatistics
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.loop import Trainable
-from musicldm.training.run import CONFIG, crop_length
+from musicldm.training.run import CONFIG
 
 MIB, GIB = 2**20, 2**30
 
@@ -78,26 +73,6 @@ def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
         return VAETraining(run, None, [], []), torch.zeros(crops, run.model.audio_channels, run.crop_samples)
 
     return Rehearsal(make, config.model.attention_block / config.model.frame_rate)
-
-
-def diffusion_rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
-    """Of a denoiser, on latents that are all zero, as a store with this header would have them."""
-    channels = header.channels
-    statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
-    model = replace(
-        config.model,
-        unet=replace(config.model.unet, latent_channels=channels),
-        transformer=replace(config.model.transformer, latent_channels=channels),
-    )
-
-    def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
-        run = replace(config, model=model, training=training)
-        frames = crop_length(training.seconds, model.network.multiple, header.frame_rate)
-        zeros = torch.zeros(crops)
-        part = LatentBatch(torch.zeros(crops, channels, frames), zeros.long(), zeros, zeros)
-        return DiffusionTraining(run, statistics, None, Bundle("", {}, {}), []), part
-
-    return Rehearsal(make, model.network.multiple / header.frame_rate)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

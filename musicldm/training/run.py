@@ -72,6 +72,7 @@ def fit(
     device: torch.device,
     progress: Progress = silent,
     announce: Announce = ignore,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> TrainingResult:
     """Train `module` on batches of `source` until its last step, saving in the folder `run`.
 
@@ -81,6 +82,7 @@ def fit(
         config: all that defines the run, as plain data; kept as `run/config.json`.
         seconds_a_step: seconds of audio in a batch, for the progress.
         announce: told what the user should know at once.
+        upgrade: a `run/config.json` of an earlier release -> as `config` has it.
 
     Raises:
         OutputError: the folder cannot be written, or another run is writing to it.
@@ -99,7 +101,7 @@ def fit(
     with durable.locked(run):
         _sweep(run)
         identity = {**config, "data": _digest(module), "init": module.origin.get("digest", "")}
-        _remember(run, identity)
+        _remember(run, identity, upgrade)
         return _fit(module, source, run, seconds_a_step, device, rank, progress, announce)
 
 
@@ -234,7 +236,7 @@ def _sweep(run: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _remember(run: Path, config: dict[str, Any]) -> None:
+def _remember(run: Path, config: dict[str, Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     path = run / CONFIG
     config = json.loads(json.dumps(config))  # as it will be read again
     begun = Checkpoints(run / FOLDER, ignore).exist()
@@ -245,7 +247,7 @@ def _remember(run: Path, config: dict[str, Any]) -> None:
         )
     if path.exists() and begun:
         try:
-            before = json.loads(path.read_bytes())
+            before = json.loads(json.dumps(upgrade(json.loads(path.read_bytes()))))
         except ValueError as error:
             raise DataError(f"{path} is damaged.", "Choose another folder with -o.") from error
         config["init"] = config["init"] or before.get("init", "")  # its weights are not needed again

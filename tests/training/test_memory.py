@@ -24,7 +24,7 @@ from musicldm.core.errors import CapacityError, UsageError
 from musicldm.generators.diffusion.training import DiffusionRunConfig
 from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
 from musicldm.generators.diffusion.unet import UNet, UNetConfig
-from musicldm.nn.layers import Checkpointable
+from musicldm.nn.blocks import Checkpointable
 from musicldm.training import memory
 from musicldm.training.config import TrainingConfig
 from musicldm.training.memory import GIB, MIB, Allocator, Rehearsal

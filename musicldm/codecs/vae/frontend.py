@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm.nn.layers import StridedConv1d
+from musicldm.nn.blocks import StridedConv1d
 
 LEVEL = 3.0  # brings the bins of music to about one
 

@@ -11,7 +11,7 @@ from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core.errors import ConfigError
 from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
 from musicldm.generators.diffusion.unet import UNet, UNetConfig
-from musicldm.nn.layers import ResnetBlock
+from musicldm.nn.blocks import ResnetBlock
 from musicldm.noise.samplers import ddim
 from musicldm.noise.schedule import NoiseConfig
 

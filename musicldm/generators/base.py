@@ -1,0 +1,137 @@
+"""What every generator is to the rest of the package: a request -> normalised latents [1, D, L].
+
+A generator is one folder. Its line in `GENERATORS` names a `GeneratorFamily`, by which commands build, train and
+describe it; nothing outside that folder names it anywhere else. This module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from musicldm.core.progress import Progress
+from musicldm.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from musicldm.conditions.base import ConditionSet
+    from musicldm.core.bundle import Bundle
+    from musicldm.latents.statistics import LatentStatistics
+
+GENERATORS = Registry("generator", {"diffusion": "musicldm.generators.diffusion:FAMILY"})
+
+Announce = Callable[[str], None]
+"""Told a sentence that the user should read now."""
+
+
+@dataclass(frozen=True)
+class LatentRequest:
+    """What a pipeline asks of any generator: one window of normalised latents [1, D, L]."""
+
+    frames: int
+    """L."""
+    seed: int = 0
+    """Where all chance comes from."""
+    take: int = 0
+    """Which of the takes of this seed; each is independent of how many there are."""
+    window: int = 0
+    """Which of the take's windows this is: each has its own noise."""
+    known: Tensor | None = None
+    """Latents [1, D, L] to start from, or to keep where `mask` says so."""
+    mask: Tensor | None = None
+    """Where `known` is kept: bool [1, 1, L]; None: nowhere."""
+    strength: float | None = None
+    """How far from `known` to go, in (0, 1]: near 0 it stays, at 1 it is forgotten; None: there is nothing to vary."""
+    circular: bool = False
+    """Whether the end goes on with the beginning."""
+    conditions: Mapping[str, object] = field(default_factory=dict)
+    """What a person asks for, by the conditions' names."""
+    seeds: tuple[int, int] | None = None
+    """Two seeds between whose noise to interpolate, in place of `seed`."""
+    weight: float = 0.0
+    """Of the second of the two seeds, from 0 to 1."""
+    at_once: int | None = None
+    """Frames that may be made at once; None: as many as the generator likes."""
+    options: Any = None
+    """The family's own dataclass of options; None: its defaults."""
+
+
+class LatentGenerator(Protocol):
+    """A trained generator, ready to use."""
+
+    name: str
+    """Of its family, in `GENERATORS`."""
+    tasks: frozenset[str]
+    """The names of the tasks that it can do: new, vary, infill, extend, interpolate, loop …"""
+    channels: int
+    """D."""
+    multiple: int
+    """Lengths are multiples of so many frames; 1 where it does not matter."""
+    conditions: ConditionSet
+    """What it can be conditioned on."""
+    statistics: LatentStatistics
+    """Of the latents that it was trained on: by these its own are normalised."""
+    codec_hash: str
+    """The digest of the codec whose latents these are."""
+
+    def natural_window(self, trained: int) -> int:
+        """Frames that it makes best at once, having been trained on crops of so many."""
+
+    def generate(self, request: LatentRequest, progress: Progress) -> Tensor:
+        """Make normalised latents [1, D, L] as requested. On a CPU the result is a function of the request alone.
+
+        Raises:
+            UsageError, NotFoundError: an option or a condition that makes no sense for this model.
+            CapacityError: the memory does not suffice.
+        """
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """Something to hear of a generator in training."""
+
+    title: str
+    """What it is called, which can be part of a file's name."""
+    seconds: float
+    """Its length."""
+    take: int = 0
+    """Which of the takes of seed 0."""
+    conditions: Mapping[str, object] = field(default_factory=dict)
+    """What it is conditioned on."""
+    options: Any = None
+    """The family's own dataclass of options; None: its defaults."""
+
+
+class Render(Protocol):
+    """Makes demos heard. A training has no codec of its own to decode with: whoever starts it hands this in."""
+
+    def __call__(
+        self, source: Bundle, requests: Sequence[DemoRequest], device: str, precision: str
+    ) -> list[tuple[Tensor, int]]:
+        """The waveform [C, T] of each request, and its sample rate."""
+
+
+@dataclass(frozen=True)
+class GeneratorFamily:
+    """A kind of generator, as the commands know it: where its presets lie, how it is read, trained and described."""
+
+    name: str
+    """In `GENERATORS`."""
+    package: str
+    """The package whose `presets/` folder has its presets; `tiny` is always among them."""
+    from_component: Callable[..., LatentGenerator]
+    """(component, device, precision, announce) -> the generator of a bundle, in evaluation mode."""
+    run_config: type[Any]
+    """The dataclass of a whole training: `model`, `training`, and what else the generator needs."""
+    train: Callable[..., Any]
+    """(store, run, config, device, progress, announce, skip_broken, init_from, render) -> TrainingResult."""
+    rehearsal: Callable[[Any, Any], Any]
+    """A run's configuration and the store's header -> the `Rehearsal` that plans its memory."""
+    options: type[Any]
+    """The dataclass of its own sampling options."""
+    describe: Callable[[Any], list[tuple[str, str]]]
+    """A model's configuration -> facts about it, each with its name."""
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """A run's configuration, or a part of it, as an earlier release wrote it -> as `run_config` has it."""

@@ -1,0 +1,62 @@
+"""Diffusion as the commands know it. Training and its engine are loaded when a function here is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from musicldm.generators.base import GeneratorFamily, LatentGenerator
+from musicldm.generators.diffusion import upgrade
+from musicldm.generators.diffusion.config import DiffusionConfig, DiffusionRunConfig
+from musicldm.generators.diffusion.model import KIND
+
+if TYPE_CHECKING:
+    from musicldm.latents.schema import StoreHeader
+    from musicldm.training.memory import Rehearsal
+    from musicldm.training.run import TrainingResult
+
+
+def from_component(*arguments: Any, **options: Any) -> LatentGenerator:
+    """See `DiffusionGenerator.from_component`."""
+    from importlib import import_module
+
+    module = import_module("musicldm.generators.diffusion.generate")
+    generator: LatentGenerator = module.DiffusionGenerator.from_component(*arguments, **options)
+    return generator
+
+
+def train(*arguments: Any, **options: Any) -> TrainingResult:
+    """See `train_diffusion`."""
+    from musicldm.generators.diffusion.training import train_diffusion
+
+    return train_diffusion(*arguments, **options)
+
+
+def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
+    """See `training.rehearsal`."""
+    from musicldm.generators.diffusion import training
+
+    return training.rehearsal(config, header)
+
+
+def describe(model: DiffusionConfig) -> list[tuple[str, str]]:
+    """A model's size."""
+    import torch
+
+    from musicldm.generators.diffusion.model import Diffusion
+
+    with torch.device("meta"):  # only to be counted
+        parameters = sum(weight.numel() for weight in Diffusion(model).parameters())
+    return [("parameters", f"{parameters / 1e6:.1f} M")]
+
+
+FAMILY = GeneratorFamily(
+    name=KIND,
+    package="musicldm.generators.diffusion",
+    from_component=from_component,
+    run_config=DiffusionRunConfig,
+    train=train,
+    rehearsal=rehearsal,
+    options=dict,
+    describe=describe,
+    upgrade=upgrade.run_config,
+)
