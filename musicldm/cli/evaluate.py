@@ -74,8 +74,8 @@ def samples(
             "--vae",
             "-m",
             metavar="BUNDLE",
-            help="The codec in whose latent space to compare: a run folder, a bundle, or a model's name. A store has its "
-            "own.",
+            help="The codec in whose latent space to compare: a run folder, a bundle, or a model's name; a store has "
+            "its own.",
         ),
     ] = None,
     split: Split = "train",

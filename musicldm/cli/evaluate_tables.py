@@ -57,7 +57,8 @@ def track_rows(result: CodecResult) -> Rows:
 def codec_sentence(result: CodecResult) -> str:
     """Which codec and which tracks the figures are of."""
     count = f"{len(result.tracks)} track{'s' * (len(result.tracks) > 1)}"
-    return f"Codec {result.codec} ({result.codec_hash[:8]}), {result.data}: means over {count}, {result.seconds / 60:.1f} min"
+    codec = f"Codec {result.codec} ({result.codec_hash[:8]})"
+    return f"{codec}, {result.data}: means over {count}, {result.seconds / 60:.1f} min"
 
 
 def overall_rows(result: CodecResult) -> Rows:
@@ -201,7 +202,7 @@ def _with_interval(estimate: Estimate, digits: int) -> str:
 
 
 def _plus_minus(estimate: Estimate, digits: int) -> str:
-    """A figure and its interval as ±, which the jackknife makes even, except where it was cut to what is possible."""
+    """A figure and its interval as ±: the jackknife's is even, except where it was cut to what is possible."""
     text = _number(estimate.value, digits)
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from musicldm.doctor.findings import Finding
 
@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
     from musicldm.codecs.base import Codec
     from musicldm.core.bundle import Bundle
-    from musicldm.sampling import Generator
 
 STD = 0.2, 5.0
 """Between these the standard deviation of normalised latents should lie; ideally it is 1."""
 LEARNED = 0.97
 """Of the error of a guess by loudness alone: a denoiser that leaves less has learned something about the music."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A generator that can be tested on known latents without generating anything; not every family can."""
+
+    def remaining_error(self, z: Tensor) -> float:
+        """What it leaves of the squared error of a guess, on normalised latents [B, D, L]."""
 
 
 def examine_generator(
@@ -55,31 +62,14 @@ def examine_generator(
         yield Finding(about, "wrong", text, advice)
         return
     yield Finding(about, "ok", text)
-    left = remaining_error(pipeline, z)
-    text = f"Of noise as loud as {what} the denoiser leaves {left:.2f} of what a guess by loudness leaves."
+    generator = pipeline.diffusion
+    if isinstance(generator, Probe):
+        yield _learned(about, generator.remaining_error(z), what)
+
+
+def _learned(about: str, left: float, what: str) -> Finding:
+    text = f"Of noise as loud as {what} the generator leaves {left:.2f} of what a guess by loudness leaves."
     if left < LEARNED:
-        yield Finding(about, "ok", text)
-        return
+        return Finding(about, "ok", text)
     advice = "It has not learned this music: train it longer, or try it on the music that it was trained on."
-    yield Finding(about, "warning", text, advice)
-
-
-def remaining_error(pipeline: Generator, z: Tensor) -> float:
-    """The denoiser's squared error on normalised latents [B, D, L] under as much noise, beside that of a guess.
-
-    The guess is what is best for one who knows the loudness alone: the linear one for white latents of the same power.
-    """
-    import torch
-
-    from musicldm.conditions.base import Conditions
-
-    diffusion = pipeline.diffusion
-    level = diffusion.schedule.at(diffusion.schedule.time_of(1.0))  # as much noise as signal
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
-    noisy = level.mix(z, noise)
-    with torch.inference_mode():
-        unconditional = Conditions.none(len(z), len(pipeline.artists), z.device)
-        left = float((diffusion.denoise(noisy, level, unconditional) - z).square().mean())
-    alpha, sigma, power = float(level.alpha), float(level.sigma), float(z.square().mean())
-    guess = float((alpha * power / (alpha**2 * power + sigma**2) * noisy - z).square().mean())
-    return left / guess
+    return Finding(about, "warning", text, advice)

@@ -144,9 +144,7 @@ def test_silence_is_said_and_no_figure_is_nan() -> None:
     copied, invented, lost = (compare(*pair, RATE) for pair in ((silence, silence), (silence, sound), (sound, silence)))
     assert (copied.si_sdr, copied.stft, copied.mel, copied.l1_to_silence) == (None, 0, 0, None)
     assert invented.si_sdr is invented.l1_to_silence is None and np.isfinite([invented.stft, invented.mel]).all()
-    assert (lost.si_sdr, lost.l1_to_silence) == (pytest.approx(-LIMIT), 1) and np.isfinite(
-        [lost.stft, lost.mel]
-    ).all()
+    assert (lost.si_sdr, lost.l1_to_silence) == (pytest.approx(-LIMIT), 1) and np.isfinite([lost.stft, lost.mel]).all()
 
 
 @pytest.mark.parametrize("figure", [si_sdr, multi_resolution_stft_distance, lambda x, y: mel_distance(x, y, RATE)])
