@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
-    from musicldm.codecs.vae.training import VAERunConfig
-    from musicldm.generators.diffusion.config import DiffusionRunConfig
+    from musicldm.training.config import PlanConfig, TrainingConfig
     from musicldm.training.memory import Plan, Rehearsal
 
-Run = TypeVar("Run", "VAERunConfig", "DiffusionRunConfig")
+
+class RunConfig(Protocol):
+    """The dataclass of a whole training, of any codec or generator."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+    @property
+    def plan(self) -> PlanConfig | None: ...
+
+
+Run = TypeVar("Run", bound=RunConfig)
 
 
 def fitted(
@@ -26,7 +38,7 @@ def fitted(
     return replace(config, training=training, plan=asked), plan
 
 
-def foreseen(config: Run, rehearsal: Rehearsal, device: torch.device) -> Plan:
+def foreseen(config: RunConfig, rehearsal: Rehearsal, device: torch.device) -> Plan:
     """What the training takes as it is."""
     from musicldm.training import memory
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from musicldm.doctor.findings import Finding
 
@@ -17,14 +17,6 @@ STD = 0.2, 5.0
 """Between these the standard deviation of normalised latents should lie; ideally it is 1."""
 LEARNED = 0.97
 """Of the error of a guess by loudness alone: a denoiser that leaves less has learned something about the music."""
-
-
-@runtime_checkable
-class Probe(Protocol):
-    """A generator that can be tested on known latents without generating anything; not every family can."""
-
-    def remaining_error(self, z: Tensor) -> float:
-        """What it leaves of the squared error of a guess, on normalised latents [B, D, L]."""
 
 
 def examine_generator(
@@ -41,7 +33,7 @@ def examine_generator(
         BundleError: it does not state the scale of its latents, or whose they are.
     """
     from musicldm.latents.statistics import GeneratorLatents
-    from musicldm.sampling import Generator
+    from musicldm.sampling import Pipeline
 
     trained = GeneratorLatents.of(source.component("generator"))
     ours = codec.spec.codec_hash
@@ -53,7 +45,7 @@ def examine_generator(
     if trained.statistics.std == (1.0,) * len(trained.statistics.std):
         text = "Its latents were never measured: every channel is stated to have a standard deviation of 1."
         yield Finding(about, "warning", text, "Train on a store that musicldm encode made.")
-    pipeline = Generator(source, device)
+    pipeline = Pipeline(source, device)
     z = trained.statistics.normalise(latents).to(pipeline.device)
     std = float(z.square().mean().sqrt())
     text = f"Latents of {what}, normalised, have a standard deviation of {std:.2f}; ideally it is 1."
@@ -62,9 +54,9 @@ def examine_generator(
         yield Finding(about, "wrong", text, advice)
         return
     yield Finding(about, "ok", text)
-    generator = pipeline.diffusion
-    if isinstance(generator, Probe):
-        yield _learned(about, generator.remaining_error(z), what)
+    left = pipeline.generator.remaining_error(z)
+    if left is not None:  # not every family can tell
+        yield _learned(about, left, what)
 
 
 def _learned(about: str, left: float, what: str) -> Finding:

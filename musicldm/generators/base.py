@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 GENERATORS = Registry("generator", {"diffusion": "musicldm.generators.diffusion:FAMILY"})
 
-Announce = Callable[[str], None]
-"""Told a sentence that the user should read now."""
+OnHalved = Callable[[int], None]
+"""Is called with the frames that are generated at once from now on, where the memory did not hold more."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,47 @@ class LatentRequest:
 
 
 class LatentGenerator(Protocol):
-    """A trained generator, ready to use."""
+    """A trained generator, ready to use. A class that derives from this one has what is optional already."""
 
     name: str
     """Of its family, in `GENERATORS`."""
     tasks: frozenset[str]
     """The names of the tasks that it can do: new, vary, infill, extend, interpolate, loop …"""
-    channels: int
-    """D."""
-    multiple: int
-    """Lengths are multiples of so many frames; 1 where it does not matter."""
-    conditions: ConditionSet
-    """What it can be conditioned on."""
     statistics: LatentStatistics
     """Of the latents that it was trained on: by these its own are normalised."""
     codec_hash: str
     """The digest of the codec whose latents these are."""
 
-    def natural_window(self, trained: int) -> int:
-        """Frames that it makes best at once, having been trained on crops of so many."""
+    @property
+    def channels(self) -> int:
+        """D."""
+
+    @property
+    def multiple(self) -> int:
+        """Lengths are multiples of so many frames; 1 where it does not matter."""
+
+    @property
+    def conditions(self) -> ConditionSet:
+        """What it can be conditioned on."""
+
+    @property
+    def limit(self) -> int | None:
+        """Frames that the memory is known to hold at once; None: no limit has shown yet."""
+        return None
+
+    def natural_window(self, trained: float) -> float:
+        """Seconds that it makes best at once, having been trained on crops of so many (0: that is not known)."""
+        return trained or 16.0
+
+    def compile(self) -> None:
+        """Compile the network, where it has one to compile: pays off over many takes."""
+
+    def check(self, request: LatentRequest) -> None:
+        """Refuse what `generate` would, before anything is computed.
+
+        Raises:
+            UsageError, NotFoundError: as `generate`.
+        """
 
     def generate(self, request: LatentRequest, progress: Progress) -> Tensor:
         """Make normalised latents [1, D, L] as requested. On a CPU the result is a function of the request alone.
@@ -86,6 +108,11 @@ class LatentGenerator(Protocol):
             UsageError, NotFoundError: an option or a condition that makes no sense for this model.
             CapacityError: the memory does not suffice.
         """
+
+    def remaining_error(self, z: Tensor) -> float | None:
+        """How much of the error of a guess by loudness alone it leaves on these normalised latents [B, D, L]: 1 where
+        it has learned nothing of them; None where that cannot be said of this kind of generator."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -122,7 +149,7 @@ class GeneratorFamily:
     package: str
     """The package whose `presets/` folder has its presets; `tiny` is always among them."""
     from_component: Callable[..., LatentGenerator]
-    """(component, device, precision, announce) -> the generator of a bundle, in evaluation mode."""
+    """(component, device, precision, on_halved) -> the generator of a bundle, in evaluation mode; see `OnHalved`."""
     run_config: type[Any]
     """The dataclass of a whole training: `model`, `training`, and what else the generator needs."""
     train: Callable[..., Any]

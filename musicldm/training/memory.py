@@ -29,7 +29,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from musicldm.codecs.vae.training import VAERunConfig, VAETraining
 from musicldm.core.config import from_dict
 from musicldm.core.devices import out_of_memory, pick_precision
 from musicldm.core.errors import CapacityError, UsageError
@@ -63,16 +62,6 @@ class Rehearsal:
     """A fresh module for a training, and a part of so many crops for it."""
     shortest: float
     """The least seconds of a crop that the model allows."""
-
-
-def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
-    """Of a VAE, on silence."""
-
-    def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
-        run = replace(config, training=training)
-        return VAETraining(run, None, [], []), torch.zeros(crops, run.model.audio_channels, run.crop_samples)
-
-    return Rehearsal(make, config.model.attention_block / config.model.frame_rate)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

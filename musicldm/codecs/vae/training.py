@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
-    DiscriminatorConfig,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
-from musicldm.codecs.vae.losses import LossConfig, vae_loss
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.losses import vae_loss
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
@@ -30,13 +30,11 @@ from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.l1 import waveform_spectrogram_l1
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
-from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.loop import Demo, TrackFacts, Trainable
 from musicldm.training.run import (
     Announce,
     TrainingResult,
     begin_with,
-    crop_length,
     fit,
     ignore,
     rank_of,
@@ -48,27 +46,8 @@ DEMO_TRACKS = 2
 DEMO_SECONDS = 8
 
 
-@dataclass(frozen=True)
-class VAERunConfig:
-    """A whole VAE training, as a preset or a TOML file gives it."""
-
-    model: VAEConfig = field(default_factory=VAEConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    """Of use where `loss` has an adversarial term."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    plan: PlanConfig | None = None
-    """What was asked for, where `training` is what a plan made of it."""
-
-    @property
-    def crop_samples(self) -> int:
-        """Crops are whole blocks of the attention, so that training sees what a whole track will."""
-        block = self.model.attention_block * self.model.hop
-        return crop_length(self.training.seconds, block, self.model.sample_rate)
-
-
 class VAETraining(Trainable[VAE]):
-    """The VAE, its loss, held-out crops [N, C, T] to judge it by, and excerpts [C, T] to listen to."""
+    """A VAE in training, with held-out crops [N, C, T] to validate on and excerpts [C, T] to listen to."""
 
     def __init__(
         self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[TrackFacts]
@@ -85,7 +64,12 @@ class VAETraining(Trainable[VAE]):
         return self._reconstructed(batch)[1]
 
     def learn(self, batch: Tensor) -> dict[str, Tensor]:
-        """With a discriminator, gradients are weighed against each other within each part of a step."""
+        """Add the gradients of a micro-batch, and those of the discriminator from its first step on.
+
+        The adversarial terms are weighed by their gradients at the waveform, not by their values: each gets a fraction
+        of the norm that the reconstruction's gradient has there, whatever the discriminator's own strength (Défossez et
+        al. 2022, section 3.4). So the decoder needs one backward pass for all of them.
+        """
         loss = self.config.loss
         if self.discriminator is None or self.step < loss.adversarial_start:
             return super().learn(batch)
@@ -98,17 +82,16 @@ class VAETraining(Trainable[VAE]):
         terms["features"] = feature_loss(real, fake)
         weight = self.scaler.scale(torch.ones((), device=self.device)) / self.training_config.accumulate
         gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
-        wanted = gradient.norm()
-        for name, share in (("adversarial", loss.adversarial), ("features", loss.features)):
+        norm = gradient.norm()
+        for name, fraction in (("adversarial", loss.adversarial), ("features", loss.features)):
             other = torch.autograd.grad(self.scaler.scale(terms[name]), at_output, retain_graph=True)[0]
-            # Each has the strength that was asked for, whatever the discriminator's own is (Défossez et al. 2022, 3.4).
-            gradient = gradient + other * (share * wanted / other.norm().clamp_min(1e-20))
+            gradient = gradient + other * (fraction * norm / other.norm().clamp_min(1e-20))
         torch.autograd.backward(weight * terms["discriminator"], inputs=list(self.discriminator.parameters()))
         torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
         return {name: value.detach() for name, value in terms.items()}
 
     def _reconstructed(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
+        """The reconstruction of waveforms [B, C, T], and the terms of its loss."""
         posterior = self.model.encode(batch)
         output = self.model.decode(posterior.at(self.randn_like(posterior.mean)))[..., : batch.shape[-1]]
         terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
@@ -122,7 +105,10 @@ class VAETraining(Trainable[VAE]):
         return groups
 
     def validate(self) -> dict[str, float]:
-        """By the posterior's mode. `study` and `silence` are the 2023 study's loss of the output and of silence."""
+        """The losses of held-out crops, decoded from the posterior's mode.
+
+        `study` is the loss of the 2023 study, and `silence` what silence in place of the output would have cost.
+        """
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
@@ -138,7 +124,7 @@ class VAETraining(Trainable[VAE]):
         return {"loss": totals.pop("total"), **totals}
 
     def demos(self) -> list[Demo]:
-        """Held-out music beside what the VAE makes of it."""
+        """Held-out music beside its reconstruction."""
         return [
             Demo(
                 name=str(i + 1),
@@ -149,11 +135,11 @@ class VAETraining(Trainable[VAE]):
         ]
 
     def pictures(self, folder: Path) -> list[Path]:
-        """How much each latent channel carries: dead ones carry nothing, and cost the denoiser as much as the rest."""
+        """The bits that each latent channel carries: dead ones carry none, and cost a generator as much as the rest."""
         if self.heldout is None or self.config.model.bottleneck != "gaussian":
             return []
         parts = torch.split(self.heldout, self.training_config.part_size)
-        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
+        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts])
         path = folder / "kl-per-channel.png"
         bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
         bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
@@ -170,14 +156,10 @@ def train_vae(
     device: torch.device,
     progress: Progress = silent,
     announce: Announce = ignore,
-    init: Path | None = None,
+    init_from: Path | None = None,
     resample: bool = False,
 ) -> TrainingResult:
-    """Train a VAE on the prepared waveforms in `data`; see `fit`.
-
-    Args:
-        init: a bundle whose weights are the first ones.
-        resample: take tracks of other rates and channels too.
+    """Train a VAE on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
 
     Raises:
         DataError: nothing prepared there, or every track is shorter than a crop.
@@ -197,7 +179,7 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    begin_with(module, init, "codec", to_dict(config.model), announce)
+    begin_with(module, init_from, "codec", to_dict(config.model), announce)
     seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
     return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from musicldm.generators.base import GeneratorFamily, LatentGenerator
+from musicldm.generators.base import GeneratorFamily
 from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionConfig, DiffusionRunConfig
+from musicldm.generators.diffusion.generate import DiffusionGenerator, DiffusionOptions
 from musicldm.generators.diffusion.model import KIND
 
 if TYPE_CHECKING:
     from musicldm.latents.schema import StoreHeader
     from musicldm.training.memory import Rehearsal
     from musicldm.training.run import TrainingResult
-
-
-def from_component(*arguments: Any, **options: Any) -> LatentGenerator:
-    """See `DiffusionGenerator.from_component`."""
-    from importlib import import_module
-
-    module = import_module("musicldm.generators.diffusion.generate")
-    generator: LatentGenerator = module.DiffusionGenerator.from_component(*arguments, **options)
-    return generator
 
 
 def train(*arguments: Any, **options: Any) -> TrainingResult:
@@ -52,11 +44,11 @@ def describe(model: DiffusionConfig) -> list[tuple[str, str]]:
 FAMILY = GeneratorFamily(
     name=KIND,
     package="musicldm.generators.diffusion",
-    from_component=from_component,
+    from_component=DiffusionGenerator.from_component,
     run_config=DiffusionRunConfig,
     train=train,
     rehearsal=rehearsal,
-    options=dict,
+    options=DiffusionOptions,
     describe=describe,
     upgrade=upgrade.run_config,
 )

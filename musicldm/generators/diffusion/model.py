@@ -68,20 +68,6 @@ class Diffusion(Checkpointable):
         # Where hardly any signal is left, ε-prediction divides its error by a tiny α.
         return level.x0(self.config.noise.objective, x, output).clamp(-LIMIT, LIMIT)
 
-    @torch.inference_mode()
-    def remaining_error(self, z: Tensor) -> float:
-        """The squared error of `denoise` on normalised latents [B, D, L] under as much noise, relative to a guess's.
-
-        The guess knows only how loud they are: the best linear one for white latents of the same power.
-        """
-        level = self.schedule.at(self.schedule.time_of(1.0))
-        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
-        noisy = level.mix(z, noise)
-        left = float((self.denoise(noisy, level, self.conditions.null(len(z))) - z).square().mean())
-        alpha, sigma, power = float(level.alpha), float(level.sigma), float(z.square().mean())
-        guess = float((alpha * power / (alpha**2 * power + sigma**2) * noisy - z).square().mean())
-        return left / guess
-
     def component(self, statistics: LatentStatistics, codec_hash: str) -> Component:
         """This model as a component of a bundle, with the scale of its latents and the codec that they belong to."""
         about = {**to_dict(self.config), "statistics": statistics.to_dict(), "codec": codec_hash}

@@ -22,6 +22,7 @@ from musicldm.core.seeding import derive
 from musicldm.generators.base import DemoRequest, Render
 from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionRunConfig
+from musicldm.generators.diffusion.generate import DiffusionOptions
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
 from musicldm.latents.encode import VAE_COPY
@@ -122,7 +123,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         that goes by names."""
         if self.render is None:
             return []
-        options = {"steps": min(DEMO_STEPS, len(self.model.schedule))}
+        options = DiffusionOptions(steps=min(DEMO_STEPS, len(self.model.schedule)))
         takes = [DemoRequest("sample", DEMO_SECONDS, take, options=options) for take in range(DEMO_TAKES)]
         takes += [
             DemoRequest(_file_name(value), DEMO_SECONDS, conditions={condition.name: value}, options=options)

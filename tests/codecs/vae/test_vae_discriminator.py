@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
     DiscriminatorConfig,
@@ -15,7 +16,7 @@ from musicldm.codecs.vae.discriminator import (
     feature_loss,
 )
 from musicldm.codecs.vae.losses import vae_loss
-from musicldm.codecs.vae.training import VAERunConfig, VAETraining
+from musicldm.codecs.vae.training import VAETraining
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
 

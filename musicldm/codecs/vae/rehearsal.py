@@ -1,0 +1,24 @@
+"""What it takes to try a step of a VAE's training, to see how much memory it needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.training import VAETraining
+from musicldm.training.config import TrainingConfig
+from musicldm.training.loop import Trainable
+from musicldm.training.memory import Rehearsal
+
+
+def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
+    """A training on crops of silence, of which one block of the attention is the shortest."""
+
+    def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
+        run = replace(config, training=training)
+        return VAETraining(run, None, [], []), torch.zeros(crops, run.model.audio_channels, run.crop_samples)
+
+    return Rehearsal(make, config.model.attention_block / config.model.frame_rate)
