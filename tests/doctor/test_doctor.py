@@ -17,19 +17,19 @@ import torch
 
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.model import VAE
-from musicldm.conditions.base import ConditionConfig, Conditions
+from musicldm.conditions.base import ConditionConfig
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Role
 from musicldm.doctor import machine
 from musicldm.doctor.examine import examine
 from musicldm.doctor.findings import Finding
-from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.generators.diffusion.config import DiffusionConfig
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.unet import UNetConfig
 from musicldm.latents.encode import encode
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.sampling import generator_component
 from tests.toys import Command
 
 RATE = 8000
@@ -54,7 +54,8 @@ def music(seconds: float, seed: int) -> np.ndarray:
     sound = np.zeros(round(seconds * RATE) + RATE)
     for start in range(0, len(sound) - RATE, RATE // 5):
         hertz = 220 * 2 ** (random.integers(24) / 12)
-        note = sum(np.sin(2 * np.pi * k * hertz * since) / k for k in (1, 2, 3)) * np.exp(-4 * since)
+        partials = [np.sin(2 * np.pi * k * hertz * since) / k for k in (1, 2, 3)]
+        note = sum(partials[1:], partials[0]) * np.exp(-4 * since)
         sound[start : start + RATE] += 0.1 * note
     return sound[None, :-RATE].astype(np.float32)
 
@@ -89,6 +90,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared(tmp_path_factory.mktemp("data"), {f"song {n}": music(25, n) for n in range(3)})
 
 
+def bias(layer: torch.nn.Conv1d) -> torch.Tensor:
+    """Its bias, which it has."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def learn(network: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> None:
     """Steps along the sign of the mean gradient: torch's own optimizers take seconds to import."""
     parameters = list(network.parameters())
@@ -99,7 +106,7 @@ def learn(network: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> None:
             for parameter, mean, gradient in zip(parameters, means, gradients, strict=True):
                 if gradient is not None:
                     mean.lerp_(gradient, 0.2)
-                    parameter -= 3e-3 * (1 - step / 60) * mean.sign()
+                    parameter.sub_(3e-3 * (1 - step / 60) * mean.sign())
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +122,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     with torch.no_grad():  # a narrow posterior
         vae.encoder.head.weight[16:] = 0
-        vae.encoder.head.bias[16:] = -12
+        bias(vae.encoder.head)[16:] = -12
 
     def reconstruction() -> torch.Tensor:
         sound = crops(512)
-        made, posterior = vae(sound)
+        made, posterior = vae.forward(sound)
         return (made - sound).abs().mean() + 0.1 * (posterior.mode().std(dim=(0, 2)) - 1).square().mean()
 
     learn(vae, reconstruction)
@@ -131,17 +138,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         unet=UNetConfig(latent_channels=16, widths=(16, 24), blocks=1, heads=2), conditions=ConditionConfig()
     )
     diffusion = Diffusion(config)
-    told = Conditions.none(8, 0)
+    unconditional = diffusion.conditions.null(8)
 
     def denoising() -> torch.Tensor:
         starts = torch.randint(z.shape[-1] - 64, (8,)).tolist()
         x0 = torch.stack([z[start % 4, :, start : start + 64] for start in starts])
-        return diffusion.loss(x0, torch.rand(8) * 999, torch.randn_like(x0), told).mean()
+        return diffusion.loss(x0, torch.rand(8) * 999, torch.randn_like(x0), unconditional).mean()
 
     learn(diffusion, denoising)
     components: dict[Role, bundle.Component] = {
         "codec": vae.component(),
-        "generator": generator_component(diffusion, statistics, vae.component().digest),
+        "generator": diffusion.component(statistics, vae.component().digest),
     }
     return Bundle("toy", components)
 
