@@ -70,10 +70,10 @@ def test_mmd_is_the_double_loop() -> None:
     ours, theirs = sounds(0, 7, move=0.5), sounds(1, 9)
     theirs = FeatureSet([*theirs.sounds[:8], theirs.sounds[8][:1]], ["one track", "one track", *theirs.groups[2:]])
     reference = Reference(theirs)
-    scaled = [FeatureSet([reference.scaled(x) for x in each.sounds], each.groups) for each in (ours, theirs)]
-    vectors = np.concatenate(scaled[1].sounds)
+    first, second = (FeatureSet([reference.scaled(x) for x in each.sounds], each.groups) for each in (ours, theirs))
+    vectors = np.concatenate(second.sounds)
     apart = [np.sqrt(((a - b) ** 2).sum()) for a, b in itertools.combinations(vectors, 2)]
-    wanted = plain_mmd(*scaled, gamma=1 / (2 * np.median(apart) ** 2))
+    wanted = plain_mmd(first, second, gamma=float(1 / (2 * np.median(apart) ** 2)))
     found = reference.mmd(ours)
     assert found.value == pytest.approx(wanted, rel=1e-9)
     assert found.low is not None and found.low < wanted

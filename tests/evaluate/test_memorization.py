@@ -105,7 +105,7 @@ def test_copies_are_copied_and_new_ones_are_new(place: Path, tmp_path: Path) -> 
         match = found[name]
         assert (match.track, match.source) == ("Artist – 5", "5.wav")
         assert match.at - match.start == pytest.approx(2, abs=0.1)
-        assert (match.as_near, match.copied_above) == (0, pytest.approx(0.85))
+        assert match.as_near == 0 and match.copied_above == pytest.approx(0.85)
     assert found["as_it_is"].similarity > 0.9
     assert result.counts == {"copied": 3, "close": 0, "new": 2}
     match = found["as_it_is"]
@@ -160,7 +160,7 @@ def test_the_search_is_exact(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_frames_do_not_depend_on_how_a_sound_comes() -> None:
     audio = torch.from_numpy(sound(1))
     whole = np.concatenate(list(levels([audio], RATE)))
-    in_pieces = np.concatenate(list(levels(audio.split(3001, dim=1), RATE)))
+    in_pieces = np.concatenate(list(levels((audio[:, i : i + 3001] for i in range(0, audio.shape[1], 3001)), RATE)))
     np.testing.assert_array_equal(whole, in_pieces)
     assert len(whole) == (audio.shape[1] - 11 * 128) // 512 + 1
     both = np.concatenate(list(levels([torch.cat([audio, audio])], RATE)))
