@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "conditions": {"nn", "latents"},
     "generators": {"nn", "noise", "conditions", "latents", "models", "training", "sampling", "codecs"},
     "sampling": {"noise", "codecs", "conditions", "generators", "latents", "media", "models"},
-    "training": {"media", "models", "codecs", "latents", "generators"},
+    "training": {"media", "models"},
     "evaluate": {"media", "codecs", "latents", "models", "sampling"},
     "doctor": ANY - {"cli", "crawl"},
     "cli": ANY,

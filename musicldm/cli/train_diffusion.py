@@ -84,7 +84,7 @@ def train_diffusion(
     from musicldm.generators.base import GENERATORS, GeneratorFamily
     from musicldm.latents.store import LatentStore
     from musicldm.sampling.demos import render as render_demos
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     training = {
         "steps": steps,

@@ -73,7 +73,7 @@ def train_vae(
     """
     from musicldm.codecs.base import CODECS, CodecFamily
     from musicldm.core.devices import pick_device
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     given = {
         "steps": steps,

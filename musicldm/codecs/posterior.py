@@ -1,6 +1,7 @@
 """What an encoder emits: independent normal distributions, one for each element of the latent.
 
-The draw from one is written here and nowhere else, but for `latents.dataset`, which draws in place on the store's arrays.
+The draw from one is written here and nowhere else, but for `latents.dataset`, which draws in place on the store's
+arrays.
 """
 
 from __future__ import annotations

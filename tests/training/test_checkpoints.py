@@ -22,7 +22,7 @@ from musicldm.training.checkpoints import Checkpoints, read
 
 
 def state(step: int, numbers: int = 200) -> dict[str, Any]:
-    return {"course": {"step": step}, "state_dict": {"a": torch.full((numbers,), float(step)), "b": torch.arange(20)}}
+    return {"state": {"step": step}, "state_dict": {"a": torch.full((numbers,), float(step)), "b": torch.arange(20)}}
 
 
 def saved(folder: Path, steps: int = 1, numbers: int = 200) -> Checkpoints:
@@ -35,7 +35,7 @@ def saved(folder: Path, steps: int = 1, numbers: int = 200) -> Checkpoints:
 
 def step(checkpoint: dict[str, Any]) -> int:
     """Of a checkpoint that is right in all its numbers."""
-    number = int(checkpoint["course"]["step"])
+    number = int(checkpoint["state"]["step"])
     assert (checkpoint["state_dict"]["a"] == number).all() and (checkpoint["state_dict"]["b"] == torch.arange(20)).all()
     return number
 

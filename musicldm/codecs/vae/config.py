@@ -121,6 +121,6 @@ class VAERunConfig:
     def crop_samples(self) -> int:
         """Crops are whole blocks of the attention, so that training sees what a whole track will."""
         block = self.model.attention_block * self.model.hop
-        from musicldm.training.run import crop_length
+        from musicldm.training.data import crop_length
 
         return crop_length(self.training.seconds, block, self.model.sample_rate)

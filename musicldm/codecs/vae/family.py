@@ -14,8 +14,8 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.core.progress import Progress
 
 if TYPE_CHECKING:
-    from musicldm.training.memory import Rehearsal
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 
 def describe(model: VAEConfig) -> list[tuple[str, str]]:

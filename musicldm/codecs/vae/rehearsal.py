@@ -10,8 +10,8 @@ import torch
 from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.training import VAETraining
 from musicldm.training.config import TrainingConfig
-from musicldm.training.loop import Trainable
-from musicldm.training.memory import Rehearsal
+from musicldm.training.rehearsal import Rehearsal
+from musicldm.training.trainable import Trainable
 
 
 def vae_rehearsal(config: VAERunConfig) -> Rehearsal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,12 @@ from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.l1 import waveform_spectrogram_l1
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
-from musicldm.training.loop import Demo, TrackFacts, Trainable
-from musicldm.training.run import (
-    Announce,
-    TrainingResult,
-    begin_with,
-    fit,
-    ignore,
-    rank_of,
-    say_left_out,
-    settle,
-)
+from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.init_from import init_from as begin_with
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.run_folder import defaults_filled, resolve_precision
+from musicldm.training.trainable import Demo, Trainable
 
 DEMO_TRACKS = 2
 DEMO_SECONDS = 8
@@ -50,7 +46,7 @@ class VAETraining(Trainable[VAE]):
     """A VAE in training, with held-out crops [N, C, T] to validate on and excerpts [C, T] to listen to."""
 
     def __init__(
-        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[TrackFacts]
+        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[PreparedTrack]
     ) -> None:
         super().__init__(VAE(config.model), config.training, tracks)
         self.config = config
@@ -63,7 +59,7 @@ class VAETraining(Trainable[VAE]):
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         return self._reconstructed(batch)[1]
 
-    def learn(self, batch: Tensor) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Tensor) -> dict[str, Tensor]:
         """Add the gradients of a micro-batch, and those of the discriminator from its first step on.
 
         The adversarial terms are weighed by their gradients at the waveform, not by their values: each gets a fraction
@@ -72,7 +68,7 @@ class VAETraining(Trainable[VAE]):
         """
         loss = self.config.loss
         if self.discriminator is None or self.step < loss.adversarial_start:
-            return super().learn(batch)
+            return super().forward_backward(batch)
         with autocast(self.training_config.precision, self.device):
             output, terms = self._reconstructed(batch)
             at_output = output.detach().requires_grad_()
@@ -112,10 +108,10 @@ class VAETraining(Trainable[VAE]):
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
-        for crop in torch.split(self.heldout, self.training_config.part_size):
+        for crop in torch.split(self.heldout, self.training_config.micro_batch_size):
             waveform = crop.to(self.device)
-            posterior = self.best.encode(waveform)
-            output = self.best.decode(posterior.mode())
+            posterior = self.ema.encode(waveform)
+            output = self.ema.decode(posterior.mode())
             losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
             losses["study"] = waveform_spectrogram_l1(waveform, output)
             losses["silence"] = waveform_spectrogram_l1(waveform, torch.zeros_like(waveform))
@@ -128,7 +124,7 @@ class VAETraining(Trainable[VAE]):
         return [
             Demo(
                 name=str(i + 1),
-                audio={"original": original, "reconstruction": reconstruct(self.best, original)},
+                audio={"original": original, "reconstruction": reconstruct(self.ema, original)},
                 sample_rate=self.config.model.sample_rate,
             )
             for i, original in enumerate(self.excerpts)
@@ -138,15 +134,15 @@ class VAETraining(Trainable[VAE]):
         """The bits that each latent channel carries: dead ones carry none, and cost a generator as much as the rest."""
         if self.heldout is None or self.config.model.bottleneck != "gaussian":
             return []
-        parts = torch.split(self.heldout, self.training_config.part_size)
-        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts])
+        parts = torch.split(self.heldout, self.training_config.micro_batch_size)
+        nats = torch.cat([self.ema.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts])
         path = folder / "kl-per-channel.png"
         bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
         bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 
     def bundle(self, name: str) -> Bundle:
-        return Bundle(name, {"codec": self.best.component()}, {"codec": self.facts(self.config)})
+        return Bundle(name, {"codec": self.ema.component()}, {"codec": self.facts(self.config)})
 
 
 def train_vae(
@@ -165,13 +161,13 @@ def train_vae(
         DataError: nothing prepared there, or every track is shorter than a crop.
         MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
-    config = replace(config, training=settle(config.training, run, device))
+    config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     model, training = config.model, config.training
     splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
     grid = model.attention_block * model.hop
     crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
-    say_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
+    announce_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
     heldout = None
     if any(track.samples >= config.crop_samples for track in splits["heldout"]):
         heldout = CropDataset(splits["heldout"], config.crop_samples, grid).fixed_batch(training.validation_crops)
@@ -180,8 +176,9 @@ def train_vae(
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
     begin_with(module, init_from, "codec", to_dict(config.model), announce)
-    seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
-    return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
+    seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
+    upgrade = partial(defaults_filled, cls=VAERunConfig)
+    return fit(module, crops, run, to_dict(config), seconds_per_step, device, progress, announce, upgrade)
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:
