@@ -56,8 +56,8 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
 def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> None:
     dataset = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
     whole = dataset.batch(3, 6)
-    parts = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
-    for column, some in zip(whole, zip(*parts, strict=True), strict=True):
+    micro_batches = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
+    for column, some in zip(whole, zip(*micro_batches, strict=True), strict=True):
         assert torch.equal(torch.cat(some), column)
     names = dataset.describe(3, 6)
     for name, frame in zip(names, first_frames(dataset, whole.latents).tolist(), strict=True):

@@ -14,15 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musicldm.conditions.base import Conditions
-from musicldm.core import bundle
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.latents.codec import read_codec
 from musicldm.latents.dataset import LatentBatch, LatentDataset
-from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
@@ -181,9 +180,8 @@ def train_diffusion(
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
     broken = _verified(store, skip_broken, progress, announce)
-    with store.reading(VAE_COPY) as folder:
-        vae = bundle.read(folder)
-    hop_seconds = store.header.hop / store.header.sample_rate
+    vae = read_codec(store)
+    hop_seconds = 1 / store.header.frame_rate
     crop = crop_length(training.seconds, config.model.network.multiple, 1 / hop_seconds)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
     config = replace(config, model=_fitting(config.model, store.header.channels, dataset.artists))
@@ -196,9 +194,9 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
-    begin_with(module, init, "generator", {**to_dict(module.model.config), "vae": store.header.vae_hash}, announce)
+    begin_with(module, init, "generator", {**to_dict(module.model.config), "vae": store.header.codec_hash}, announce)
     seconds_a_step = training.batch_size * crop * hop_seconds
-    identity = {**to_dict(config), "vae": store.header.vae_hash}
+    identity = {**to_dict(config), "vae": store.header.codec_hash}
     return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)
 
 
