@@ -50,7 +50,7 @@ def _made_by(about: str, store: LatentStore, codec: Codec, source: Bundle) -> It
 
     from musicldm.latents.statistics import GeneratorLatents
 
-    theirs, ours = store.header.vae_hash, codec.spec.codec_hash
+    theirs, ours = store.header.codec_hash, codec.spec.codec_hash
     if theirs != ours:
         text = f"The store is of another codec: {theirs[:8]}, not {ours[:8]}."
         yield Finding(about, "wrong", text, "Encode again with this codec: another one's latents decode to noise.")

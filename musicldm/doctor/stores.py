@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from musicldm.core.errors import MismatchError
 from musicldm.doctor.findings import Examined, Finding, Verdict
 from musicldm.doctor.tracks import examine_lengths, examine_split
 
@@ -33,7 +34,7 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
         yield Finding(thing, "wrong", "There are no tracks in it.", f"Encode some: musicldm encode DATA {thing}.")
         return
     hours = sum(track.seconds for track in tracks) / 3600
-    about = f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, codec {header.vae_name}."
+    about = f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, codec {header.codec_name}."
     yield Finding(thing, "ok", about)
     yield examine_split(thing, [(track.content, track.split) for track in tracks])
     yield from examine_lengths(thing, [track.seconds for track in tracks], ["generator"])
@@ -45,11 +46,11 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     if not np.isfinite(variance).all() or not np.isfinite(moments.mean).all():
         yield Finding(thing, "wrong", "Some latents are not finite.", "Encode again with --precision 32.")
         return
-    yield _channels(thing, [channel_warnings(std, active) for std, active in _std_and_active(variance)])
+    yield _channels(thing, [channel_warnings(std, used) for std, used in _std_and_used(variance)])
 
 
-def _std_and_active(variance: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
-    """Each channel's standard deviation, and the fraction of its variance that carries information.
+def _std_and_used(variance: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
+    """Each channel's standard deviation, and the fraction of its variance that is in use.
 
     Args:
         variance: [2, D]: the variance of the posterior's mean, and the posterior's mean variance.
@@ -72,14 +73,13 @@ def _channels(thing: str, warnings: Sequence[tuple[str, ...]]) -> Finding:
 
 def _codec_copy(thing: str, store: LatentStore) -> Finding:
     """Whether the store holds the codec that made it, without which nobody could decode it elsewhere."""
-    from musicldm.core import bundle
-    from musicldm.latents.encode import VAE_COPY
+    from musicldm.latents.codec import has_codec, read_codec
 
     advice = "Copy the store again, or encode again: latents decoded by another codec are noise."
-    if not store.has(f"{VAE_COPY}/{bundle.INDEX}"):
+    if not has_codec(store):
         return Finding(thing, "warning", "The codec that made it is not in it.", advice)
-    with store.reading(VAE_COPY) as folder:
-        digest = bundle.read(folder).component("codec").digest
-    if digest != store.header.vae_hash:
+    try:
+        digest = read_codec(store).component("codec").digest
+    except MismatchError:
         return Finding(thing, "wrong", "The codec in it is not the one that it was made with.", advice)
     return Finding(thing, "ok", f"It holds the codec that it was made with ({digest[:8]}).")

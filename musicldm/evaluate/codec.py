@@ -53,7 +53,7 @@ class ChannelResult:
     """Of the posterior to N(0, 1), in nats per element."""
     std: float
     """Of the latents that a generator would be trained on: drawn from the posterior, not its mean."""
-    active: float
+    used: float
     """The variance of the posterior's mean as a fraction of all variance."""
     is_dead: bool
     """See `DEAD`."""
@@ -200,7 +200,7 @@ class _Latents:
                 channel=channel,
                 kl=float(self._kl[channel]) / count,
                 std=stds[channel],
-                active=float(of_mean[channel] / max(of_mean[channel] + of_posterior[channel], 1e-30)),
+                used=float(of_mean[channel] / max(of_mean[channel] + of_posterior[channel], 1e-30)),
                 is_dead=bool(of_mean[channel] < DEAD),
             )
             for channel in range(len(of_mean))

@@ -136,7 +136,7 @@ def evaluate_memorization(
     """
     store = LatentStore.open(store_path)
     header = store.header
-    sounds = files_in(out, header.sample_rate, header.audio_channels)
+    sounds = files_in(out, header.rate, header.media_channels)
     passages = TrainingPassages.of(store, codec, cache=cache, device=device, progress=progress)
     matches, left_out = [], {}
     for number, sound in enumerate(sounds):
@@ -177,7 +177,7 @@ class TrainingPassages:
         self._tracks = store.tracks.chosen(~store.tracks.columns["heldout"])
         self._ends = np.cumsum([count_passages(frames.count(entry.key), STRIDE) for entry in self._tracks])
         self.count = len(index.vectors)
-        self.hours = float(self._tracks.columns["samples"].sum()) / store.header.sample_rate / 3600
+        self.hours = float(self._tracks.columns["samples"].sum()) / store.header.rate / 3600
         self.heldout = [series[series >= 0] for series in index.heldout if (series >= 0).any()]
         self.heldout_hours = sum(map(len, self.heldout)) * frames.seconds / 3600
 
@@ -203,7 +203,7 @@ class TrainingPassages:
             folder = durable.make_folder((cache or store.path) / _FOLDER)
         except OutputError as error:
             raise OutputError(error.message, "Name a folder that can be written: --cache FOLDER.") from error
-        frames = TrackFrames(folder, store.header.sample_rate)
+        frames = TrackFrames(folder, store.header.rate)
         missing = [entry for entry in store.tracks if entry.key not in frames]
         digest = _digest(store)
         index = None if missing else PassageIndex.read(folder, digest)

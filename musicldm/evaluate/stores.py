@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from musicldm.codecs.base import Codec, load_codec
+from musicldm.codecs.base import Codec, codec_of
 from musicldm.evaluate.sounds import require_audio
-from musicldm.latents.encode import VAE_COPY, header_of
+from musicldm.latents.codec import header_of, read_codec
 from musicldm.latents.store import LatentStore
 
 
@@ -22,8 +22,7 @@ def codec_for(store: LatentStore, codec: Codec | None = None, device: torch.devi
         UsageError: it is not of audio.
     """
     if codec is None:
-        with store.reading(VAE_COPY) as folder:
-            codec = load_codec(folder)
+        codec = codec_of(read_codec(store))
     require_codec(store, codec)
     require_audio(codec)
     return codec.to(device)
