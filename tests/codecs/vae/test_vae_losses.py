@@ -15,10 +15,10 @@ from musicldm.codecs.vae.losses import (
     mel_bands,
     multi_resolution_mel,
     multi_resolution_stft,
-    study_loss,
     vae_loss,
 )
 from musicldm.core.errors import ConfigError
+from musicldm.media.audio.l1 import waveform_spectrogram_l1
 
 
 def music(seconds: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_magnitude_agrees_with_scipy() -> None:
     np.testing.assert_allclose(ours, np.abs(theirs)[:, 2 : 2 + ours.shape[1]], atol=1e-5)
 
 
-def test_study_loss_is_its_formula() -> None:
+def test_the_l1_distance_is_its_formula() -> None:
     x, y = music(seed=1)[0, 0].numpy(), music(seed=2)[0, 0].numpy()
 
     def spectrogram(z: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -53,15 +53,15 @@ def test_study_loss_is_its_formula() -> None:
         return np.abs(np.fft.rfft([padded[i : i + 1024] for i in range(0, len(padded) - 1023, 256)]))
 
     wanted = 0.5 * np.abs(x - y).mean() + 0.5 * np.abs(spectrogram(x) - spectrogram(y)).mean()
-    assert study_loss(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]).item() == pytest.approx(
-        wanted, rel=1e-4
-    )
+    assert waveform_spectrogram_l1(
+        torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]
+    ).item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_losses_rise_with_the_damage() -> None:
     x = music()
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    for loss in (study_loss, lambda a, b: multi_resolution_stft(a, b, (2048, 512, 128))):
+    for loss in (waveform_spectrogram_l1, lambda a, b: multi_resolution_stft(a, b, (2048, 512, 128))):
         values = [loss(x, x + level * noise).item() for level in (0, 0.003, 0.01, 0.03, 0.1)]
         assert values == sorted(values) and values[0] < 0.01 * values[-1] + 1e-3
         assert loss(x, 0.99 * x) < loss(x, torch.zeros_like(x))
@@ -69,7 +69,9 @@ def test_losses_rise_with_the_damage() -> None:
 
 def test_gradients_are_finite_at_silence() -> None:
     y = torch.zeros(1, 1, 4096, requires_grad=True)
-    loss = multi_resolution_stft(torch.zeros(1, 1, 4096), y, (512,)) + study_loss(torch.zeros(1, 1, 4096), y)
+    loss = multi_resolution_stft(torch.zeros(1, 1, 4096), y, (512,)) + waveform_spectrogram_l1(
+        torch.zeros(1, 1, 4096), y
+    )
     (gradient,) = torch.autograd.grad(loss, y)
     assert gradient.isfinite().all()
 
