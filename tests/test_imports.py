@@ -102,3 +102,9 @@ def test_help_and_the_package_load_nothing_heavy() -> None:
 def test_generating_never_loads_lightning() -> None:
     script = "import sys, musicldm.sampling; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_training_on_one_device_never_loads_lightning() -> None:
+    """It launches processes, and takes seconds to load."""
+    script = "import sys, musicldm.codecs.vae.training; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

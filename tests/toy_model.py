@@ -1,13 +1,15 @@
 """A model of a few thousand weights, all random: every output depends on every input, and nothing is trained.
 
-Of a model, that is: a waveform VAE and a diffusion model. `vae_of`, `generator_of` and `diffusion_of` give the tests its networks.
+It is a waveform VAE and a diffusion model; `vae_of`, `generator_of` and `diffusion_of` give a test these networks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.model import VAE
@@ -79,3 +81,10 @@ def generator_of(pipeline: Pipeline) -> DiffusionGenerator:
 def diffusion_of(pipeline: Pipeline) -> Diffusion:
     """The model in its generator."""
     return generator_of(pipeline).diffusion
+
+
+def chord(seconds: float = 4.0) -> Tensor:
+    """So many seconds of a chord with some noise, [1, T]."""
+    time = torch.arange(round(seconds * RATE)) / RATE
+    tones = sum(torch.sin(2 * math.pi * pitch * time) for pitch in (220, 277, 330))
+    return (0.2 * tones + 0.01 * torch.randn(len(time), generator=torch.Generator().manual_seed(0)))[None]

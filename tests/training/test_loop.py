@@ -1,4 +1,4 @@
-"""The loop itself, on a toy: parts of a batch, returns to the last good checkpoint, exact resume, several processes."""
+"""The loop itself, on a toy: micro-batches, rollbacks to the last good checkpoint, exact resume, several processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ from tests.training import toy_training
 from tests.training.toy_training import Line, Points, differing, stopped_at, train
 
 
-def last(run: Path) -> dict:
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+def last(run: Path) -> dict[str, Any]:
+    return dict(torch.load(run / "checkpoints/last.ckpt", weights_only=True))
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -42,10 +43,10 @@ class Power(Exception):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("moment", ["step", "part"])
+@pytest.mark.parametrize("moment", ["step", "micro-batch"])
 def test_a_resumed_run_ends_where_the_undisturbed_one_does(moment: str, workers: int, tmp_path: Path) -> None:
-    """With a second group of parameters, and after a return to a checkpoint."""
-    options = {"accumulate": 2, "workers": workers, "precision": "bf16"}
+    """With a second group of parameters, and after a rollback."""
+    options: dict[str, Any] = {"accumulate": 2, "workers": workers, "precision": "bf16"}
 
     def points() -> Points:
         return Points({6: math.nan})
@@ -60,7 +61,7 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(moment: str, workers:
 
     def inside_a_step(line: Line) -> None:
         calls.append(0)
-        if moment == "part" and len(calls) == 2 * 9 + 2:
+        if moment == "micro-batch" and len(calls) == 2 * 9 + 2:
             raise Power
 
     with pytest.raises(Power):
@@ -71,19 +72,19 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(moment: str, workers:
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
 
 
-def test_a_step_in_parts_is_the_same_step(tmp_path: Path) -> None:
+def test_a_step_in_micro_batches_is_the_same_step(tmp_path: Path) -> None:
     """Also the noise that the loss adds to each crop is the same."""
     train(tmp_path / "whole")
-    train(tmp_path / "parts", accumulate=4)
-    whole, parts = (last(tmp_path / run)["state_dict"] for run in ("whole", "parts"))
+    train(tmp_path / "split", accumulate=4)
+    whole, split = (last(tmp_path / run)["state_dict"] for run in ("whole", "split"))
     for name, tensor in whole.items():
-        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-6)
-    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "parts"), strict=True):
+        torch.testing.assert_close(split[name], tensor, rtol=1e-4, atol=1e-6)
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "split"), strict=True):
         assert one["name"] == other["name"] and float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-3)
 
 
-def test_the_rate_climbs_and_falls(tmp_path: Path) -> None:
-    """Over the optimizer's steps, whatever the number of parts; each group from its own peak."""
+def test_the_learning_rate_climbs_and_falls(tmp_path: Path) -> None:
+    """Over the optimizer's steps, whatever the number of micro-batches; each group from its own peak."""
     rates: list[tuple[float, ...]] = []
 
     class Watched(Line):
@@ -110,7 +111,7 @@ def test_a_loss_that_is_no_number_is_met_once(tmp_path: Path) -> None:
     assert (state["step"], state["position"], state["rollbacks"], state["lr_factor"]) == (12, 15, 1, 0.5)
     assert source.drawn[:15] == list(range(15))
     (sentence,) = said
-    # Of the four parts, each of one crop, only one was bad.
+    # Of the four micro-batches, each of one crop, only one was bad.
     assert "At step 7" in sentence and "no longer a number on Artist/Song 7.wav at 1.0 s: back to step 5" in sentence
     assert "0.005" in sentence
     (event,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
@@ -123,7 +124,7 @@ def test_a_loss_that_is_no_number_is_met_once(tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_bad_batch_remains(tmp_path: Path) -> None:
-    """A run whose fifth batch is bad ends as one that never drew it, at the same rate."""
+    """A run whose fifth batch is bad ends as one that never drew it, at the same learning rate."""
 
     class Skipping(Line):
         def update_ema(self) -> None:
@@ -248,7 +249,7 @@ def test_three_checkpoints_and_the_best_of_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_step_belongs_to_whole_parts() -> None:
+def test_a_batch_divides_into_micro_batches() -> None:
     with pytest.raises(ConfigError, match="10 crops does not divide into 4 equal micro-batches"):
         TrainingConfig(batch_size=10, accumulate=2, devices=2)
 
@@ -312,7 +313,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     two, one = tmp_path / "two/run", tmp_path / "one"
     done = alone(two, devices=2, bad={"7": math.inf}, stop=12)
     assert done.returncode == 0, done.stderr
-    said, results = [], []
+    said: list[str] = []
+    results: list[str] = []
     for line in done.stdout.splitlines():
         (results if line.startswith("{") else said).append(line)
     assert sorted(map(json.loads, results), key=str) == [

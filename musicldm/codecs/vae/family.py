@@ -49,9 +49,9 @@ def _train(
 
 
 def _rehearsal(config: VAERunConfig) -> Rehearsal:
-    from musicldm.codecs.vae.rehearsal import vae_rehearsal
+    from musicldm.codecs.vae.rehearsal import rehearsal
 
-    return vae_rehearsal(config)
+    return rehearsal(config)
 
 
 FAMILY = CodecFamily(

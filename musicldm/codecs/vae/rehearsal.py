@@ -1,4 +1,4 @@
-"""What it takes to try a step of a VAE's training, to see how much memory it needs."""
+"""A step of the VAE's training, tried on silence to find out how much memory it needs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from musicldm.training.rehearsal import Rehearsal
 from musicldm.training.trainable import Trainable
 
 
-def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
-    """A training on crops of silence, of which one block of the attention is the shortest."""
+def rehearsal(config: VAERunConfig) -> Rehearsal:
+    """Of a VAE's training, on crops of silence, which are one block of the attention at least."""
 
     def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
         run = replace(config, training=training)

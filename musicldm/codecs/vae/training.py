@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.config import NAME, VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -31,7 +30,7 @@ from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
 from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.init_from import init_from as begin_with
+from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.run_folder import defaults_filled, resolve_precision
@@ -174,10 +173,15 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    begin_with(module, init_from, "codec", to_dict(config.model), announce)
+    init_weights(module, init_from, "codec", to_dict(config.model), announce)
     seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
-    upgrade = partial(defaults_filled, cls=VAERunConfig)
-    return fit(module, crops, run, to_dict(config), seconds_per_step, device, progress, announce, upgrade)
+    identity = {"codec": NAME, **to_dict(config)}
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)
+
+
+def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """A run's config.json as this release would have written it: release 0.1 knew no other codec."""
+    return defaults_filled({"codec": NAME, **before}, VAERunConfig)
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:

@@ -24,10 +24,10 @@ def train(*arguments: Any) -> TrainingResult:
 
 
 def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
-    """See `rehearsal.rehearsal`."""
-    from musicldm.generators.diffusion import rehearsal
+    """See `diffusion_rehearsal`."""
+    from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
 
-    return rehearsal.rehearsal(config, header)
+    return diffusion_rehearsal(config, header)
 
 
 def describe(model: DiffusionConfig) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A step of a diffusion training, tried on empty latents to find out how much memory it needs."""
+"""What it takes to try a step of a diffusion training, to see how much memory it needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from musicldm.latents.dataset import Crops, LatentBatch
 from musicldm.latents.schema import StoreHeader
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.table import TrackTable
-from musicldm.training.config import TrainingConfig
-from musicldm.training.data import crop_length
+from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.rehearsal import Rehearsal
 from musicldm.training.trainable import Trainable
 

@@ -29,8 +29,8 @@ from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.data import crop_length
-from musicldm.training.init_from import init_from as begin_with
+from musicldm.training.config import crop_length
+from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.run_folder import defaults_filled, resolve_precision
@@ -183,14 +183,14 @@ def train_diffusion(
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, codec, store.tracks, render)
     wanted = {**to_dict(module.model.config), "codec": header.vae_hash}
-    begin_with(module, init_from, "generator", wanted, announce, upgrade.component)
+    init_weights(module, init_from, "generator", wanted, announce, upgrade.component)
     identity = {**to_dict(config), "codec": header.vae_hash}
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop_seconds
     return fit(module, crops, run, identity, seconds, device, progress, announce, _upgraded)
 
 
 def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run of any release, as `DiffusionRunConfig` has it."""
+    """The configuration of a run of an earlier release, as this one writes it."""
     return defaults_filled(upgrade.run_config(before), DiffusionRunConfig)
 
 

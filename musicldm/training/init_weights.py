@@ -16,22 +16,14 @@ from musicldm.training.run_folder import differences
 from musicldm.training.state import Origin
 from musicldm.training.trainable import Trainable
 
-UpgradeComponent = Callable[[Component], Component]
-"""A component as an earlier release wrote it -> the same as this one writes it."""
 
-
-def unchanged(component: Component) -> Component:
-    """The upgrade of a component that was always written as it is now."""
-    return component
-
-
-def init_from(
+def init_weights(
     module: Trainable[Any],
     source: Path | None,
     role: Role,
     config: dict[str, Any],
     announce: Announce,
-    upgrade: UpgradeComponent = unchanged,
+    upgrade: Callable[[Component], Component] = lambda component: component,
 ) -> None:
     """Give the module the weights of the bundle at `source`, where there is one.
 
@@ -40,7 +32,7 @@ def init_from(
         role: which component it is.
         config: what this model is built by.
         announce: told of held-out tracks that the bundle was trained on.
-        upgrade: applied to the component of an earlier release, before it is compared.
+        upgrade: a component of an earlier release -> the same as this one has it.
 
     Raises:
         BundleError: there is none, or it has no such component.
@@ -48,31 +40,25 @@ def init_from(
     """
     if not source:
         return
-    origin = load_weights(module, bundle.read(models.find(source)), role, config, upgrade)
+    parent = bundle.read(models.find(source))
+    _load(module, parent, upgrade(parent.component(role)), config)
+    origin = Origin(parent.name, parent.component(role).digest, parent.training(role).tracks)
+    module.origin = origin
     known = {track.content for track in origin.tracks if track.split == "train"}
     seen = sum(track.split == "heldout" and track.content in known for track in module.tracks)
     if seen:
         announce(f"{source} was trained on {seen} of the tracks held out here, so the held-out figures will flatter.")
 
 
-def load_weights(
-    module: Trainable[Any],
-    source: Bundle,
-    role: Role,
-    config: dict[str, Any],
-    upgrade: UpgradeComponent = unchanged,
-) -> Origin:
-    """Give the module the weights of a component of a bundle; see `init_from`."""
-    digest, given = source.component(role).digest, upgrade(source.component(role))
+def _load(module: Trainable[Any], source: Bundle, given: Component, config: dict[str, Any]) -> None:
+    """Give the module the weights of a component of a bundle; see `init_weights`."""
     wanted = json.loads(json.dumps(config))  # as a bundle has it
     changed = differences({key: given.config.get(key, value) for key, value in wanted.items()}, wanted)
     shapes = {name: tensor.shape for name, tensor in module.model.state_dict().items()}
     if changed or shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
         raise MismatchError(
-            f"The {role} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
-            "Choose the preset or --config that it was trained with, or leave out --init.",
+            f"The {given.kind} of {source.name} is another network: {', '.join(changed) or 'architecture'} differ.",
+            "Choose the preset or --config that it was trained with, or leave out --init-from.",
         )
     module.model.load_state_dict(dict(given.tensors))
     module.ema.load_state_dict(dict(given.tensors))
-    module.origin = Origin(source.name, digest, source.training(role).tracks)
-    return module.origin
