@@ -35,10 +35,11 @@ from musicldm.media.audio import files
 from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import read_tracks
 from musicldm.noise.schedule import NoiseConfig
-from musicldm.sampling import Generator
+from musicldm.sampling import Pipeline as SamplingPipeline
 from musicldm.training.config import TrainingConfig
 from musicldm.training.loop import Batches, Workers
 from musicldm.training.run import TrainingResult
+from tests.toy_model import diffusion_of
 from tests.toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
 
 CPU = torch.device("cpu")
@@ -462,7 +463,7 @@ def test_every_objective_and_schedule(noise: dict[str, object], pipeline: Pipeli
     result = train_denoiser(pipeline, tmp_path, noise=noise)
     assert all(map(math.isfinite, result.last.values()))
     assert (
-        config.to_dict(Generator.load(result.bundle, "cpu").diffusion.config.noise).items()
+        config.to_dict(diffusion_of(SamplingPipeline.load(result.bundle, "cpu")).config.noise).items()
         >= {name: tuple(value) if isinstance(value, list) else value for name, value in noise.items()}.items()
     )
 
