@@ -64,8 +64,6 @@ class Rehearsal:
     """The least seconds of a crop that the model allows."""
 
 
-
-
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, writes down in order when a storage comes and when it goes.
 

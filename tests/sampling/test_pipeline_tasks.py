@@ -45,7 +45,7 @@ def test_guidance_by_the_model_itself(pipeline: Pipeline) -> None:
 
     def guided(scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), rescale: float = 0.0) -> Tensor:
         options = DiffusionOptions(guidance=scale, guidance_interval=interval, guidance_rescale=rescale)
-        return generator._guided(bach, options)(x, level)
+        return generator.denoiser(bach, options)(x, level)
 
     with torch.inference_mode():
         c = diffusion.denoise(x, level, bach.expanded(2))
