@@ -125,9 +125,9 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
     which = np.searchsorted(begins, first, side="right") - 1
     assert set(which.tolist()) == {0, 1, 2}
     np.testing.assert_array_equal(batch.artist, artists[which])
-    np.testing.assert_allclose(batch.start, (first - begins[which]) * HEADER.hop / HEADER.sample_rate, rtol=1e-6)
+    np.testing.assert_allclose(batch.start, (first - begins[which]) * HEADER.hop / HEADER.rate, rtol=1e-6)
     samples = lengths[which] * HEADER.hop - 1
-    np.testing.assert_allclose(batch.total, samples / HEADER.sample_rate, rtol=1e-6)
+    np.testing.assert_allclose(batch.total, samples / HEADER.rate, rtol=1e-6)
 
 
 def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> None:
