@@ -27,7 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.base import Codec
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import windows
 from musicldm.core import bundle
 from musicldm.core.config import from_dict, preset
@@ -100,11 +102,11 @@ def noise(folder: Path, name: str, seconds: float, config: VAEConfig) -> None:
     open_manifest(folder).append(record | {"provenance": {}, "bytes": (folder / name).stat().st_size})
 
 
-def cut(track: PreparedTrack, config: VAEConfig) -> list[tuple[int, int]]:
+def cut(track: PreparedTrack, codec: Codec) -> list[tuple[int, int]]:
     """The first and last sample of each of a track's windows."""
-    frames, window = -(-track.samples // config.hop), round(WINDOW_SECONDS * config.frame_rate)
-    cover = windows(frames, window, config.margin, config.attention_block)
-    return [(first * config.hop, min(last * config.hop, track.samples)) for _, _, first, last in cover]
+    spec = codec.spec
+    cover = windows(spec.frames(track.samples), round(WINDOW_SECONDS * spec.frame_rate), codec.context, codec.grid)
+    return [(first * spec.hop, min(last * spec.hop, track.samples)) for _, _, first, last in cover]
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -119,7 +121,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 def speed(data: Path, vae: VAE, root: Path, rounds: int) -> Table:
     tracks = read_tracks(data)
     hours = sum(track.seconds for track in tracks) / 3600
-    waveforms = [torch.from_numpy(t.read(a, b))[None] for t in tracks for a, b in cut(t, vae.config)]
+    waveforms = [torch.from_numpy(t.read(a, b))[None] for t in tracks for a, b in cut(t, vae)]
     ways: dict[str, Callable[[], object]] = {
         "musicldm encode": lambda: encode(data, Path(tempfile.mkdtemp(dir=root)), vae, WINDOW_SECONDS),
         "the VAE alone": lambda: forward(vae, waveforms),
@@ -152,7 +154,7 @@ def forward(vae: VAE, batches: list[Tensor]) -> None:
 
 def batches(data: Path, vae: VAE, rounds: int) -> Table:
     longest = max(read_tracks(data), key=lambda track: track.samples)
-    start, stop = cut(longest, vae.config)[0]
+    start, stop = cut(longest, vae)[0]
     window = torch.from_numpy(longest.read(start, stop))
     sizes = (1, 2, 4, 8)
     taken: dict[int, list[float]] = {size: [] for size in sizes}
@@ -171,7 +173,7 @@ def batches(data: Path, vae: VAE, rounds: int) -> Table:
 
 
 def reading(data: Path, vae: VAE, rounds: int) -> Table:
-    spans = [(track, *span) for track in read_tracks(data) for span in cut(track, vae.config)]
+    spans = [(track, *span) for track in read_tracks(data) for span in cut(track, vae)]
     pools: dict[str, Executor] = {
         "1 thread": ThreadPoolExecutor(1),
         "2 threads": ThreadPoolExecutor(2),

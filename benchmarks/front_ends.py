@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.vae.training import VAERunConfig, train_vae
+from musicldm.codecs.vae.training import train_vae
 from musicldm.codecs.windows import reconstruct
 from musicldm.core import config
 from musicldm.evaluate.metrics import Judge

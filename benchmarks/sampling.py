@@ -40,7 +40,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long
 from musicldm.conditions.base import Conditions
 from musicldm.core import bundle

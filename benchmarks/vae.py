@@ -27,8 +27,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from musicldm.codecs.posterior import DiagonalGaussian
+from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.losses import LossConfig, vae_loss
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.core.config import from_dict, preset
 
 OURS = "musicldm"

@@ -11,13 +11,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "VAE": "musicldm.codecs.vae.model",
-    "UNet": "musicldm.generators.diffusion.unet",
-    "LatentStore": "musicldm.latents.store",
+    "Codec": "musicldm.codecs.base",
     "Generator": "musicldm.sampling",
+    "LatentStore": "musicldm.latents.store",
+    "UNet": "musicldm.generators.diffusion.unet",
+    "load_codec": "musicldm.codecs.base",
 }
 
-__all__ = ["Generator", "LatentStore", "UNet", "VAE", "__version__"]  # noqa: RUF022
+__all__ = ["Codec", "Generator", "LatentStore", "UNet", "__version__", "load_codec"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.conditions.base import ConditionConfig
 from musicldm.core.bundle import Bundle, TrackFacts, TrainingFacts
 from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig

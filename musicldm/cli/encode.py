@@ -36,13 +36,15 @@ def encode(
     device: Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes any other."),
+        typer.Option(
+            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes any other."
+        ),
     ] = "32",
     batch_size: Annotated[
         int | None,
         typer.Option(
             metavar="N|auto",
-            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more would be slower.",
+            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more are slower.",
             parser=_batch_size,
             show_default="auto",
         ),
@@ -63,7 +65,7 @@ def encode(
             metavar="BITS",
             min=1,
             max=10,
-            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress them.",
+            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress.",
             show_default="uncompressed",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`musicldm reconstruct`: what a VAE makes of a sound."""
+"""`musicldm reconstruct`: a sound through a codec and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def reconstruct(
     output: Annotated[
         str, typer.Argument(metavar="OUT", help="Where to: wav, flac, mp3, ogg or m4a by its name; - for stdout.")
     ],
-    vae: Annotated[Path, typer.Option(metavar="BUNDLE", help="The VAE: a run folder of train-vae, or its bundle.")],
+    vae: Annotated[
+        Path, typer.Option(metavar="BUNDLE", help="The codec: a run folder of train-vae, a bundle, or a model's name.")
+    ],
     start: Annotated[float, typer.Option(min=0, help="Seconds to pass over.")] = 0.0,
     seconds: Annotated[
         float | None, typer.Option(help="Seconds to take from there.", callback=positive, show_default="all")
@@ -31,11 +33,11 @@ def reconstruct(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hear what a VAE does to a file, and see in figures how near it comes.
+    """Hear what a codec does to a file, and see in figures how close the result is.
 
-    The file goes to latents (the posterior's mode) and back, at the VAE's rate and with its channels.
+    The file goes to latents (the posterior's mode) and back, at the codec's rate and with its channels.
     """
-    from musicldm.codecs.vae.model import VAE
+    from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
     from musicldm.core.durable import make_folder
     from musicldm.evaluate.reconstruct import reconstruct_file
@@ -54,19 +56,19 @@ def reconstruct(
             raise OutputError(f"{output} is a folder.", "Name a file in it.")
         if target.exists() and source.exists() and target.samefile(source):
             raise UsageError(f"{output} would overwrite the original.", "Give the reconstruction another name.")
-    model = VAE.load(vae, pick_device(device))
+    codec = load_codec(vae, pick_device(device))
     with console.progress("Reconstructing") as progress:
-        result = reconstruct_file(source, target or sys.stdout.buffer, model, start, seconds, progress)
+        result = reconstruct_file(source, target or sys.stdout.buffer, codec, start, seconds, progress)
     figures, speed = result.figures, result.figures.seconds / result.spent
     _show(console, figures)
     if figures.si_sdr is None:
         console.warn(f"{source} is silent: there is nothing to measure by.")
     console.note(
         f"{figures.seconds:.1f} s of audio there and back in {result.spent:.1f} s ({speed:.1f} times real time); "
-        f"the latent has {model.config.compression:.3g} times fewer numbers."
+        f"the latent has {codec.spec.compression:.3g} times fewer numbers."
     )
     if target is not None:
-        data = {"file": output, **asdict(figures), "speed": speed, "compression": model.config.compression}
+        data = {"file": output, **asdict(figures), "speed": speed, "compression": codec.spec.compression}
         console.result(data, [output])
 
 

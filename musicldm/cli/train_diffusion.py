@@ -79,10 +79,10 @@ def train_diffusion(
     Ctrl-C saves and stops; the same command goes on. The bundle it leaves holds the VAE too: sample needs nothing else.
     """
     from musicldm.core.devices import pick_device
+    from musicldm.generators.diffusion.rehearsal import rehearsal
     from musicldm.generators.diffusion.training import DiffusionRunConfig, train_diffusion
     from musicldm.latents.store import LatentStore
-    from musicldm.training.memory import diffusion_rehearsal
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     given = {
         "steps": steps,
@@ -101,10 +101,10 @@ def train_diffusion(
     over = {"training": given, "model": {"denoiser": denoiser, "noise": noise}}
     plan = load_config(DiffusionRunConfig, "musicldm.generators.diffusion", preset, config, over)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsal = pick_device(device), diffusion_rehearsal(plan, LatentStore.open(store, skip_broken).header)
-    plan, fit = fitted(plan, rehearsal, output, where, vram)
+    where, rehearsed = pick_device(device), rehearsal(plan, LatentStore.open(store, skip_broken).header)
+    plan, fit = fitted(plan, rehearsed, output, where, vram)
     if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsal, where), [])
+        show(console, plan, fit or foreseen(plan, rehearsed, where), [])
         return
     if fit:
         console.note(sentence(fit))

@@ -1,9 +1,9 @@
-"""`musicldm train-vae`: waveforms to a VAE."""
+"""`musicldm train-vae`: prepared music to a codec, by default the waveform VAE."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -32,19 +32,18 @@ from musicldm.cli.options import (
 )
 from musicldm.cli.training import load_config, render, show, speaking_once
 
-if TYPE_CHECKING:
-    from musicldm.codecs.vae.model import VAEConfig
-
 
 def train_vae(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The waveforms that preprocess made.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
     ] = Path("runs/vae"),
+    codec: Annotated[str, typer.Option(metavar="NAME", help="The kind of codec.")] = "vae",
     preset: Annotated[
         str,
         typer.Option(
-            help="tiny: minutes on a CPU; small: 16 kHz mono; base: 44.1 kHz stereo, for a GPU; paper: the study's."
+            help="Of that codec. tiny: minutes on a CPU. Of vae also small: 16 kHz mono; base: 44.1 kHz stereo, for a "
+            "GPU; paper: the network of the 2023 study, corrected."
         ),
     ] = "small",
     config: ConfigFile = None,
@@ -67,15 +66,14 @@ def train_vae(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the VAE that turns waveforms into latents and back.
+    """Train the codec that turns music into latents and back: by default a VAE of waveforms.
 
     Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
     """
-    from musicldm.codecs.vae.training import VAERunConfig, train_vae
+    from musicldm.codecs.base import CODECS, CodecFamily
     from musicldm.core.devices import pick_device
-    from musicldm.training.memory import vae_rehearsal
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     given = {
         "steps": steps,
@@ -90,35 +88,18 @@ def train_vae(
         "strategy": strategy,
         "wandb": wandb,
     }
-    plan = load_config(VAERunConfig, "musicldm.codecs.vae", preset, config, {"training": given})
+    family: CodecFamily = CODECS.load(codec)
+    plan = load_config(family.run_config, family.package, preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsal = pick_device(device), vae_rehearsal(plan)
+    where, rehearsal = pick_device(device), family.rehearsal(plan)
     plan, fit = fitted(plan, rehearsal, output, where, vram)
+    about = family.describe(plan.model)
     if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsal, where), describe(plan.model))
+        show(console, plan, fit or foreseen(plan, rehearsal, where), about)
         return
-    console.note("A VAE. " + "; ".join(f"{name}: {fact}" for name, fact in describe(plan.model)) + ".")
+    console.note(f"Codec {family.name}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")
     if fit:
         console.note(sentence(fit))
-    with console.progress("Training the VAE") as progress, speaking_once(plan.training):
-        result = train_vae(data, output, plan, where, progress, console.warn, init, resample)
-    render(console, result, plan.training.steps, "study")
-
-
-def describe(model: VAEConfig) -> list[tuple[str, str]]:
-    """A VAE's size, rates and reach, each with its name."""
-    import torch
-
-    from musicldm.codecs.vae.model import VAE
-
-    with torch.device("meta"):  # only to be counted
-        parameters = sum(weight.numel() for weight in VAE(model).parameters())
-    fewer = model.compression >= 1
-    ratio = f"{model.compression if fewer else 1 / model.compression:.3g} times {'fewer' if fewer else 'more'}"
-    return [
-        ("parameters", f"{parameters / 1e6:.1f} M"),
-        ("audio", f"{model.sample_rate} Hz {'mono' if model.audio_channels == 1 else 'stereo'}"),
-        ("hop", f"{model.hop} samples, {model.frame_rate:.4g} frames a second"),
-        ("latent", f"{model.latent_channels} channels, {ratio} numbers than the waveform"),
-        ("receptive field", f"{model.seconds_of_context:.3g} s"),
-    ]
+    with console.progress("Training the codec") as progress, speaking_once(plan.training):
+        result = family.train(data, output, plan, where, progress, console.warn, init, resample)
+    render(console, result, plan.training.steps, family.figure)

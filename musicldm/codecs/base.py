@@ -1,7 +1,11 @@
 """What every codec is to the rest of the package: media <-> raw latents, and a spec that tells their form.
 
+    name ─CODECS─> CodecFamily ─from_bundle─> Codec ─> LatentSpec
+
 A codec is one folder. Its line in `CODECS` names a `CodecFamily`, by which commands build, train and describe it;
 nothing outside that folder names it anywhere else. This module loads no torch.
+
+Shapes: B batch, C channels of the media, T units of it (of audio: samples), D latent channels, L latent frames.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
     from musicldm.codecs.posterior import DiagonalGaussian
     from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
+    from musicldm.core.progress import Progress
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 CODECS = Registry("codec", {"vae": "musicldm.codecs.vae:FAMILY"})
 
@@ -32,11 +39,11 @@ class LatentSpec:
     medium: Medium
     """What is encoded."""
     channels: int
-    """D, the numbers in one latent frame."""
+    """D, the elements of one latent frame."""
     media_channels: int
-    """Of audio: 1 mono, 2 stereo."""
+    """C. Of audio: 1 mono, 2 stereo."""
     rate: int
-    """Units a second of audio (samples), or a beat of notes (ticks)."""
+    """Units in a second of audio (samples), or in a beat of notes (ticks)."""
     hop: int
     """Units in one latent frame."""
     codec: str
@@ -46,7 +53,7 @@ class LatentSpec:
 
     @property
     def compression(self) -> float:
-        """How many times fewer numbers the latent has than the media."""
+        """How many times fewer elements the latent has than the media."""
         return self.media_channels * self.hop / self.channels
 
     @property
@@ -55,20 +62,21 @@ class LatentSpec:
         return self.rate / self.hop
 
     def frames(self, units: int) -> int:
-        """Latent frames that cover so many units: the last one may be filled up."""
+        """L, the latent frames that cover so many units; the last of them may be filled up with silence."""
         return -(-units // self.hop)
 
 
 class Codec(Protocol):
-    """Media [B, C, T] <-> raw latents [B, D, L], where L = ceil(T / hop); a torch module, ready to use."""
+    """Media [B, C, T] <-> raw latents [B, D, L], where L = ceil(T / hop); ready to use, usually a torch module."""
 
     name: str
-    """What a person calls this trained codec."""
+    """What a person calls this trained codec: the name of its bundle."""
     facts: dict[Role, TrainingFacts]
-    """What the bundle tells of its training."""
+    """What that bundle tells of its training."""
 
     @property
-    def spec(self) -> LatentSpec: ...
+    def spec(self) -> LatentSpec:
+        """The form of its latents."""
 
     @property
     def context(self) -> int:
@@ -83,19 +91,56 @@ class Codec(Protocol):
         """Latent frames on either side that decide a frame in one direction, encoding or decoding alone."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its weights are; `encode` and `decode` take tensors that are there too."""
 
     def encode(self, x: Tensor, /) -> DiagonalGaussian:
-        """Media [B, C, T] -> the posterior over raw latents [B, D, L]; the end is filled with silence."""
+        """Media [B, C, T] -> the posterior over raw latents [B, D, L]; the end is filled up with silence.
+
+        A codec without a posterior gives a `Deterministic` one.
+        """
 
     def decode(self, z: Tensor, /, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """Raw latents [B, D, L] -> media [B, C, L·hop]; only a diffusion decoder takes noise and steps."""
+        """Raw latents [B, D, L] -> media [B, C, L·hop].
+
+        Args:
+            noise: where a diffusion decoder starts, [B, C, L·hop]; None: its own choice.
+            steps: of a diffusion decoder; None: its own choice.
+
+        Raises:
+            UsageError: either is given to a codec that decodes in one pass.
+        """
 
     def component(self) -> Component:
         """This codec as a component of a bundle."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same codec, moved."""
+
+
+class Train(Protocol):
+    """Prepared music -> a trained codec."""
+
+    def __call__(
+        self,
+        data: Path,
+        run: Path,
+        config: Any,
+        device: torch.device,
+        progress: Progress,
+        announce: Callable[[str], None],
+        init_from: Path | None,
+        resample: bool,
+        /,
+    ) -> TrainingResult:
+        """Train in the folder `run` on what preprocess left in `data`.
+
+        Args:
+            config: an instance of the family's `run_config`.
+            announce: is called with what a person should read at once.
+            init_from: a bundle whose weights are the first ones; None: random ones.
+            resample: take tracks of other rates and channels too, and convert them on the fly.
+        """
 
 
 @dataclass(frozen=True)
@@ -109,20 +154,23 @@ class CodecFamily:
     from_bundle: Callable[[Bundle], Codec]
     """The codec of a bundle, in evaluation mode."""
     run_config: type[Any]
-    """The dataclass of a whole training: `model`, `training`, and what else the codec needs."""
-    train: Callable[..., Any]
-    """(data, run, config, device, progress, announce, init_from, resample) -> TrainingResult."""
-    rehearsal: Callable[[Any], Any]
-    """A run's configuration -> the `Rehearsal` that plans its memory."""
+    """The dataclass of a whole training, as presets give it: `model`, `training` (a `TrainingConfig`), `plan` (a
+    `PlanConfig` or None), and what else the codec needs."""
+    train: Train
+    """Trains one, in a run folder that it resumes where there is one."""
+    rehearsal: Callable[[Any], Rehearsal]
+    """A run's configuration -> a step to try, by which its memory is planned."""
     describe: Callable[[Any], list[tuple[str, str]]]
-    """A model's configuration -> its size, rates and reach, each with its name."""
+    """A model's configuration -> its size, rates and receptive field, each with its name."""
+    figure: str = "loss"
+    """Of the held-out figures, the one that a training reports in the end."""
 
 
 def load_codec(path: Path | str, device: torch.device | str = "cpu") -> Codec:
     """Read the codec of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
 
     Raises:
-        BundleError: missing, cut short or changed since it was written.
+        BundleError: missing, cut short or changed since it was written; or as `codec_of`.
     """
     from musicldm import models
     from musicldm.core import bundle
@@ -132,6 +180,11 @@ def load_codec(path: Path | str, device: torch.device | str = "cpu") -> Codec:
 
 
 def codec_of(source: Bundle) -> Codec:
-    """The codec of a bundle in memory, in evaluation mode."""
+    """The codec of a bundle in memory, in evaluation mode.
+
+    Raises:
+        BundleError: it has no codec, or one that does not fit its configuration.
+        UsageError: its codec is of a kind that this installation does not know.
+    """
     family: CodecFamily = CODECS.load(source.component("codec").kind)
     return family.from_bundle(source)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import reconstruct_long
 from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
@@ -37,7 +37,7 @@ class Result:
 def reconstruct_file(
     source: Path,
     target: Path | BinaryIO,
-    vae: VAE,
+    vae: Codec,
     start: float = 0.0,
     seconds: float | None = None,
     progress: Progress = silent,
@@ -57,7 +57,7 @@ def reconstruct_file(
     """
     files.format_of(target)
     folder = durable.make_folder(target.parent) if isinstance(target, Path) else Path(tempfile.gettempdir())
-    rate, channels = vae.config.sample_rate, vae.config.audio_channels
+    rate, channels = vae.spec.rate, vae.spec.media_channels
     judge, spent, done = Judge(rate), 0.0, 0
     with Spool(channels, folder) as sound:
         # All of it comes first: only its end shows that a file is whole, and how long it is.
@@ -66,7 +66,7 @@ def reconstruct_file(
         def read(first: int, last: int) -> Tensor:
             return torch.from_numpy(sound.read(first, last))
 
-        pieces = _timed(reconstruct_long(vae, read, sound.samples, round(_WINDOW_SECONDS * vae.config.frame_rate)))
+        pieces = _timed(reconstruct_long(vae, read, sound.samples, round(_WINDOW_SECONDS * vae.spec.frame_rate)))
         with files.piecewise(target, rate, channels, sound.samples) as append:
             for piece, took in pieces:
                 if not piece.isfinite().all():

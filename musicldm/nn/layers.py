@@ -174,9 +174,10 @@ class StridedConv1d(nn.Conv1d):
         On CPUs with AMX, oneDNN gets many strided convolutions of few channels in bfloat16 altogether wrong
         (pytorch/pytorch#169688); those without a stride it gets right.
         """
-        (stride,), (kernel,), (padding,) = self.stride, self.kernel_size, self.padding
-        frames = F.pad(x, (int(padding), int(padding))).unflatten(2, (-1, stride))  # [B, C, L / stride + …, stride]
-        weight = self.weight.unflatten(2, (kernel // stride, stride))
+        (stride,), (kernel,) = self.stride, self.kernel_size
+        padding = (kernel - stride) // 2
+        frames = F.pad(x, (padding, padding)).reshape(*x.shape[:2], -1, stride)
+        weight = self.weight.reshape(*self.weight.shape[:2], -1, stride)
         return F.conv1d(frames.transpose(2, 3).flatten(1, 2), weight.transpose(2, 3).flatten(1, 2), self.bias)
 
 

@@ -269,7 +269,7 @@ class Generator:
         held = min(audio.shape[1] // hop, self._window(how) // 2)  # frames that the first window goes on from
         context = audio[:, audio.shape[1] - held * hop :]
         # Without a mirror beyond its end, the encoder would hear the music stop there.
-        mirror = context.flip(1)[:, : self.vae.config.reach * hop]
+        mirror = context.flip(1)[:, : self.vae.receptive_field * hop]
         known = self.encode(torch.cat([context, mirror], dim=1))[..., :held]
         frames = -(-new // hop)
         raw = (self._raw(z)[0] for z in self._continued(frames, how, progress, known))
@@ -288,7 +288,7 @@ class Generator:
         how, config = self._asked(options), self.vae.config
         frames = -(-self.samples(seconds) // config.hop)
         z = self._denoised(how, frames=frames, circular=True, progress=progress)
-        margin = config.margin
+        margin = self.vae.context
         around = torch.arange(-margin, frames + margin, device=z.device) % frames
         audio = torch.cat(list(self._waves([self._raw(z)[0][:, around]], len(around))), dim=1)
         begin, end = margin * config.hop, (margin + frames) * config.hop
@@ -367,7 +367,7 @@ class Generator:
         Args:
             first: how many frames come first: enough for the first piece.
         """
-        at_once = max(1, min(DECODED, first - 2 * self.vae.config.margin))
+        at_once = max(1, min(DECODED, first - 2 * self.vae.context))
         cut = passing(self._waves(raw, frames, at_once), skipped, samples)
         if lower:
             return iter([lowered(torch.cat(list(cut), dim=1))])

@@ -111,7 +111,7 @@ def test_latents_are_decoded_as_they_arrive() -> None:
     given = 0
     for audio in decode_pieces(awake(VAE(config)), pieces(), 2100, window_frames=40):
         given += audio.shape[-1] // config.hop
-        assert taken <= given + config.margin + 7
+        assert taken <= given + config.context + 7
     assert given == taken == 2100
 
 
@@ -195,7 +195,7 @@ def test_bad_requests(vae: Path, song: Path, musicldm: Command, tmp_path: Path) 
         (song, out / "a.wav", ["--vae", bad / "nowhere"], 1, "There is nothing at"),
         (song, out / "a.wav", ["--vae", bad], 1, "no bundle in"),
         (song, out / "a.wav", ["--vae", bad / "vae"], 1, "cut short"),
-        (song, out / "a.wav", ["--vae", bad / "denoiser"], 1, "has no vae"),
+        (song, out / "a.wav", ["--vae", bad / "denoiser"], 1, "has no codec"),
         (song, out / "a.xyz", [], 2, "Cannot write audio as 'xyz'"),
         (song, out / "a", [], 2, "without a suffix"),
         (song, out / "folder.wav", [], 1, "folder.wav is a folder"),

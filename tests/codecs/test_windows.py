@@ -18,7 +18,7 @@ from tests.codecs.toy_vaes import TOYS, awake
 
 TOY = TOYS["patched"]
 WINDOW = 2 * TOY.attention_block
-WHOLE = (WINDOW + 2 * TOY.margin) * TOY.hop  # samples in a window with both margins
+WHOLE = (WINDOW + 2 * TOY.context) * TOY.hop  # samples in a window with the context on both sides
 LENGTHS = [5 * WHOLE, 1, 3 * WHOLE + 5, TOY.hop, WHOLE - 1, 5 * WHOLE]
 
 
@@ -72,15 +72,15 @@ def test_together_is_as_alone(batch_size: int, readers: int) -> None:
 
 
 def test_all_windows_of_a_track_but_the_last_fit_into_a_batch() -> None:
-    margin, grid = TOY.margin, TOY.attention_block
-    for frames in (1, margin, WINDOW + 2 * margin, WINDOW + 2 * margin + 1, 20 * margin, 20 * margin + 3):
-        cover = list(windows(frames, WINDOW, margin, grid))
+    context, grid = TOY.context, TOY.attention_block
+    for frames in (1, context, WINDOW + 2 * context, WINDOW + 2 * context + 1, 20 * context, 20 * context + 3):
+        cover = list(windows(frames, WINDOW, context, grid))
         assert [0] + [stop for _, stop, *_ in cover] == [start for start, *_ in cover] + [frames]
-        assert {last - first for _, _, first, last in cover[:-1]} <= {WINDOW + 2 * margin}
-        assert cover[-1][3] - cover[-1][2] <= WINDOW + 2 * margin
+        assert {last - first for _, _, first, last in cover[:-1]} <= {WINDOW + 2 * context}
+        assert cover[-1][3] - cover[-1][2] <= WINDOW + 2 * context
         assert all(first % grid == start % grid == 0 for start, _, first, _ in cover)
         assert all(
-            first in (0, start - margin) and last in (frames, stop + margin) for start, stop, first, last in cover
+            first in (0, start - context) and last in (frames, stop + context) for start, stop, first, last in cover
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 
 TOYS = {
     "patched": VAEConfig(

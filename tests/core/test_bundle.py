@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, TrackFacts, TrainingFacts
 from musicldm.core.errors import BundleError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from musicldm.codecs.vae.training import VAERunConfig
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
 from musicldm.generators.diffusion.training import DiffusionRunConfig

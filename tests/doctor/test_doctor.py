@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle

@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from musicldm.cli.encode import encode as command
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
 from musicldm.core.errors import BundleError, DataError, MismatchError, OutputError, UsageError
 from musicldm.latents import encode as module

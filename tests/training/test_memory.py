@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch.autograd.profiler import profile
 
-from musicldm.codecs.vae.model import VAE, VAEConfig
-from musicldm.codecs.vae.training import VAERunConfig
+from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
+from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
@@ -50,7 +51,7 @@ def toy(kind: str) -> tuple[Rehearsal, TrainingConfig]:
         over["loss"] = {"adversarial": 1.0, "features": 1.0, "adversarial_start": 10}
         over["discriminator"] = {"width": 16}
     vae = config.from_dict(VAERunConfig, config.merge(tomllib.loads(TOY_VAE), over))
-    return memory.vae_rehearsal(vae), vae.training
+    return vae_rehearsal(vae), vae.training
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from musicldm.codecs.vae.training import VAERunConfig, train_vae
+from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.training import train_vae
 from musicldm.conditions.base import ConditionConfig, Conditions
 from musicldm.core import bundle, config
 from musicldm.core.errors import DataError, MismatchError, TrainingError

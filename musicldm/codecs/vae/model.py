@@ -4,16 +4,16 @@
     waveform ─front end─ stage ─↑─ stage ─↑─ … ─ middle ─ latent                 (Decoder)
 
 A front end turns `patch` samples into a frame, by learned filters or by a Fourier transform (see `frontend`), so that
-no block runs at the full rate unless `patch` is 1 (as in the study that this follows). A stage is a few ResNet blocks
-at one rate; the middle has linear attention between two of them.
+no block runs at the full rate unless `patch` is 1, as in "Synthetization of Raw Waveform Music via Latent Diffusion
+Models" (2023), whose network this began as. A stage is a few ResNet blocks at one rate; the middle has linear attention
+between two of them.
+
+Shapes: B batch, C audio channels, T samples, D latent channels, L latent frames.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,109 +22,12 @@ from torch import Tensor, nn
 from musicldm import models
 from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
+from musicldm.codecs.vae.config import NAME, VAEConfig
 from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
 from musicldm.core import bundle
 from musicldm.core.config import from_dict, to_dict
-from musicldm.core.errors import ConfigError, UsageError
+from musicldm.core.errors import UsageError
 from musicldm.nn.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
-
-NAME = "vae"
-"""In `CODECS`."""
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """The shape of the network."""
-
-    sample_rate: int = 16000
-    """Samples a second."""
-    audio_channels: int = 1
-    """1 mono, 2 stereo."""
-    latent_channels: int = 32
-    """D, the numbers in one latent frame."""
-    front_end: Literal["waveform", "spectral"] = "waveform"
-    """waveform: learned filters; spectral: the Fourier transform, real and imaginary parts in and out."""
-    polar: bool = False
-    """Of a spectral decoder: emit magnitude and phase in place of real and imaginary part."""
-    bottleneck: Literal["gaussian", "tanh"] = "gaussian"
-    """gaussian: a posterior, kept near N(0, 1) by its KL divergence; tanh: numbers in (-1, 1), without either."""
-    patch: int = 1
-    """Samples in one step of the front end."""
-    patch_kernel: int = 7
-    """Length of its window in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels of each stage, from the fastest to the slowest."""
-    strides: tuple[int, ...] = (2, 2, 2)
-    """Downsampling after each stage but the last; even."""
-    blocks: int = 2
-    """ResNet blocks in a stage; the dilation triples from one to the next."""
-    attention_block: int = 64
-    """Latent frames that attend to each other, on the track's own grid."""
-    heads: int = 4
-    """Attention heads."""
-
-    def __post_init__(self) -> None:
-        if len(self.strides) != len(self.widths) - 1:
-            raise ConfigError("A VAE needs one stride fewer than widths.")
-        if any(stride < 2 or stride % 2 for stride in self.strides):
-            raise ConfigError("The strides of a VAE must be even.")
-        if self.patch < 1 or self.blocks < 1:
-            raise ConfigError("patch and blocks must be at least 1.")
-        if self.patch_kernel % self.patch or self.patch_kernel % 2 != self.patch % 2:
-            raise ConfigError("patch_kernel must be odd where patch is 1, else an even multiple of patch.")
-        if self.widths[-1] % self.heads:
-            raise ConfigError("The last width must be a multiple of heads.")
-        if self.front_end == "spectral" and self.patch_kernel < 2 * self.patch:
-            raise ConfigError("A spectral front end needs a patch_kernel of at least two patches.")
-        if self.audio_channels not in (1, 2):
-            raise ConfigError("audio_channels must be 1 or 2.")
-
-    @property
-    def hop(self) -> int:
-        """Samples in one latent frame."""
-        return self.patch * math.prod(self.strides)
-
-    @property
-    def frame_rate(self) -> float:
-        """Latent frames a second."""
-        return self.sample_rate / self.hop
-
-    @property
-    def compression(self) -> float:
-        """How many times fewer numbers the latent has than the waveform."""
-        return self.audio_channels * self.hop / self.latent_channels
-
-    @property
-    def receptive_field(self) -> int:
-        """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
-        at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
-        outer, samples_a_frame = self.patch_kernel, self.patch
-        for stride in (*self.strides, 1):
-            outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
-            samples_a_frame *= stride
-        return at_latent_rate + math.ceil(outer / self.hop)
-
-    @property
-    def context(self) -> int:
-        """Latent frames on either side that decide a frame: windows with this context agree with the whole track.
-
-        A frame reaches through the convolutions after the attention into neighbouring blocks, through the attention
-        to the whole of those, and through the convolutions before it further still.
-        """
-        return 2 * self.attention_block * math.ceil(self.receptive_field / self.attention_block)
-
-    @property
-    def seconds_of_context(self) -> float:
-        """Seconds of the waveform that decide one latent frame, at most."""
-        return (2 * self.context + 1) * self.hop / self.sample_rate
-
-    @property
-    def margin(self) -> int:
-        return self.context
-
-    @property
-    def reach(self) -> int:
-        return self.receptive_field
 
 
 class Stage(nn.Sequential):
@@ -191,12 +94,16 @@ class Decoder(nn.Module):
 
 
 class VAE(Checkpointable):
-    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width."""
+    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width.
+
+    Attributes:
+        name, weights_hash, facts: of the bundle that it was read from; empty of a new one.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.name, self.weights_hash = "", ""  # known of a VAE that comes from a bundle
+        self.name, self.weights_hash = "", ""
         self.facts: dict[bundle.Role, bundle.TrainingFacts] = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,14 @@ from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.sampling import Generator, generator_component
+from musicldm.training.announce import Announce, announce_left_out, ignore
 from musicldm.training.config import PlanConfig, TrainingConfig
-from musicldm.training.loop import Demo, TrackFacts, Trainable
-from musicldm.training.run import (
-    Announce,
-    TrainingResult,
-    begin_with,
-    crop_length,
-    fit,
-    ignore,
-    rank_of,
-    say_left_out,
-    settle,
-)
+from musicldm.training.data import crop_length
+from musicldm.training.init_from import init_from
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.run_folder import defaults_filled, resolve_precision
+from musicldm.training.trainable import Demo, Trainable
 
 DEMO_SECONDS = 10.0
 DEMO_TAKES = 2
@@ -65,7 +61,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         statistics: LatentStatistics,
         heldout: LatentBatch | None,
         vae: Bundle,
-        tracks: Sequence[TrackFacts],
+        tracks: Sequence[Any],
     ) -> None:
         super().__init__(Diffusion(config.model), config.training, tracks)
         self.config = config
@@ -100,7 +96,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         same of the weights that are trained, before they are averaged."""
         if self.heldout is None:
             return {}
-        averaged, raw = (self._heldout_losses(model) for model in (self.best, self.model))
+        averaged, raw = (self._heldout_losses(model) for model in (self.ema, self.model))
         return {
             "loss": sum(averaged.values()) / len(averaged),
             **{f"t{time}": value for time, value in averaged.items()},
@@ -112,7 +108,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         """The loss of a model at each of the fixed times."""
         if self.heldout is None:
             return {}
-        steps, size = len(model.schedule), self.training_config.part_size
+        steps, size = len(model.schedule), self.training_config.micro_batch_size
         noise = torch.randn(self.heldout.latents.shape, generator=torch.Generator().manual_seed(0))
         losses = {}
         for time in [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]:
@@ -146,7 +142,7 @@ class DiffusionTraining(Trainable[Diffusion]):
 
     def bundle(self, name: str) -> Bundle:
         codec = self.vae.component("codec")
-        generator = generator_component(self.best, self.statistics, codec.digest)
+        generator = generator_component(self.ema, self.statistics, codec.digest)
         facts = {**self.vae.facts, "generator": self.facts(self.config)}
         return Bundle(name, {"codec": codec, "generator": generator}, facts)
 
@@ -175,7 +171,7 @@ def train_diffusion(
         BundleError: the store's copy of its VAE is damaged.
         MismatchError: a bundle of another shape.
     """
-    config = replace(config, training=settle(config.training, run, device))
+    config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
@@ -185,7 +181,7 @@ def train_diffusion(
     crop = crop_length(training.seconds, config.model.network.multiple, 1 / hop_seconds)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
     config = replace(config, model=_fitting(config.model, store.header.channels, dataset.artists))
-    say_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
+    announce_left_out(announce, dataset.left_out, len(dataset.tracks), crop * hop_seconds)
     heldout = None
     columns = store.tracks.columns
     judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
@@ -194,10 +190,11 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, vae, store.tracks)
-    begin_with(module, init, "generator", {**to_dict(module.model.config), "vae": store.header.codec_hash}, announce)
-    seconds_a_step = training.batch_size * crop * hop_seconds
+    init_from(module, init, "generator", {**to_dict(module.model.config), "vae": store.header.codec_hash}, announce)
+    seconds_per_step = training.batch_size * crop * hop_seconds
     identity = {**to_dict(config), "vae": store.header.codec_hash}
-    return fit(module, dataset, run, identity, seconds_a_step, device, progress, announce)
+    upgrade = partial(defaults_filled, cls=DiffusionRunConfig)
+    return fit(module, dataset, run, identity, seconds_per_step, device, progress, announce, upgrade)
 
 
 def _fitting(model: DiffusionConfig, channels: int, artists: Sequence[str]) -> DiffusionConfig:

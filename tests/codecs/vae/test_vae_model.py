@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.model import VAE, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
+from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long, encode_long, reconstruct
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
@@ -47,8 +48,8 @@ def test_windows_agree_with_the_whole_track(name: str, frames: int) -> None:
         assert (joined - audio).abs().max() <= 1e-4 * audio.abs().max()
 
 
-def test_a_margin_too_small_would_show() -> None:
-    """The test above has teeth: without margin the same windows disagree."""
+def test_a_context_too_small_would_show() -> None:
+    """The test above has teeth: without context the same windows disagree."""
     toy = TOYS["patched"]
     vae = awake(VAE(toy))
     waveform = torch.randn(1, 100 * toy.hop)
@@ -58,15 +59,15 @@ def test_a_margin_too_small_would_show() -> None:
     assert (torch.cat(parts, dim=-1) - whole).abs().max() > 1e-2 * whole.abs().max()
 
 
-def test_one_frame_reaches_less_far_than_the_margin() -> None:
-    """The margin is what the configuration says, measured by the gradient of one latent frame."""
+def test_one_frame_depends_on_no_more_than_the_context() -> None:
+    """The context is what the configuration says, measured by the gradient of one latent frame."""
     for toy in TOYS.values():
         vae = awake(VAE(toy))
-        waveform = torch.randn(1, toy.audio_channels, 6 * toy.margin * toy.hop, requires_grad=True)
-        middle = 3 * toy.margin
+        waveform = torch.randn(1, toy.audio_channels, 6 * toy.context * toy.hop, requires_grad=True)
+        middle = 3 * toy.context
         vae.encode(waveform).mean[..., middle].sum().backward()
         touched = waveform.grad.abs().sum(dim=(0, 1)).nonzero().flatten() // toy.hop
-        assert middle - toy.margin <= touched.min() and touched.max() <= middle + toy.margin
+        assert middle - toy.context <= touched.min() and touched.max() <= middle + toy.context
 
 
 def test_bfloat16_rounds_inside_but_not_what_comes_out() -> None:
