@@ -1,6 +1,6 @@
 """How good are samples, and how many steps does it take? `python benchmarks/quality.py RUN STORE DATA OUT`
 
-Every sampler makes the same takes in every number of steps: from the same seeds, each told an artist, as often as the
+Every sampler makes the same takes in every number of steps: from the same seeds, each conditioned on an artist, as often as the
 training music has them. Two Fréchet distances to all of the training music say how far they are: of their latents
 (textures of a second: `evaluate.features.latent_textures`) and of their waveforms (log-mel frames); ± is the standard
 error over takes, by the jackknife. Beside them stand as many crops of music, as recorded and through the VAE; decoded
@@ -35,19 +35,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.conditions.base import Conditions
+from musicldm.conditions.base import Conditioning
 from musicldm.core import durable
 from musicldm.core.devices import autocast
 from musicldm.evaluate.features import Floats, drawn_latents, latent_textures, mel_frames, stored_textures
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
+from musicldm.generators.diffusion.generate import DiffusionGenerator, DiffusionOptions
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio.dataset import open_splits
 from musicldm.media.audio.manifest import Split
-from musicldm.noise.guidance import guided
 from musicldm.noise.samplers import SAMPLERS
 from musicldm.noise.schedule import NoiseLevel
-from musicldm.sampling import Generator
+from musicldm.sampling import Pipeline
 
 NEAR = 1.05  # so many times the best score is as good
 SPLITS: dict[str, Split] = {"training": "train", "held-out": "heldout"}
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--takes", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=10, help="of a take, which is denoised whole")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--untold", action="store_true", help="tell no artists")
+    parser.add_argument("--unconditional", action="store_true", help="without artists")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=24, help="takes that are denoised at once")
     parser.add_argument("--threads", type=int, default=2)
@@ -119,21 +119,25 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.generator = Generator.load(options.run, options.device)
+        self.pipeline = Pipeline.load(options.run, options.device)
+        if not isinstance(self.pipeline.generator, DiffusionGenerator):
+            raise SystemExit(f"{options.run} is no diffusion model.")
+        self.generator = self.pipeline.generator
         self.store = LatentStore.open(options.store)
-        config = self.generator.vae.config
-        if self.store.header.codec_hash != self.generator.vae.weights_hash:
-            raise SystemExit(f"{options.store} was made with another VAE than {options.run}.")
-        self.splits = open_splits(options.data, config.sample_rate, config.audio_channels)
+        spec = self.pipeline.spec
+        if self.store.header.codec_hash != spec.codec_hash:
+            raise SystemExit(f"{options.store} was made with another codec than {options.run}.")
+        self.splits = open_splits(options.data, spec.rate, spec.media_channels)
         self.entries = {entry.key: entry for entry in self.store.tracks}
-        self.frames, self.samples = self.generator.frames(options.seconds), round(options.seconds * config.sample_rate)
+        self.samples = round(options.seconds * spec.rate)
+        self.frames = spec.frames(self.samples)
 
     def settings(self) -> dict[str, Any]:
         """All that the figures depend on."""
         hours = sum(entry.seconds for entry in self.entries.values()) / 3600
         music = {"tracks": len(self.entries), "hours": round(hours, 2)}
-        names = "takes", "seconds", "seed", "untold", "guidance"
-        return {"model": self.generator.hash, **music, **{name: getattr(self.options, name) for name in names}}
+        names = "takes", "seconds", "seed", "unconditional", "guidance"
+        return {"model": self.pipeline.hash, **music, **{name: getattr(self.options, name) for name in names}}
 
     # ---- What is measured ----
 
@@ -151,7 +155,7 @@ class Bench:
         return latent_textures(z, self.store.header.frame_rate)
 
     def of_waveform(self, waveform: Tensor) -> Floats:
-        return mel_frames(waveform, self.generator.sample_rate)
+        return mel_frames(waveform, self.pipeline.sample_rate)
 
     def judged(self, sounds: Sounds) -> Cell:
         latents, mels = map(self.of_latents, sounds.latents), map(self.of_waveform, sounds.waveforms)
@@ -202,64 +206,62 @@ class Bench:
 
     def untrained(self) -> Sounds:
         torch.manual_seed(0)
-        network = Diffusion(self.generator.diffusion.config).eval().requires_grad_(False)
-        return self.takes(network.to(self.generator.device), "ddim", 20)
+        ours = self.generator
+        diffusion = Diffusion(ours.diffusion.config).eval().requires_grad_(False)
+        blank = DiffusionGenerator(diffusion, ours.statistics, ours.codec_hash, ours.device, ours.precision, lambda _: None)
+        return self.takes(blank, "ddim", 20)
 
     def samples_of(self, grid: dict[str, tuple[str, int]]) -> dict[str, Callable[[], Sounds]]:
-        trained = self.generator.diffusion
-        return {name: functools.partial(self.takes, trained, *which) for name, which in grid.items()}
+        return {name: functools.partial(self.takes, self.generator, *which) for name, which in grid.items()}
 
-    def takes(self, diffusion: Diffusion, sampler: str, steps: int) -> Sounds:
+    def takes(self, generator: DiffusionGenerator, sampler: str, steps: int) -> Sounds:
         """What `musicldm sample` would make of these seeds and artists, several at once."""
         began = time.perf_counter()
         latents: list[Tensor] = []
         calls = 0
         for some in torch.split(torch.arange(self.options.takes), self.options.batch_size):
-            z, calls = self.denoised(diffusion, sampler, steps, some)
+            z, calls = self.denoised(generator, sampler, steps, some)
             latents += z
         waveforms = self.decoded(latents)
         return Sounds(latents, waveforms, calls, time.perf_counter() - began)
 
     @torch.inference_mode()
-    def denoised(self, diffusion: Diffusion, sampler: str, steps: int, takes: Tensor) -> tuple[Tensor, int]:
-        """Normalised latents [B, D, L] of these takes, and how often the denoiser was asked for them."""
-        told = Conditions(self.told.artists[takes], self.told.position[takes])
-        asked = guided(diffusion, told, self.options.guidance)
+    def denoised(self, generator: DiffusionGenerator, sampler: str, steps: int, takes: Tensor) -> tuple[Tensor, int]:
+        """Normalised latents [B, D, L] of these takes, and how often the denoiser was called for them."""
+        guided = generator.denoiser(self.conditioning(takes), DiffusionOptions(guidance=self.options.guidance))
         noises = [self.generator.noise(self.options.seed, take, self.frames) for take in takes.tolist()]
         calls = 0
 
         def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
             nonlocal calls
             calls += 1
-            return asked(x, level)
+            return guided(x, level)
 
         def noise(x: Tensor) -> Tensor:
             return torch.cat([draw(each) for (_, draw), each in zip(noises, torch.split(x, 1), strict=True)])
 
         with autocast(self.generator.precision, self.generator.device):
             x = torch.cat([start for start, _ in noises])
-            z: Tensor = SAMPLERS[sampler](denoise, x, diffusion.schedule.levels(steps), noise)
+            z: Tensor = SAMPLERS[sampler](denoise, x, generator.diffusion.schedule.levels(steps), noise)
         return z.float(), calls
 
-    @functools.cached_property
-    def told(self) -> Conditions:
+    def conditioning(self, takes: Tensor) -> Conditioning:
         """Whose music each take should be: the artists stand along the takes as along the hours of training music."""
-        names, takes = self.generator.artists, self.options.takes
-        told = Conditions.none(
-            takes, max(1, len(self.generator.diffusion.config.conditions.artists)), self.generator.device
-        )
-        if names and not self.options.untold:
-            hours: defaultdict[str, float] = defaultdict(float)
-            for entry in self.entries.values():
-                hours[entry.artist] += entry.seconds if entry.split == "train" else 0.0
-            ends = np.cumsum([hours[name] for name in names])
-            whose = np.searchsorted(ends, (np.arange(takes) + 0.5) / takes * ends[-1], side="right")
-            told.artists[torch.arange(takes), torch.from_numpy(whose)] = 1
-        return told
+        conditions, count = self.generator.conditions, self.options.takes
+        if "artist" not in conditions or self.options.unconditional:
+            return conditions.null(len(takes))
+        names = conditions["artist"].choices
+        hours: defaultdict[str, float] = defaultdict(float)
+        for entry in self.entries.values():
+            hours[entry.artist] += entry.seconds if entry.split == "train" else 0.0
+        ends = np.cumsum([hours[name] for name in names])
+        whose = np.searchsorted(ends, (np.arange(count) + 0.5) / count * ends[-1], side="right")
+        each = [conditions.parse({"artist": names[whose[take]]}) for take in takes.tolist()]
+        return Conditioning.cat(each).to(self.generator.device)
 
     def decoded(self, latents: Iterable[Tensor]) -> list[Tensor]:
         raw = (self.generator.statistics.denormalise(z.to(self.generator.device)) for z in latents)
-        return [self.generator.decode(z)[:, : self.samples] for z in raw]
+        return [self.pipeline.decode(z)[:, : self.samples] for z in raw]
 
 
 # ---- Figures -------------------------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ def show(cells: dict[str, Cell], scores: dict[str, float], settings: dict[str, A
     console.print(
         f"Fréchet distances to the training music of {settings['tracks']} tracks, {settings['hours']} h in all; "
         f"{settings['takes']} takes of {settings['seconds']:g} s from seed {settings['seed']}, "
-        f"{'told nothing' if settings['untold'] else 'told the artist'}, guidance {settings['guidance']:g}."
+        f"{'without artists' if settings['unconditional'] else 'conditioned on the artist'}, guidance {settings['guidance']:g}."
     )
     console.print(table)
 

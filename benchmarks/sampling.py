@@ -3,7 +3,7 @@
 Without `--model`, the presets `small` with random weights: how good they are takes no time. All do the same work in
 turn, and the figures are medians over the rounds. Three parts, or those of `--only`:
 
-`overhead`: every sampler over as many calls of the bare network with the same tensors; and `Generator.sample` over the
+`overhead`: every sampler over as many calls of the bare network with the same tensors; and `Pipeline.sample` over the
 calls of network and decoder that it makes, without guidance and with.
 
 `speed`: seconds of audio a second, decoding included. The peers are architectures, untrained, as wide as it takes to
@@ -43,16 +43,18 @@ from torch import Tensor, nn
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long
-from musicldm.conditions.base import Conditions
+from musicldm.conditions.base import Conditioning
 from musicldm.core import bundle
-from musicldm.core.bundle import TrainingFacts
+from musicldm.core.bundle import Component, Role, TrainingFacts
 from musicldm.core.config import from_dict, preset
 from musicldm.core.devices import autocast
-from musicldm.generators.diffusion.model import Diffusion, DiffusionConfig
+from musicldm.generators.diffusion.config import DiffusionConfig
+from musicldm.generators.diffusion.generate import DiffusionGenerator
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.noise.samplers import SAMPLERS
 from musicldm.noise.schedule import NoiseLevel
-from musicldm.sampling import Generator, generator_component
+from musicldm.sampling import Pipeline
 
 PARTS = ("overhead", "speed", "command")
 OURS = "musicldm"
@@ -90,7 +92,7 @@ Figures = dict[str, Any]
 def untrained(path: Path) -> Path:
     """A bundle of the presets `small`; what begins at zero gets values, too, so that nothing is spared."""
     torch.manual_seed(0)
-    settings = preset("ldm", "small")
+    settings = preset("musicldm.generators.diffusion", "small")
     vae = VAE(from_dict(VAEConfig, preset("musicldm.codecs.vae", "small")["model"]))
     diffusion = Diffusion(from_dict(DiffusionConfig, settings["model"]))
     for weight in diffusion.parameters():
@@ -98,8 +100,10 @@ def untrained(path: Path) -> Path:
             nn.init.normal_(weight, std=0.02)
     channels, part = vae.config.latent_channels, vae.component()
     statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
-    parts = {"codec": part, "generator": generator_component(diffusion, statistics, part.digest)}
-    facts = {"generator": TrainingFacts({"training": settings["training"]})}  # its crops say how long windows are
+    parts: dict[Role, Component] = {"codec": part, "generator": diffusion.component(statistics, part.digest)}
+    facts: dict[Role, TrainingFacts] = {
+        "generator": TrainingFacts({"training": settings["training"]})
+    }  # its crops say how long windows are
     bundle.write(path, bundle.Bundle("untrained", parts, facts))
     return path
 
@@ -137,66 +141,77 @@ def size(model: nn.Module) -> int:
 
 @torch.inference_mode()
 def overhead(path: Path, options: argparse.Namespace) -> tuple[Figures, list[Table]]:
-    """Samplers over the bare network, and `Generator.sample` over network and decoder."""
-    generator = Generator.load(path, options.device)
-    samplers, ways = Figures(), Figures()
+    """Samplers over the bare network, and `Pipeline.sample` over network and decoder."""
+    pipeline = Pipeline.load(path, options.device)
+    generator = diffusion_of(pipeline)
+    samplers, tasks = Figures(), Figures()
     table = Table("sampler", "calls", "bare, ms", "sampler, ms", "over", title=f"{options.steps} steps of one window")
-    frames = generator.frames(16.0)
-    told = Conditions.none(1, max(1, len(generator.artists)), generator.device)
+    frames = pipeline.spec.frames(round(16.0 * pipeline.sample_rate))
+    null = generator.conditions.null(1)
     levels = generator.diffusion.schedule.levels(options.steps)
     for name, sampler in SAMPLERS.items():
         x, noise = generator.noise(0, 0, frames)
 
         def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
-            return generator.diffusion.denoise(x, level, told)
+            return generator.diffusion.denoise(x, level, null)
 
         run = partial(sampler, denoise, x, levels, noise)
-        calls = recorded(generator, run)
-        taken = in_turn({"bare": partial(replay, generator, calls), "ours": run}, options.rounds, options.device)
+        calls = recorded(pipeline, run)
+        taken = in_turn({"bare": partial(replay, pipeline, calls), "ours": run}, options.rounds, options.device)
         samplers[name] = compared(taken, len(calls))
         table.add_row(name, *cells(samplers[name]))
 
-    ways_table = Table("Generator.sample", "calls", "bare, ms", "ours, ms", "over", title="16 s, decoding included")
-    for name, told_too in (("as told", {}), ("guidance 3", {"guidance": 3.0})):
-        run = partial(generator.sample, 16.0, steps=options.steps, position=0.5, **told_too)
-        calls = recorded(generator, run)
+    tasks_table = Table("Pipeline.sample", "calls", "bare, ms", "ours, ms", "over", title="16 s, decoding included")
+    for name, guidance in (("conditioned", 1.0), ("guidance 3", 3.0)):
+        run = partial(pipeline.sample, seconds=16.0, steps=options.steps, position=0.5, guidance=guidance)
+        calls = recorded(pipeline, run)
         z = generator.statistics.denormalise(calls[-1][0][0].float())
-        bare = {"bare": partial(replay, generator, calls, z)}
-        if told_too:
-            single = [
-                (x[:1], t[:1], Conditions(conditions.artists[:1], conditions.position[:1]))
-                for x, t, conditions in calls
-                for _ in range(2)
-            ]
-            bare["bare, one by one"] = partial(replay, generator, single, z)
+        bare = {"bare": partial(replay, pipeline, calls, z)}
+        if guidance != 1:
+            single = [(x[:1], t[:1], first_of(conditioning)) for x, t, conditioning in calls for _ in range(2)]
+            bare["bare, one by one"] = partial(replay, pipeline, single, z)
         taken = in_turn({**bare, "ours": run}, options.rounds, options.device)
         for kind in bare:
             row = f"{name}, over calls one by one" if "one by one" in kind else name
             number = len(calls) * (2 if "one by one" in kind else 1)
-            ways[row] = compared({"bare": taken[kind], "ours": taken["ours"]}, number)
-            ways_table.add_row(row, *cells(ways[row]))
-    return {"samplers": samplers, "ways": ways}, [table, ways_table]
+            tasks[row] = compared({"bare": taken[kind], "ours": taken["ours"]}, number)
+            tasks_table.add_row(row, *cells(tasks[row]))
+    return {"samplers": samplers, "tasks": tasks}, [table, tasks_table]
 
 
-Call = tuple[Tensor, Tensor, Conditions]
+Call = tuple[Tensor, Tensor, Conditioning]
 
 
-def recorded(generator: Generator, run: Callable[[], object]) -> list[Call]:
-    """What the network is asked meanwhile."""
+def diffusion_of(pipeline: Pipeline) -> DiffusionGenerator:
+    """Its generator, which has to be one of these."""
+    if not isinstance(pipeline.generator, DiffusionGenerator):
+        raise SystemExit(f"{pipeline.name} is no diffusion model.")
+    return pipeline.generator
+
+
+def first_of(conditioning: Conditioning) -> Conditioning:
+    """That of the first item."""
+    values, present = conditioning.values.items(), conditioning.present.items()
+    return Conditioning(1, {name: each[:1] for name, each in values}, {name: each[:1] for name, each in present})
+
+
+def recorded(pipeline: Pipeline, run: Callable[[], object]) -> list[Call]:
+    """What the network is given meanwhile."""
     calls: list[Call] = []
-    hook = generator.diffusion.network.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    hook = diffusion_of(pipeline).diffusion.network.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     run()
     hook.remove()
     return calls
 
 
-def replay(generator: Generator, calls: Sequence[Call], z: Tensor | None = None) -> None:
-    """The network is asked the same again, and the decoder for raw latents [D, L] where there are any."""
-    with autocast(generator.precision, generator.device):
+def replay(pipeline: Pipeline, calls: Sequence[Call], z: Tensor | None = None) -> None:
+    """The network is given the same again, and the decoder for raw latents [D, L] where there are any."""
+    network = diffusion_of(pipeline).diffusion.network
+    with autocast(pipeline.precision, pipeline.device):
         for call in calls:
-            generator.diffusion.network(*call)
+            network(*call)
     if z is not None:
-        generator.vae.decode(z[None]).cpu()
+        pipeline.codec.decode(z[None]).cpu()
 
 
 def compared(taken: dict[str, list[float]], calls: int) -> Figures:
@@ -218,28 +233,29 @@ def cells(figures: Figures) -> list[str]:
 @torch.inference_mode()
 def speed(path: Path, options: argparse.Namespace) -> tuple[Figures, list[Table]]:
     """Seconds of audio a second, beside peers."""
-    generator = Generator.load(path, options.device)
-    rough = Generator.load(path, options.device, "bf16")
-    rate, steps, seconds = generator.sample_rate, options.steps, options.seconds
-    frames = generator.frames(seconds)
-    parameters = size(generator.diffusion)
+    pipeline = Pipeline.load(path, options.device)
+    rough = Pipeline.load(path, options.device, "bf16")
+    rate, steps, seconds = pipeline.sample_rate, options.steps, options.seconds
+    frames = pipeline.spec.frames(round(seconds * rate))
+    parameters = size(diffusion_of(pipeline).diffusion)
+    ours = partial(pipeline.sample, seconds=seconds, steps=steps)
     contenders: dict[str, tuple[int, float, Callable[[], Tensor]]] = {
-        OURS: (parameters, seconds, partial(generator.sample, seconds, steps=steps)),
-        f"{OURS}, windows of 16 s": (parameters, seconds, partial(generator.sample, seconds, steps=steps, window=16)),
-        f"{OURS}, --precision bf16": (parameters, seconds, partial(rough.sample, seconds, steps=steps)),
+        OURS: (parameters, seconds, ours),
+        f"{OURS}, windows of 16 s": (parameters, seconds, partial(ours, window=16.0)),
+        f"{OURS}, --precision bf16": (parameters, seconds, partial(rough.sample, seconds=seconds, steps=steps)),
     }
     for name, peer in {"diffusers, DanceDiffusion": diffusers_peer, "audio-diffusion-pytorch": adp_peer}.items():
         try:
-            model = as_large(partial(peer, generator.vae.config.latent_channels, steps), parameters)
+            model = as_large(partial(peer, pipeline.spec.channels, steps), parameters)
         except ImportError as error:
             print(f"{name} is left out: {error}.", file=sys.stderr)
             continue
         model.eval().requires_grad_(False).to(options.device)
-        contenders[name] = size(model), seconds, partial(decoded, generator, model, frames)
+        contenders[name] = size(model), seconds, partial(decoded, pipeline, model, frames)
     musika = Musika().eval().requires_grad_(False).to(options.device)
     for name, their_rate, channels in (
         ("Musika, 44.1 kHz stereo", 44100, 2),
-        (f"Musika's networks, {rate / 1000:g} kHz", rate, generator.channels),
+        (f"Musika's networks, {rate / 1000:g} kHz", rate, pipeline.channels),
     ):
         blocks = -(-round(seconds * their_rate) // MUSIKA_BLOCK)
         run = partial(musika, blocks, channels, options.device)
@@ -257,10 +273,10 @@ def speed(path: Path, options: argparse.Namespace) -> tuple[Figures, list[Table]
     return figures, [table]
 
 
-def decoded(generator: Generator, sampler: nn.Module, frames: int) -> Tensor:
+def decoded(pipeline: Pipeline, sampler: nn.Module, frames: int) -> Tensor:
     """A peer's latents of so many frames, filled up to what it can take, and our decoder."""
-    z = sampler(torch.randn(1, generator.vae.config.latent_channels, frames + -frames % 8, device=generator.device))
-    return torch.cat(list(decode_long(generator.vae, generator.statistics.denormalise(z[0, :, :frames]))), dim=1)
+    z = sampler(torch.randn(1, pipeline.spec.channels, frames + -frames % 8, device=pipeline.device))
+    return torch.cat(list(decode_long(pipeline.codec, pipeline.raw(z[..., :frames]))), dim=1)
 
 
 def as_large(build: Callable[[int], nn.Module], parameters: int) -> nn.Module:

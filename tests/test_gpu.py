@@ -14,7 +14,7 @@ from musicldm.codecs.windows import encode_long
 from musicldm.core.config import from_dict, preset
 from musicldm.core.errors import UsageError
 from musicldm.media.audio import files
-from musicldm.sampling import Generator
+from musicldm.sampling import Pipeline as SamplingPipeline
 from musicldm.training import memory_plan as memory
 from tests.toys import TOY_SPECTRAL, Command, Pipeline
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def test_windows_agree_with_the_whole_track(pipeline: Pipeline) -> None:
-    vae = Generator.load(pipeline.ldm, "cuda").vae
+    vae = SamplingPipeline.load(pipeline.ldm, "cuda").codec
     waveform = torch.from_numpy(files.read(next(pipeline.wav.glob("*/*.wav"))))
     pieces = [
         list(encode_long(vae, lambda a, b: waveform[:, a:b], waveform.shape[1], frames)) for frames in (64, 10**6)
@@ -33,8 +33,8 @@ def test_windows_agree_with_the_whole_track(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
 def test_samples_are_those_of_the_cpu(precision: str, pipeline: Pipeline) -> None:
-    wanted = Generator.load(pipeline.ldm, "cpu").latents(128, steps=5)
-    got = Generator.load(pipeline.ldm, "cuda", precision).latents(128, steps=5).cpu()
+    wanted = SamplingPipeline.load(pipeline.ldm, "cpu").latents(128, steps=5)
+    got = SamplingPipeline.load(pipeline.ldm, "cuda", precision).latents(128, steps=5).cpu()
     assert (got - wanted).norm() <= (1e-3 if precision == "32" else 0.1) * wanted.norm()
 
 

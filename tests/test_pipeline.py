@@ -24,7 +24,8 @@ from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from musicldm.media.audio.manifest import read_tracks
-from musicldm.sampling import Generator
+from musicldm.sampling import Pipeline as SamplingPipeline
+from tests.toy_model import generator_of
 from tests.toys import Command, Pipeline
 
 
@@ -81,8 +82,8 @@ def test_results_are_machine_readable(pipeline: Pipeline) -> None:
 
 def test_training_brings_samples_nearer_to_the_corpus(pipeline: Pipeline) -> None:
     """Nearer in mel statistics than an untrained denoiser's samples, and than decoded noise of the right scale."""
-    generator = Generator.load(pipeline.ldm, "cpu")
-    rate = generator.sample_rate
+    sampling = SamplingPipeline.load(pipeline.ldm, "cpu")
+    generator, rate = generator_of(sampling), sampling.sample_rate
     music = (torch.from_numpy(files.read(track.path)) for track in read_tracks(pipeline.wav))
     corpus = Gaussian.of(mel_frames(waveform, rate) for waveform in music)
 
@@ -90,14 +91,12 @@ def test_training_brings_samples_nearer_to_the_corpus(pipeline: Pipeline) -> Non
         return frechet_distance(Gaussian.of(mel_frames(waveform, rate) for waveform in waveforms), corpus)
 
     takes = range(4)
-    trained = distance([generator.sample(6, take=take) for take in takes])
-    noise = [
-        generator.decode(generator.statistics.denormalise(generator.noise(9, take, generator.frames(6))[0])[0])
-        for take in takes
-    ]
+    trained = distance([sampling.sample(seconds=6, take=take) for take in takes])
+    frames = sampling.spec.frames(6 * rate)
+    noise = [sampling.decode(sampling.raw(generator.noise(9, take, frames)[0])) for take in takes]
     torch.manual_seed(0)
     generator.diffusion = Diffusion(generator.diffusion.config).eval()
-    untrained = distance([generator.sample(6, take=take) for take in takes])
+    untrained = distance([sampling.sample(seconds=6, take=take) for take in takes])
     assert trained < 0.9 * untrained
     assert trained < 0.9 * distance(noise)
 

@@ -27,7 +27,7 @@ from tests.toys import Command
 
 FIXTURE = Path(__file__).parent / "fixtures/release-0.1"
 STORES = ("latents.zarr", "compressed.zarr")
-REPLAY = "--like"
+REPLAY = "--replay"
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,8 @@ from musicldm.generators.diffusion.generate import DiffusionGenerator
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.unet import UNetConfig
 from musicldm.latents.statistics import LatentStatistics
+from musicldm.media.audio import files
+from musicldm.media.audio.decode import decode
 from musicldm.noise.schedule import NoiseConfig
 from musicldm.sampling import Pipeline
 
@@ -88,3 +92,8 @@ def chord(seconds: float = 4.0) -> Tensor:
     time = torch.arange(round(seconds * RATE)) / RATE
     tones = sum(torch.sin(2 * math.pi * pitch * time) for pitch in (220, 277, 330))
     return (0.2 * tones + 0.01 * torch.randn(len(time), generator=torch.Generator().manual_seed(0)))[None]
+
+
+def heard(path: Path) -> files.Floats:
+    """A file of any kind at the model's rate, [1, T]."""
+    return np.concatenate(list(decode(path, RATE, 1)), axis=1)

@@ -44,7 +44,7 @@ def encode(
         int | None,
         typer.Option(
             metavar="N|auto",
-            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more would be slower.",
+            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more are slower.",
             parser=_batch_size,
             show_default="auto",
         ),
@@ -65,7 +65,7 @@ def encode(
             metavar="BITS",
             min=1,
             max=10,
-            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress them.",
+            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress.",
             show_default="uncompressed",
         ),
     ] = None,

@@ -1,8 +1,8 @@
 """Who may do what to a store at the same time. Folders have locks, which the kernel takes back with the process.
 
 Any number of writers work side by side (a shared lock), each on segments of its own. What rewrites is alone (the same
-lock, exclusive). Readers hold a lease; what was rewritten is deleted only when there is none. Object storage has no locks:
-nothing is rewritten there.
+lock, exclusive). Readers hold a lease; what was rewritten is deleted only when there is none. Object storage has no
+locks: nothing is rewritten there.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What lies where is said in `latents.schema`. A segment is written once, by one writer, under a name that nobody else
 has. Its chunks are on the disk before its `zarr.json` appears, all at once; a segment without one is the garbage of a
-killed writer and is not seen. So a track is in the store wholly or not at all, writers never meet, and the same order of
-writing serves object storage. Rewriting (`prune`, `compact`) writes a segment that stands for others; those are gone
+killed writer and is not seen. So a track is in the store wholly or not at all, writers never meet, and the same order
+of writing serves object storage. Rewriting (`prune`, `compact`) writes a segment that stands for others; those are gone
 for every store opened later, and deleted when nobody has it open.
 
 Plain zarr reads everything: `zarr.open_group(path)[f"parts/{segment}/mean"][offset : offset + frames]`. The reader here

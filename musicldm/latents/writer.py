@@ -234,7 +234,7 @@ class StoreWriter:
             raise UsageError(f"Latents of shape {mean.shape} and {logvar.shape} where [l, {channels}] were expected.")
         hint = "Look at the codec's training; this track was left out of the store."
         if not (np.isfinite(mean).all() and np.isfinite(logvar).all()):
-            raise DataError(f"The latents of {track.name} are not all finite.", hint)
+            raise DataError(f"The latents of {track.name} are not all finite numbers.", hint)
         rows: Latents = np.empty(len(mean), self._row)
         with np.errstate(over="ignore"):  # looked for below
             rows[:, 0], rows[:, 1] = mean, logvar

@@ -18,7 +18,7 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, TrackFacts, TrainingFacts
 from musicldm.core.errors import BundleError
-from musicldm.sampling import Generator
+from musicldm.sampling import Pipeline
 from tests.toy_model import toy_bundle
 
 TOY = VAEConfig(
@@ -118,7 +118,7 @@ def test_halves_of_the_weights_take_half_the_space_and_sound_alike(tmp_path: Pat
         name: part.digest for name, part in bundle.halved(read).components.items()
     }  # what is rounded already does not change
     assert VAE.load(tmp_path / "half").component().digest == read.component("codec").digest  # nor does it when loaded
-    one, other = (Generator(source, "cpu").sample(1.0, steps=4) for source in (whole, read))
+    one, other = (Pipeline(source, "cpu").sample(seconds=1.0, steps=4) for source in (whole, read))
     assert 0 < (one - other).norm() < 0.02 * one.norm()
 
 

@@ -82,14 +82,14 @@ def test_an_interruption_ends_the_processes_and_keeps_what_was_complete(data: Pa
     assert len(LatentStore.open(tmp_path / "store").tracks) == 1
 
 
-def test_a_damaged_copy_of_the_vae_ends_the_run(data: Path, tmp_path: Path, vae: VAE) -> None:
+def test_a_damaged_copy_of_the_codec_ends_the_run(data: Path, tmp_path: Path, vae: VAE) -> None:
     encode(data, tmp_path / "store", vae)
     add_track(data, 8, 900)
     torch.manual_seed(1)
-    bundle.write(tmp_path / "store" / "vae", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
-    with pytest.raises(MismatchError, match="is not the VAE that the store was made with"):
+    bundle.write(tmp_path / "store" / "codec", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
+    with pytest.raises(MismatchError, match="is not the codec that the store was made with"):
         encode(data, tmp_path / "store", vae, devices=["cpu", "cpu"])
-    next((tmp_path / "store" / "vae").glob("*.safetensors")).write_bytes(b"")
+    next((tmp_path / "store" / "codec").glob("*.safetensors")).write_bytes(b"")
     with pytest.raises(BundleError, match="cut short"):
         encode(data, tmp_path / "store", vae, devices=["cpu", "cpu"])
     assert len(LatentStore.open(tmp_path / "store").tracks) == 6

@@ -89,11 +89,11 @@ def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> 
     plain = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
     dataset = plain.with_conditions(READERS)
     whole = dataset.batch(3, 6)
-    parts = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
-    assert torch.equal(torch.cat([part.latents for part in parts]), whole.latents)
+    micro_batches = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
+    assert torch.equal(torch.cat([some.latents for some in micro_batches]), whole.latents)
     assert whole.conditions.keys() == READERS.keys()
     for name, values in whole.conditions.items():
-        assert torch.equal(torch.cat([part.conditions[name] for part in parts]), values)
+        assert torch.equal(torch.cat([some.conditions[name] for some in micro_batches]), values)
     names = dataset.describe(3, 6)
     for name, frame in zip(names, first_frames(dataset, whole.latents).tolist(), strict=True):
         number, frame = (0, frame) if frame < 40 else (1, frame - 40)
@@ -161,9 +161,9 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
     assert set(which.tolist()) == {0, 1, 2}
     values = batch.conditions
     np.testing.assert_array_equal(values["letter"], letters[which])
-    np.testing.assert_allclose(values["start"], (first - begins[which]) * HEADER.hop / HEADER.sample_rate, rtol=1e-6)
+    np.testing.assert_allclose(values["start"], (first - begins[which]) * HEADER.hop / HEADER.rate, rtol=1e-6)
     samples = lengths[which] * HEADER.hop - 1
-    np.testing.assert_allclose(values["total"], samples / HEADER.sample_rate, rtol=1e-6)
+    np.testing.assert_allclose(values["total"], samples / HEADER.rate, rtol=1e-6)
     np.testing.assert_array_equal(values["frame"], first - begins[which])
 
 

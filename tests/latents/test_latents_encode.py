@@ -21,7 +21,7 @@ from musicldm.latents import encode as module
 from musicldm.latents.encode import encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest
+from musicldm.media.audio.manifest import open_manifest, read_tracks
 
 RATE = 1000
 CONFIG = VAEConfig(
@@ -142,8 +142,8 @@ def test_tracks_that_the_vae_cannot_take_are_left_out_by_name(data: Path, tmp_pa
     summary = encode(data, tmp_path / "store", vae)
     assert summary.encoded == 3
     assert summary.left_out == {
-        "artist 3/3.wav": "It has 8000 samples a second, and the VAE takes 1000.",
-        "artist 4/4.wav": "It has 2 channel(s), and the VAE takes 1.",
+        "artist 3/3.wav": "It has 8000 samples a second, and the codec takes 1000.",
+        "artist 4/4.wav": "It has 2 channel(s), and the codec takes 1.",
     }
 
 
@@ -381,7 +381,11 @@ def test_no_bundle_is_an_error_of_the_bundle(data: Path, tmp_path: Path) -> None
 
 
 def test_the_summary_is_plain_data(data: Path, tmp_path: Path, vae: VAE) -> None:
-    json.dumps(dataclasses.asdict(encode(data, tmp_path / "store", vae)))
+    add_track(data, 8, 500, rate=8000)
+    summary = dataclasses.asdict(encode(data, tmp_path / "store", vae))
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["encoded"] == summary["tracks"] == len(read_tracks(data)) - 1
+    assert list(summary["left_out"]) == ["artist 8/8.wav"]
 
 
 def test_a_compressed_store_stays_so(data: Path, tmp_path: Path, vae: VAE) -> None:

@@ -142,7 +142,7 @@ def test_the_command(tmp_path: Path, musicldm: Command) -> None:
     told = musicldm("latents", "info", store.path)
     assert told.code == 0
     assert "tracks     2, 0.00 h, 0 held out, by 1 artists" in told.out
-    assert "toy (5eed5eed)" in told.out
+    assert "toy (toy codec, 5eed5eed)" in told.out
     assert json.loads(musicldm("latents", "info", store.path, "--json").out)["tracks"] == 2
     told = musicldm("latents", "stats", store.path)
     assert (told.code, len(told.out.splitlines())) == (0, 4)

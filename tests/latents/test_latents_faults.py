@@ -24,6 +24,7 @@ import pytest
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MismatchError, OutputError
+from musicldm.latents import rewriting
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
 from tests.latents.disasters import FAILED, Disaster, forked, full_from, in_child, killed_at, leftovers, undisturbed
@@ -247,8 +248,8 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of nine tracks in five segments, with an index, that most disasters are about to befall."""
     monkeypatch.setattr(durable, "flush", lambda path: None)  # thousands for nothing
     monkeypatch.setattr(store_module, "_MANY_TRACKS", 3)
-    monkeypatch.setattr(store_module, "_MANY_SMALL_PARTS", 2)
-    monkeypatch.setattr(store_module, "_LARGE_PART", 120)
+    monkeypatch.setattr(rewriting, "_MANY_SMALL_SEGMENTS", 2)
+    monkeypatch.setattr(rewriting, "_LARGE_SEGMENT", 120)
     return filled(tmp_path / "before", *BEFORE, max_tracks=2, shard_frames=32).path
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from musicldm.core.errors import DataError, OutputError
+from musicldm.latents import rewriting
 from musicldm.latents import store as store_module
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.storage import Folder
@@ -95,7 +96,7 @@ def test_parts_that_went_after_the_index_are_not_in_the_store(indexed: Path, mon
     stale = (indexed / "index").read_bytes()
     store = LatentStore.open(indexed)
     dropped = {HEADER.key(f"sound {number}") for number in (0, 3, 7)}
-    monkeypatch.setattr(store_module, "_MANY_SMALL_PARTS", 2)
+    monkeypatch.setattr(rewriting, "_MANY_SMALL_SEGMENTS", 2)
     reader = LatentStore.open(indexed)  # so that what is replaced stays
     assert store.prune(dropped) == 3
     assert (indexed / "index").read_bytes() != stale

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from musicldm.core import durable
 from musicldm.core.errors import OutputError
+from musicldm.latents import rewriting
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore, Track
 from tests.latents.disasters import FAILED, Disaster, full_from, in_child, killed_at, leftovers
@@ -93,8 +94,8 @@ class StoreMachine(RuleBasedStateMachine):
         for where, name, value in (
             (durable, "flush", lambda path: None),  # thousands of fsyncs for nothing
             (store_module, "_MANY_TRACKS", 5),  # so that there is an index
-            (store_module, "_MANY_SMALL_PARTS", 2),
-            (store_module, "_LARGE_PART", 100),
+            (rewriting, "_MANY_SMALL_SEGMENTS", 2),
+            (rewriting, "_LARGE_SEGMENT", 100),
         ):
             self.stack.enter_context(mock.patch.object(where, name, value))
         self.store = LatentStore.create(self.path, HEADER)

@@ -24,7 +24,7 @@ SAVE = """
 import sys
 assert not [name for name in sys.modules if name.startswith("musicldm")]
 arrays = {f"{name} {number}": array for name, pair in latents.items() for number, array in enumerate(pair)}
-np.savez("read.npz", average=average, spread=spread, **arrays)
+np.savez("read.npz", average=average, std=std, **arrays)
 """
 
 

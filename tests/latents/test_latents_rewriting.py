@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from musicldm.core import durable
+from musicldm.latents import rewriting
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore
 from tests.latents.disasters import leftovers
@@ -69,7 +70,7 @@ def test_compacting_merges_small_parts_and_leaves_large_ones(tmp_path: Path, mon
     assert sorted(check_whole(store)) == list(range(14))
     assert store.compact() == 0
 
-    monkeypatch.setattr(store_module, "_LARGE_PART", 60)
+    monkeypatch.setattr(rewriting, "_LARGE_SEGMENT", 60)
     store = filled(tmp_path / "other", *[30] * 6, *[3] * 7, max_tracks=1)
     assert store.compact() == 0, "30 frames are half of a large segment, and seven small ones are not many"
     with store.writer(**SMALL, max_tracks=1) as writer:
@@ -117,6 +118,6 @@ def test_nobody_sweeps_while_the_index_is_written(tmp_path: Path, monkeypatch: p
     with store.writer(**SMALL) as writer:
         writer.append(track(3, 10), pieces(latents(3, 10)))
     store.prune(keys(0))
-    monkeypatch.setattr(store_module, "_MANY_SMALL_PARTS", 2)
+    monkeypatch.setattr(rewriting, "_MANY_SMALL_SEGMENTS", 2)
     store.compact()
     assert alone == [False] * 3, "the lock is held, so that no temporary file is swept away"

@@ -80,7 +80,7 @@ def test_sample_takes_a_name_and_without_one_the_piano(named: Path, musicldm: Co
         assert done.code == 0, done.err
         takes.append(files.read(path))
     assert (takes[0] == takes[1]).all() and (takes[0] == takes[2]).all()  # one toy under two names
-    assert musicldm("sample", "--like", tmp_path / "0.wav", "-o", tmp_path / "again.wav").code == 0
+    assert musicldm("sample", "--replay", tmp_path / "0.wav", "-o", tmp_path / "again.wav").code == 0
     assert (files.read(tmp_path / "again.wav") == takes[0]).all()
 
 

@@ -160,9 +160,7 @@ def test_a_spacing_that_is_defined_only_from_there(audio: Tensor) -> None:
     """Karras has no first level at pure noise; a variation begins below it."""
     flow = toy(NoiseConfig(schedule="flow", objective="flow", levels="continuous"))
     assert flow.sample(Vary(audio, 0.5), spacing="karras", **QUICK).isfinite().all()
-    for way in (
-        lambda: flow.sample(seconds=1.0, spacing="karras", **QUICK),
-        lambda: flow.sample(Vary(audio, 0.5), steps=1001),
-    ):
-        with pytest.raises(UsageError):
-            way()
+    with pytest.raises(UsageError):
+        flow.sample(seconds=1.0, spacing="karras", **QUICK)
+    with pytest.raises(UsageError):
+        flow.sample(Vary(audio, 0.5), steps=1001)

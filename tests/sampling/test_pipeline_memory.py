@@ -92,13 +92,14 @@ def test_too_little_memory_for_the_codec(pipeline: Pipeline, audio: Tensor, erro
             raise error
         return original(x)
 
-    vae.encode = lambda x: fitting(encode, x.shape[-1] // HOP, x)  # type: ignore[method-assign]
+    vae.encode = lambda x: fitting(encode, x.shape[-1] // HOP, x)  # type: ignore[method-assign, assignment]
     vae.decode = lambda z, *_: fitting(decode, z.shape[-1], z)  # type: ignore[method-assign]
     z = small.encode(audio)
     torch.testing.assert_close(z, pipeline.encode(audio), rtol=0, atol=1e-4)
     torch.testing.assert_close(small.decode(z[0]), pipeline.decode(z[0]), rtol=0, atol=1e-4)
     assert len(said) == 1 and "shorter pieces" in said[0]
     limit = 1
-    for way in (lambda: small.encode(audio), lambda: small.decode(z[0])):
-        with pytest.raises(CapacityError, match="even a short window"):
-            way()
+    with pytest.raises(CapacityError, match="even a short window"):
+        small.encode(audio)
+    with pytest.raises(CapacityError, match="even a short window"):
+        small.decode(z[0])

@@ -45,7 +45,7 @@ def test_guidance_by_the_model_itself(pipeline: Pipeline) -> None:
 
     def guided(scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), rescale: float = 0.0) -> Tensor:
         options = DiffusionOptions(guidance=scale, guidance_interval=interval, guidance_rescale=rescale)
-        return generator._guided(bach, options)(x, level)
+        return generator.denoiser(bach, options)(x, level)
 
     with torch.inference_mode():
         c = diffusion.denoise(x, level, bach.expanded(2))
@@ -86,19 +86,19 @@ def test_a_long_piece_comes_in_windows_as_soon_as_they_are_done(pipeline: Pipeli
 
     diffusion.denoise = watched  # type: ignore[method-assign]
     try:
-        done: list[tuple[float, float | None]] = []
+        heard: list[tuple[float, float | None]] = []
 
-        def progress(so_far: float, total: float | None, text: str = "") -> None:
-            done.append((so_far, total))
+        def progress(done: float, total: float | None, text: str = "") -> None:
+            heard.append((done, total))
 
         pieces = pipeline.stream(New(10.0), window=1.0, progress=progress, **QUICK)
         first = next(pieces)
         assert len(widths) == 4  # one window's steps
         whole = torch.cat([first, *pieces], dim=1)
     finally:
-        del diffusion.denoise  # type: ignore[attr-defined]
+        del diffusion.denoise
     assert whole.shape == (1, 10 * RATE) and max(widths) <= 125
-    assert [a for a, _ in done] == list(range(1, len(done) + 1)) and done[-1][0] == done[-1][1]
+    assert [done for done, _ in heard] == list(range(1, len(heard) + 1)) and heard[-1][0] == heard[-1][1]
     assert max(widths) - min(widths) <= 4  # the piece is divided evenly
     assert torch.equal(whole, pipeline.sample(seconds=10.0, window=1.0, **QUICK))
 

@@ -189,7 +189,7 @@ class DiffusionGenerator:
         """
         options = _options(request)
         levels = self._levels(options, request.strength)
-        guided = self._guided(self._conditioning(request, options), options)
+        guided = self.denoiser(self._conditioning(request, options), options)
         frames = request.frames
         if request.known is None and not request.circular:
             # What the network would fill up with zeros is made as well, and cut off.
@@ -324,8 +324,12 @@ class DiffusionGenerator:
             raise UsageError("Guidance follows conditions more closely, and there is none to follow.", hint)
         return conditioning
 
-    def _guided(self, conditioning: Conditioning, options: DiffusionOptions) -> Denoise:
-        """The conditioned denoiser, with classifier-free guidance where it is wanted."""
+    def denoiser(self, conditioning: Conditioning, options: DiffusionOptions) -> Denoise:
+        """The conditioned denoiser, with classifier-free guidance where it is wanted.
+
+        Args:
+            conditioning: of one item, for any number of them, or of as many as there will be.
+        """
         null = self.conditions.null(1)
 
         def conditioned(x: Tensor, level: NoiseLevel) -> Tensor:

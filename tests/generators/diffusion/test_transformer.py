@@ -82,7 +82,7 @@ def test_every_weight_takes_part() -> None:
     both = Conditioning.cat([CONDITIONING, CONDITIONING.without({"artist": torch.tensor([True, True])})])
     for _ in range(4):  # what starts at zero opens the way for what lies before it
         optimizer.zero_grad()
-        (model(torch.randn(4, 3, 16), TIMES.repeat(2), both) - 1).square().mean().backward()
+        torch.autograd.backward((model(torch.randn(4, 3, 16), TIMES.repeat(2), both) - 1).square().mean())
         optimizer.step()
     silent = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert silent == []

@@ -50,7 +50,9 @@ def test_every_weight_takes_part() -> None:
     )
     for _ in range(3):  # what starts at zero opens the way for what lies before it
         optimizer.zero_grad()
-        (unet(torch.randn(4, 3, 16), torch.tensor([10, 500, 600, 700]), half) - 1).square().mean().backward()
+        torch.autograd.backward(
+            (unet(torch.randn(4, 3, 16), torch.tensor([10, 500, 600, 700]), half) - 1).square().mean()
+        )
         optimizer.step()
     silent = [name for name, weight in unet.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert silent == []
@@ -80,7 +82,7 @@ def test_what_it_learned_comes_out(noise: NoiseConfig) -> None:
         time = 999 * torch.rand(32) if noise.levels == "continuous" else torch.randint(1000, (32,))
         loss = (diffusion.loss(x0, time, torch.randn_like(x0), null) * diffusion.weight(time, x0)).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-30:]) < 0.6 * sum(losses[:30])

@@ -1,4 +1,4 @@
-"""Does every way of sampling do what it says? `python benchmarks/ways.py runs/ldm data/wav out`
+"""Does every task of sampling do what it says? `python benchmarks/tasks.py runs/ldm data/wav out`
 
 - artist: takes asked of each artist, judged by a classifier that knows them from music which it was not shown. It is
   multinomial logistic regression on statistics of log-mel bands, without their level; what it sees has all gone
@@ -10,15 +10,16 @@
   RMS of those around; *level*: dB between the 64 ms before and after; *spectrum*: the mean distance of their mel bands
   in dB.
 - infill: the largest difference outside the spans and their cross-fades, which must be 0.
-- pictures: a PNG for each way.
+- pictures: a PNG for each task.
 
-What is done stands in OUT/ways.json and is not done again with the same options and model.
+What is done stands in OUT/tasks.json and is not done again with the same options and model.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +44,9 @@ from musicldm.core.seeding import derive
 from musicldm.evaluate.metrics import mel_distance
 from musicldm.media.audio.manifest import PreparedTrack, read_tracks
 from musicldm.media.audio.mel import log_mel
-from musicldm.sampling import Generator, Sampling
-from musicldm.sampling.pipeline import FADE, OVERLAP
+from musicldm.sampling import Extend, Infill, Interpolate, Loop, Pipeline, Request, Vary
+from musicldm.sampling.running import FADE
+from musicldm.sampling.windowing import WindowSize, plan
 
 STRENGTHS = [i / 10 for i in range(1, 11)]
 GUIDANCE = (1.0, 3.0, 6.0)
@@ -60,7 +62,7 @@ Result = dict[str, Any]
 class Bench:
     """What all measurements share."""
 
-    generator: Generator
+    pipeline: Pipeline
     tracks: list[PreparedTrack]
     takes: int
     seconds: float
@@ -69,11 +71,23 @@ class Bench:
 
     @property
     def rate(self) -> int:
-        return self.generator.sample_rate
+        return self.pipeline.sample_rate
 
     @property
-    def how(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """Of every take."""
         return {"seed": self.seed, "steps": self.steps}
+
+    @property
+    def window_size(self) -> WindowSize:
+        """Of long pieces."""
+        return self.pipeline.window_size(Request(window=self.seconds))
+
+    @property
+    def artists(self) -> tuple[str, ...]:
+        """Those that the model knows."""
+        conditions = self.pipeline.generator.conditions
+        return conditions["artist"].choices if "artist" in conditions else ()
 
     def crop(self, track: PreparedTrack, seconds: float, number: int) -> Tensor:
         """Some place in a track that is not silent, [C, T]."""
@@ -100,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path, help="what preprocess made, of which the model was trained")
-    parser.add_argument("output", type=Path, help="a folder for ways.json and the pictures")
+    parser.add_argument("output", type=Path, help="a folder for tasks.json and the pictures")
     parser.add_argument("--only", choices=MEASUREMENTS, nargs="+", default=list(MEASUREMENTS))
     parser.add_argument("--takes", type=int, default=12, help="of each artist and guidance; crops, loops and so on")
     parser.add_argument("--seconds", type=float, default=8, help="of each")
@@ -108,17 +122,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    generator = Generator.load(options.model)
+    pipeline = Pipeline.load(options.model)
     tracks = read_tracks(options.data)
-    if any((each.sample_rate, each.channels) != (generator.sample_rate, generator.channels) for each in tracks):
+    if any((each.sample_rate, each.channels) != (pipeline.sample_rate, pipeline.channels) for each in tracks):
         parser.error("the waveforms have another rate or other channels than the model")
-    bench = Bench(generator, tracks, options.takes, options.seconds, options.steps, options.seed)
-    asked = {"model": generator.hash, **{key: getattr(options, key) for key in ("takes", "seconds", "steps", "seed")}}
+    bench = Bench(pipeline, tracks, options.takes, options.seconds, options.steps, options.seed)
+    asked = {"model": pipeline.hash, **{key: getattr(options, key) for key in ("takes", "seconds", "steps", "seed")}}
 
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "ways.json"
+    path = options.output / "tasks.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    for name in options.only if generator.artists else [name for name in options.only if name != "artists"]:
+    for name in options.only if bench.artists else [name for name in options.only if name != "artists"]:
         if results.get(name, {}).get("asked") != asked:
             results[name] = {"asked": asked, **MEASUREMENTS[name](bench, options.output)}
             path.write_text(json.dumps(results, indent=1, ensure_ascii=False))
@@ -141,7 +155,7 @@ def artists(bench: Bench, _: Path, count: int = 5, windows: int = 100) -> Result
         for held, tracks in ((False, learned[name]), (True, kept[name])):
             for i in shown(range(windows // (3 if held else 1)), f"{name}, {'kept' if held else 'learned'}"):
                 audio = bench.crop(tracks[i % len(tracks)], bench.seconds, i)
-                features[held].append(_features(reconstruct(bench.generator.vae, audio), bench.rate))
+                features[held].append(_features(reconstruct(bench.pipeline.codec, audio), bench.rate))
                 labels[held].append(label)
                 origins += [tracks[i % len(tracks)].content] * held
     known = torch.stack(features[False])
@@ -153,7 +167,9 @@ def artists(bench: Bench, _: Path, count: int = 5, windows: int = 100) -> Result
         takes = []
         for name in names:
             for take in shown(range(bench.takes), f"as {name}, guidance {guidance:g}"):
-                audio = bench.generator.sample(bench.seconds, artist=name, guidance=guidance, take=take, **bench.how)
+                audio = bench.pipeline.sample(
+                    seconds=bench.seconds, artist=name, guidance=guidance, take=take, **bench.settings
+                )
                 takes.append(_features(audio, bench.rate))
         given = iter(judge(_aligned(torch.stack(takes), known)).tolist())
         verdicts = {name: [names[next(given)] for _ in range(bench.takes)] for name in names}
@@ -175,7 +191,7 @@ def _parts(
     """The artists with most music, the tracks that the classifier learns from, and those that are kept from it."""
     by: dict[str, list[PreparedTrack]] = {}
     for track in bench.tracks:
-        if track.artist in bench.generator.artists and track.seconds > bench.seconds:
+        if track.artist in bench.artists and track.seconds > bench.seconds:
             by.setdefault(track.artist, []).append(track)
     many = sorted(by, key=lambda name: -sum(track.seconds for track in by[name] if track.split == "train"))
     names = [name for name in many if len(by[name]) > 1][:count]
@@ -248,16 +264,16 @@ def share(hits: int, of: int) -> Result:
 
 def strength(bench: Bench, _: Path, seeds: int = 2) -> Result:
     """How far from a crop its variations are."""
-    generator = bench.generator
+    pipeline = bench.pipeline
     distances: dict[str, list[list[float]]] = {"mel": [], "latent": []}  # for each crop and seed, those of STRENGTHS
     through = []
     for crop in shown(list(bench.crops(max(2, bench.takes // 2), bench.seconds)), "varying"):
-        z = generator.encode(crop)
-        through.append(float(mel_distance(crop, reconstruct(generator.vae, crop), bench.rate)))
+        z = pipeline.encode(crop)
+        through.append(float(mel_distance(crop, reconstruct(pipeline.codec, crop), bench.rate)))
         for seed in range(bench.seed, bench.seed + seeds):
-            made = [generator.vary(crop, each, seed=seed, steps=bench.steps) for each in STRENGTHS]
+            made = [pipeline.sample(Vary(crop, each), seed=seed, steps=bench.steps) for each in STRENGTHS]
             distances["mel"].append([float(mel_distance(crop, each, bench.rate)) for each in made])
-            distances["latent"].append([float((generator.encode(each) - z).square().mean().sqrt()) for each in made])
+            distances["latent"].append([float((pipeline.encode(each) - z).square().mean().sqrt()) for each in made])
     result: Result = {"through the VAE": float(np.mean(through))}
     for name, rows in distances.items():
         means = np.mean(rows, axis=0)
@@ -285,10 +301,10 @@ def _spearman(values: list[float]) -> float:
 
 
 def joins(bench: Bench, _: Path) -> Result:
-    """How much jumps at the joins of every way that has some."""
-    generator, rate, how = bench.generator, bench.rate, bench.how
+    """How much jumps at the joins of every task that has some."""
+    pipeline, rate, settings = bench.pipeline, bench.rate, bench.settings
     reach, fade = _reach(rate), round(FADE * rate)
-    found: dict[str, list[list[float]]] = {name: [] for name in ("loop", "infill", "continue", "long piece", "cut")}
+    found: dict[str, list[list[float]]] = {name: [] for name in ("loop", "infill", "extend", "long piece", "cut")}
     real, worst = [], 0.0
 
     for crop in shown(list(bench.crops(2000, 2 * reach / rate + 0.01, heldout=False)), "real places"):
@@ -296,20 +312,20 @@ def joins(bench: Bench, _: Path) -> Result:
     for crop, other in zip(bench.crops(200, 1.0), bench.crops(200, 1.1), strict=True):
         found["cut"].append(_jumps(torch.cat([crop, other], dim=1), crop.shape[1], rate))
     for take in shown(range(bench.takes), "loops"):
-        loop = generator.loop(bench.seconds, take=take, **how)
+        loop = pipeline.sample(Loop(bench.seconds), take=take, **settings)
         found["loop"].append(_jumps(torch.cat([loop, loop], dim=1), loop.shape[1], rate))
     for take, crop in enumerate(shown(list(bench.crops(bench.takes, 1.5 * bench.seconds)), "infills")):
         span = (0.5 * bench.seconds, 0.9 * bench.seconds)
-        filled = generator.infill(crop, [span], take=take, **how)
+        filled = pipeline.sample(Infill(crop, [span]), take=take, **settings)
         first, last = (round(time * rate) for time in span)
         found["infill"] += [_jumps(filled, first - fade // 2, rate), _jumps(filled, last + fade // 2, rate)]
         outside = torch.cat([(filled - crop)[:, : first - fade], (filled - crop)[:, last + fade :]], dim=1)
         worst = max(worst, float(outside.abs().max()))
     for take, crop in enumerate(shown(list(bench.crops(bench.takes, bench.seconds)), "continuations")):
-        longer = torch.cat(list(generator.extend(crop, bench.seconds / 2, take=take, **how)), dim=1)
-        found["continue"].append(_jumps(longer, crop.shape[1] - fade // 2, rate))
+        longer = pipeline.sample(Extend(crop, bench.seconds / 2), take=take, **settings)
+        found["extend"].append(_jumps(longer, crop.shape[1] - fade // 2, rate))
     for take in shown(range(2), "long pieces"):
-        piece = generator.sample(8 * bench.seconds, window=bench.seconds, take=take, **how)
+        piece = pipeline.sample(seconds=8 * bench.seconds, window=bench.seconds, take=take, **settings)
         found["long piece"] += [_jumps(piece, place, rate) for place in _windows(bench, piece.shape[1])]
 
     limits = np.quantile(real, 0.95, axis=0)
@@ -346,44 +362,51 @@ def _jumps(audio: Tensor, place: int, rate: int) -> list[float]:
 
 def _windows(bench: Bench, samples: int) -> list[int]:
     """Where the windows of a long piece end, in samples."""
-    generator, how = bench.generator, Sampling(window=bench.seconds)
-    frames, hop = generator.frames(samples / bench.rate), generator.vae.config.hop
-    places, done, kept = list[int](), 0, 0
-    while True:
-        _, length = generator._plan(how, kept + frames - done)
-        done += length - kept
-        if done * hop >= samples - _reach(bench.rate):
-            return places
-        places.append(done * hop)
-        kept = int(OVERLAP * length)
+    pipeline = bench.pipeline
+    frames, hop = pipeline.spec.frames(samples), pipeline.spec.hop
+    ends = itertools.accumulate(window.used for window in plan(frames, bench.window_size))
+    return [end * hop for end in ends if end * hop < samples - _reach(bench.rate)]
 
 
 # ---- Pictures --------------------------------------------------------------------------------------------------------
 
 
 def pictures(bench: Bench, folder: Path) -> Result:
-    """A PNG for each way."""
-    generator, seconds, how = bench.generator, bench.seconds, bench.how
+    """A PNG for each task."""
+    pipeline, seconds, settings = bench.pipeline, bench.seconds, bench.settings
     song, other = bench.crops(2, seconds)
     names, _, _ = _parts(bench, 2)
     span = (0.4 * seconds, 0.65 * seconds)
-    loop = generator.loop(0.75 * seconds, **how)
-    long = generator.sample(8 * seconds, window=seconds, **how)
+    loop = pipeline.sample(Loop(0.75 * seconds), **settings)
+    long = pipeline.sample(seconds=8 * seconds, window=seconds, **settings)
     length = loop.shape[1] / bench.rate
 
-    new = {f"take {i + 1}": generator.sample(seconds, take=i, **how) for i in range(3)}
+    new = {f"take {i + 1}": pipeline.sample(seconds=seconds, take=i, **settings) for i in range(3)}
     mixture = ",".join(f"{name}:0.5" for name in names)
-    told = {name: generator.sample(seconds, artist=name, guidance=3.0, **how) for name in (*names, mixture) if name}
-    init = {f"strength {each:g}": generator.vary(song, each, **how) for each in (0.3, 0.6, 0.9)}
-    between = {f"{share:.0%}": generator.between(song, other, share, **how) for share in (0, 0.25, 0.5, 0.75, 1)}
+    by = {
+        name: pipeline.sample(seconds=seconds, artist=name, guidance=3.0, **settings)
+        for name in (*names, mixture)
+        if name
+    }
+    varied = {f"strength {each:g}": pipeline.sample(Vary(song, each), **settings) for each in (0.3, 0.6, 0.9)}
+    between = {
+        f"{weight:.0%}": pipeline.sample(Interpolate(song, other, weight), **settings)
+        for weight in (0, 0.25, 0.5, 0.75, 1)
+    }
+    filled = pipeline.sample(Infill(song, [span]), **settings)
     drawn: list[tuple[str, dict[str, Tensor], list[float], list[tuple[float, float]]]] = [
         ("new", new, [], []),
-        ("artist", told, [], []),
-        ("init", {"a song": song, **init}, [], []),
-        ("infill", {"a song": song, "with a span made anew": generator.infill(song, [span], **how)}, [], [span]),
+        ("artist", by, [], []),
+        ("vary", {"a song": song, **varied}, [], []),
         (
-            "continue",
-            {"a song, and how it goes on": torch.cat(list(generator.extend(song, 1.5 * seconds, **how)), dim=1)},
+            "infill",
+            {"a song": song, "with a span made anew": filled},
+            [],
+            [span],
+        ),
+        (
+            "extend",
+            {"a song, and how it goes on": pipeline.sample(Extend(song, 1.5 * seconds), **settings)},
             [],
             [(seconds, 2.5 * seconds)],
         ),
@@ -467,7 +490,7 @@ def _join_tables(result: Result) -> Iterator[Table]:
     table = Table(
         "", *STATISTICS, title="Joins below the 95th percentile of real places; and their median's percentile"
     )
-    for name in ("loop", "infill", "continue", "long piece", "cut"):
+    for name in ("loop", "infill", "extend", "long piece", "cut"):
         table.add_row(name, *(f"{_percent(each)}, {each['percentile']:.0f}." for each in result[name].values()))
     table.caption = f"Infill, the largest difference outside the span: {result['infill, outside']:g}"
     yield table
