@@ -1,7 +1,7 @@
-"""A page to open and listen to: figures, players with their spectrograms, curves, all in one HTML file.
+"""Reports: figures, players with their spectrograms, and curves, all in one HTML file.
 
-Nothing in it is asked for from elsewhere, so it works from the file system and can be sent to somebody; a policy in
-the page forbids the browser the rest. All text is escaped: names of files are other people's.
+A page requests nothing from elsewhere, so it works from the file system and can be sent to somebody; a content security
+policy in it makes the browser enforce that. All text is escaped, since file names may come from strangers.
 
 Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1].
 """
@@ -48,7 +48,7 @@ class Sound:
 
 
 def check_target(path: Path) -> None:
-    """See that a page can be written there, before minutes of work.
+    """Check that a page can be written there, before minutes of work.
 
     Raises:
         OutputError: there is no such folder, it cannot be written, or the path is a folder.
@@ -74,7 +74,7 @@ class Page:
         self.title = title
         self._body = [f"<header><h1>{escape(title)}</h1>{_paragraph(text)}</header>"]
 
-    # ---- What can stand in it --------------------------------------------------------------------------------------
+    # ---- Contents --------------------------------------------------------------------------------------------------
 
     def section(self, title: str, text: str = "") -> None:
         """A heading, and a sentence below it."""
@@ -85,12 +85,12 @@ class Page:
         self._body.append(_paragraph(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> None:
-        """Rows of cells, each its text; numbers of type float get four digits."""
+        """Rows of cells, each as its text; floats with four digits."""
         head = "".join(f"<th>{escape(each)}</th>" for each in columns)
         body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        told = f"<caption>{escape(caption)}</caption>" if caption else ""
+        title = f"<caption>{escape(caption)}</caption>" if caption else ""
         head = f"<thead><tr>{head}</tr></thead>" if columns else ""
-        self._body.append(f'<div class="wide"><table>{told}{head}<tbody>{body}</tbody></table></div>')
+        self._body.append(f'<div class="wide"><table>{title}{head}<tbody>{body}</tbody></table></div>')
 
     def facts(self, facts: Mapping[str, object], caption: str = "") -> None:
         """Names and values, one pair a line."""
@@ -104,7 +104,7 @@ class Page:
         )
 
     def players(self, sounds: Iterable[Sound]) -> None:
-        """Sounds, each with its mel spectrogram, in which a click goes to that place."""
+        """Sounds, each with its mel spectrogram; a click in it plays from there."""
         self._body.append(f'<div class="grid">{"".join(map(_player, sounds))}</div>')
 
     def pair(self, title: str, sounds: Sequence[Sound], text: str = "") -> None:
@@ -118,17 +118,17 @@ class Page:
     def curve(self, caption: str, series: Series, across: str, up: str) -> None:
         """Lines over a common axis, which is logarithmic where it spans more than a decade, such as steps do.
 
-        Points that are no numbers are left out.
+        Points that are not finite are left out.
         """
         self._body.append(
             f"<figure>{_svg(series, across, up, caption)}{_legend(series)}"
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 
-    # ---- What becomes of it ----------------------------------------------------------------------------------------
+    # ---- Output -----------------------------------------------------------------------------------------------------
 
     def html(self) -> str:
-        """All of it."""
+        """The whole document."""
         policy = "; ".join(
             (
                 "default-src 'none'",
@@ -155,7 +155,7 @@ class Page:
             OutputError: `path` cannot be written; see `check_target`.
         """
         check_target(path)
-        durable.write_bytes(path, self.html().encode("utf-8", "replace"))  # names of files may be no text at all
+        durable.write_bytes(path, self.html().encode("utf-8", "replace"))  # file names may not be valid Unicode
 
 
 # ---- Pieces --------------------------------------------------------------------------------------------------------
@@ -181,11 +181,11 @@ def _player(sound: Sound) -> str:
     shown = f'<div class="seen"><img src="{picture}" alt="Mel spectrogram"><i></i></div>' if picture else ""
     return (
         f'<figure class="player"><figcaption>{escape(sound.name)} <span>{seconds:.1f} s</span>{note}</figcaption>'
-        f'{shown}<audio controls preload="metadata" src="{_heard(audio, sound.sample_rate)}"></audio></figure>'
+        f'{shown}<audio controls preload="metadata" src="{_embedded(audio, sound.sample_rate)}"></audio></figure>'
     )
 
 
-def _heard(audio: Floats, sample_rate: int) -> str:
+def _embedded(audio: Floats, sample_rate: int) -> str:
     format, buffer = "mp3" if audio.size * 2 > LARGE else "wav", io.BytesIO()
     try:
         files.write(buffer, audio, sample_rate, format)
@@ -248,7 +248,7 @@ def _svg(series: Series, across: str, up: str, caption: str) -> str:
         places = [(f"{right(x):.1f}", f"{down(y):.1f}", f"{name}: {x:.4g}, {y:.4g}") for x, y in points]
         line = " ".join(f"{x},{y}" for x, y, _ in places)
         dots = "".join(
-            f'<circle cx="{x}" cy="{y}" r="3.5"><title>{escape(told)}</title></circle>' for x, y, told in places
+            f'<circle cx="{x}" cy="{y}" r="3.5"><title>{escape(label)}</title></circle>' for x, y, label in places
         )
         drawn.append(f'<g class="line c{number % _COLOURS}"><polyline points="{line}"/>{dots}</g>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(caption)}">{"".join(drawn)}</svg>'
@@ -268,7 +268,7 @@ def _marks(low: float, high: float) -> list[float]:
     return [each * step for each in range(first, last + 1)]
 
 
-# ---- How it looks --------------------------------------------------------------------------------------------------
+# ---- Style ---------------------------------------------------------------------------------------------------------
 
 _STYLE = """
 :root { --back: #fbfaf8; --card: #fff; --ink: #1d1b20; --soft: #6b6672; --rule: #e2dfe6; --accent: #7b3fa0;
@@ -322,7 +322,7 @@ svg text { fill: var(--soft); font-size: 13px; }
   vertical-align: middle; background: currentColor; }
 """
 
-# One sound at a time; a line in the spectrogram shows where it is, and a click there goes to that place.
+# Plays one sound at a time; a line in the spectrogram shows its position, and a click there changes it.
 _SCRIPT = """
 for (const player of document.querySelectorAll('.player')) {
   const sound = player.querySelector('audio'), seen = player.querySelector('.seen');
