@@ -26,7 +26,7 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
 from musicldm.core import durable
 from musicldm.evaluate.memorization import BEYOND, COPIED, Memory, levels
-from musicldm.latents.encode import VAE_COPY
+from musicldm.latents.codec import read_codec
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from musicldm.media.audio.dataset import open_splits
@@ -50,8 +50,7 @@ def main() -> None:
     options = parser.parse_args()
 
     store = LatentStore.open(options.store)
-    with store.reading(VAE_COPY) as copy:
-        vae = VAE.load(options.vae or copy)
+    vae = VAE.load(options.vae) if options.vae else VAE.from_bundle(read_codec(store))
     began = time.perf_counter()
     memory = Memory.of(store, cache=options.cache)
     ready = time.perf_counter() - began

@@ -70,7 +70,7 @@ def test_textures_see_time_where_frames_see_none() -> None:
 
 def store(path: Path, logvar: float, *lengths: int) -> tuple[LatentStore, list[npt.NDArray[np.float16]]]:
     """Tracks of so many frames, and the means of their posteriors, [frames, D]."""
-    made = LatentStore.create(path, StoreHeader(100, 4, 3, 1, "5eed" * 16, "toy"))
+    made = LatentStore.create(path, StoreHeader("audio", 3, 1, 100, 4, "toy", "5eed" * 16, "toy"))
     means = [np.random.default_rng(n).normal(2, 3, (length, 3)).astype(np.float16) for n, length in enumerate(lengths)]
     with made.writer() as writer:
         for number, mean in enumerate(means):

@@ -14,11 +14,10 @@ import torch
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import decode_long
-from musicldm.core import bundle
 from musicldm.core.errors import DataError, MismatchError
 from musicldm.evaluate import memorization as module
 from musicldm.evaluate.memorization import Memory, MemoryResult, evaluate_memory, levels, training_passage
-from musicldm.latents.encode import VAE_COPY, header_of
+from musicldm.latents.codec import header_of, write_codec
 from musicldm.latents.store import LatentStore, Track
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import resample
@@ -52,8 +51,7 @@ def vae() -> VAE:
 
 def made(path: Path, numbers: range = range(8), heldout: tuple[int, ...] = HELDOUT) -> Path:
     store = LatentStore.create(path, header_of(vae()))
-    with store.adding(VAE_COPY, bundle.INDEX) as folder:
-        bundle.write(folder, toy_bundle())
+    write_codec(store, vae())
     add(store, numbers, heldout)
     return path
 
@@ -122,8 +120,7 @@ def test_what_is_as_near_as_held_out_music_is_not_called_copied(tmp_path: Path) 
         for number, split in ((1, "train"), (2, "train"), (1, "heldout"), (2, "heldout")):
             about = Track(SECONDS * RATE, f"{number} {split}", split, "A", "B", {}, "f01d", f"{number} {split}.wav")
             writer.append(about, [(notes(number), np.full_like(notes(number), -9))])
-    with store.adding(VAE_COPY, bundle.INDEX) as folder:
-        bundle.write(folder, toy_bundle())
+    write_codec(store, vae())
     result = judged(tmp_path / "z.zarr", tmp_path, disturbed=sound(1)[:, 29 : 6 * RATE])
     assert result.matches[0].copied_above > 0.97
     assert result.matches[0].verdict != "copied"
@@ -163,9 +160,9 @@ def test_frames_do_not_depend_on_how_a_sound_comes() -> None:
 
 def test_what_is_known_of_a_store_is_kept_until_the_store_changes(copied: Path, tmp_path: Path) -> None:
     before = (copied / "passages-1" / "frames").read_bytes()
-    shutil.move(copied / VAE_COPY, tmp_path / "vae")  # so that nothing can be decoded
+    shutil.move(copied / "codec", tmp_path / "codec")  # so that nothing can be decoded
     assert judged(copied, tmp_path, late=sound(9)[:, : 6 * RATE]).matches[0].verdict == "new"
-    shutil.move(tmp_path / "vae", copied / VAE_COPY)
+    shutil.move(tmp_path / "codec", copied / "codec")
     add(LatentStore.open(copied), range(8, 10))
     match = judged(copied, tmp_path).matches[0]
     assert (match.verdict, match.track) == ("copied", "Artist – 9")
