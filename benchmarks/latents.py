@@ -38,7 +38,7 @@ from musicldm.latents.schema import ARRAYS, METADATA, SegmentTable, TrackEntry, 
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore, StoreHeader, Track
 
-HEADER = StoreHeader(16000, 1024, 32, 1, "be" * 32, "benchmark")
+HEADER = StoreHeader("audio", 32, 1, 16000, 1024, "benchmark", "be" * 32, "benchmark")
 CROP, BATCH = 512, 32
 
 
@@ -126,7 +126,7 @@ class Way:
 class Ours(Way):
     def __init__(self, dataset: LatentDataset) -> None:
         store, segments = dataset._store, [segment.id for segment in dataset.tracks.segments]
-        segment, offset = dataset.tracks.columns["part"].tolist(), dataset.tracks.columns["offset"].tolist()
+        segment, offset = dataset.tracks.columns["segment"].tolist(), dataset.tracks.columns["offset"].tolist()
 
         def read(crops: Crops, mean: np.ndarray, logvar: np.ndarray) -> None:
             frames = [(segments[segment[t]], offset[t] + start, offset[t] + stop) for t, start, stop in crops]
@@ -267,8 +267,11 @@ def lmdb(store: LatentStore, entries: list[TrackEntry], folder: Path) -> Read:
 def zarr_arrays(where: Path | str, entries: list[TrackEntry]) -> dict[str, list]:
     import zarr
 
-    segments = {entry.segment for entry in entries}
-    return {segment: [zarr.open_array(f"{where}/parts/{segment}/{name}", mode="r") for name in ARRAYS] for segment in segments}
+    segments = {entry.segment: f"{where}/parts/{entry.segment}" for entry in entries}
+    return {
+        segment: [zarr.open_array(f"{folder}/{name}", mode="r") for name in ARRAYS]
+        for segment, folder in segments.items()
+    }
 
 
 def zarr_items(where: Path | str, entries: list[TrackEntry]) -> Read:
@@ -302,7 +305,8 @@ def tensorstore(path: Path, entries: list[TrackEntry]) -> Read:
     arrays = {segment: [opened(segment, name) for name in ARRAYS] for segment in {entry.segment for entry in entries}}
 
     def read(wanted: list) -> list[np.ndarray]:
-        return [future.result() for future in [arrays[segment][i][start:stop].read() for segment, i, start, stop in wanted]]
+        futures = [arrays[segment][i][start:stop].read() for segment, i, start, stop in wanted]
+        return [future.result() for future in futures]
 
     return all_at_once(entries, read)
 
@@ -412,12 +416,12 @@ def opening(path: Path, tracks: int) -> Table:
     return table
 
 
-def simulate(path: Path, tracks: int, in_a_part: int = 4096) -> None:
+def simulate(path: Path, tracks: int, in_a_segment: int = 4096) -> None:
     LatentStore.create(path, HEADER)
     frames = 3500
-    for number in shown(range(0, tracks, in_a_part), "Simulating", transient=True):
+    for number in shown(range(0, tracks, in_a_segment), "Simulating", transient=True):
         segment = f"20260101T000000000000-{number:08x}"
-        count = min(in_a_part, tracks - number)
+        count = min(in_a_segment, tracks - number)
         total, shard = count * frames, 65536
         full = 64 * (2 * 1024 * 32 + 4) + 16 * 64 + 4
         sizes = [full] * -(-total // shard)
@@ -442,7 +446,7 @@ def simulate(path: Path, tracks: int, in_a_part: int = 4096) -> None:
                 segment=segment,
                 offset=(n - number) * frames,
                 frames=frames,
-                seconds=frames * HEADER.hop / HEADER.sample_rate,
+                seconds=frames * HEADER.hop / HEADER.rate,
                 key=HEADER.key(str(n)),
                 checksum="00000000",
                 loss=0.0,

@@ -31,9 +31,12 @@ def in_child(action: Callable[[Callable[[], None]], object], disaster: Disaster)
         if _writes(event, arguments):
             disaster(next(operations))
 
-    def run(say: Callable[[str], None]) -> None:
+    def run(say: Callable[[str], object]) -> None:
+        def called() -> None:
+            say(".")
+
         sys.addaudithook(hook)
-        action(lambda: say("."))
+        action(called)
 
     child, said = forked(run)
     with said:
@@ -42,7 +45,7 @@ def in_child(action: Callable[[Callable[[], None]], object], disaster: Disaster)
     return times, os.waitstatus_to_exitcode(status)
 
 
-def forked(action: Callable[[Callable[[str], None]], object]) -> tuple[int, IO[str]]:
+def forked(action: Callable[[Callable[[str], object]], object]) -> tuple[int, IO[str]]:
     """A forked process that runs `action`, and the pipe of what that says; its status is 0, or FAILED on an OSError."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -53,7 +56,7 @@ def forked(action: Callable[[Callable[[str], None]], object]) -> tuple[int, IO[s
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
         os.close(reading)
-        action(lambda text: os.write(writing, text.encode()) and None)
+        action(lambda text: os.write(writing, text.encode()))
         status = 0
     except OSError:
         status = FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,26 @@ SPEC = LatentSpec(
     medium="audio", channels=3, media_channels=1, rate=100, hop=4, codec="toy codec", codec_hash="5eed" * 16
 )
 HEADER = StoreHeader(**vars(SPEC), codec_name="toy")
-SMALL = {"chunk_frames": 8, "shard_frames": 32}
+
+
+class Sizes(TypedDict):
+    """What `LatentStore.writer` takes of sizes."""
+
+    chunk_frames: int
+    shard_frames: int
+
+
+class Limits(TypedDict, total=False):
+    """All that `LatentStore.writer` takes."""
+
+    chunk_frames: int
+    shard_frames: int
+    max_tracks: int
+    max_seconds: float
+
+
+SMALL: Sizes = {"chunk_frames": 8, "shard_frames": 32}
+
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -47,10 +67,11 @@ def pieces(pair: Pair, length: int = 5) -> Iterator[Pair]:
         yield pair[0][start : start + length], pair[1][start : start + length]
 
 
-def filled(path: Path, *frames: int, split: str = "train", **limits: float) -> LatentStore:
+def filled(path: Path, *frames: int, split: str = "train", **limits: Unpack[Limits]) -> LatentStore:
     """A store with tracks 0, 1, … of these lengths, committed and opened again."""
     store = LatentStore.create(path, HEADER)
-    with store.writer(**(SMALL | limits)) as writer:
+    given: Limits = {**SMALL, **limits}
+    with store.writer(**given) as writer:
         for number, length in enumerate(frames):
             writer.append(track(number, length, split), pieces(latents(number, length)))
     return LatentStore.open(path)

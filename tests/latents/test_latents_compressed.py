@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ def rounded(values: np.ndarray, keep_bits: int) -> np.ndarray:
     """What numcodecs makes of float16 values, by its own decoder."""
     codec = BitRound(keepbits=keep_bits)
     given = values.astype(np.float16)
-    return codec.decode(codec.encode(given.copy())).view(np.float16).reshape(values.shape)
+    kept: np.ndarray = codec.decode(codec.encode(given.copy())).view(np.float16)
+    return kept.reshape(values.shape)
 
 
 def compressed(path: Path, keep_bits: int | None, *lengths: int) -> LatentStore:
@@ -35,7 +37,7 @@ def compressed(path: Path, keep_bits: int | None, *lengths: int) -> LatentStore:
 @pytest.mark.parametrize("keep_bits", [1, 4, 7, 10])
 def test_values_are_rounded_and_nothing_else(tmp_path: Path, keep_bits: int) -> None:
     store = compressed(tmp_path / "store", keep_bits, *LENGTHS)
-    root = zarr.open_group(tmp_path / "store", mode="r")
+    root: Any = zarr.open_group(tmp_path / "store", mode="r")
     for number, entry in enumerate(store.tracks):
         given = latents(number, entry.frames)
         stop = entry.offset + entry.frames

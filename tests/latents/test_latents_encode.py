@@ -86,7 +86,7 @@ def test_tracks_are_encoded_in_windows_as_they_would_be_whole(data: Path, tmp_pa
     assert (summary.encoded, summary.skipped, summary.tracks, summary.left_out) == (3, 0, 3, {})
     assert summary.hours == summary.encoded_hours == pytest.approx(4.776 / 3600)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (pytest.approx(4.776), pytest.approx(4.776))
+    assert seen[-1] == pytest.approx((4.776, 4.776))
     assert len(seen) > 40, "a bar that moves within a track"
 
     store = LatentStore.open(tmp_path / "store")

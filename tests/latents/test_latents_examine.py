@@ -61,6 +61,7 @@ def test_info_states_what_compression_saves_and_loses(tmp_path: Path) -> None:
     kept, _ = store.read(store.tracks[0])
     loss = np.square(kept.astype(np.float64) - mean).sum() / (mean.size / 3) / np.var(mean, axis=0).sum()
     assert found.loss_db == pytest.approx(10 * np.log10(loss), abs=0.1)
+    assert found.loss_db is not None
     assert -40 < found.loss_db < -25  # 3 bits: 2⁻⁴ at most, a third of its square on average
     stored = sum(file.stat().st_size for file in store.path.glob("parts/*/*/c/*/*"))
     assert found.saved == pytest.approx(1 - stored / (2 * 2 * mean.size))

@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -182,7 +183,7 @@ def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path, monkeypatch
 # ---- Struck at any moment --------------------------------------------------------------------------------------------
 
 
-def write_endlessly(path: Path, say: Callable[[str], None]) -> None:
+def write_endlessly(path: Path, say: Callable[[str], object]) -> None:
     store = LatentStore.open(path)
     with store.writer(**SMALL, max_tracks=3) as writer:
         for number in count(len(store.tracks)):
@@ -281,6 +282,13 @@ def check_after(path: Path, action: Action, always: set[int], perhaps: set[int])
     np.testing.assert_allclose(store.statistics().mean, mean, rtol=1e-10)
 
 
+def _act(action: Action, path: Path, size: int | None, _: Callable[[], None]) -> None:
+    """What a child does; its disk holds files of `size` bytes."""
+    if size is not None:
+        files_up_to(size)
+    action(path)
+
+
 @pytest.mark.parametrize("disaster", [killed_at, full_from])
 @pytest.mark.parametrize(("action", "always", "perhaps"), ACTIONS)
 def test_between_any_two_file_operations(
@@ -296,7 +304,7 @@ def test_between_any_two_file_operations(
     while status:  # until the disaster would come after the end
         path = tmp_path / "store"
         shutil.copytree(before, path)
-        _, status = in_child(lambda _, path=path: action(path), disaster(moment))
+        _, status = in_child(partial(_act, action, path, None), disaster(moment))
         assert status in (0, FAILED, -signal.SIGKILL)
         check_between(path, always, perhaps)
         check_after(path, action, always, perhaps)
@@ -313,7 +321,7 @@ def test_a_store_can_be_made_where_making_it_met_a_disaster(
     status, moment = -1, 0
     while status:
         path = tmp_path / f"store {moment}"
-        _, status = in_child(lambda _, path=path: make(path), disaster(moment))
+        _, status = in_child(partial(_act, make, path, None), disaster(moment))
         make(path)
         append(path)
         assert check_whole(LatentStore.open(path)) == [10, 11, 12]
@@ -331,7 +339,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file(
     for size in sizes:
         path = tmp_path / f"store {size}"
         shutil.copytree(before, path)
-        _, status = in_child(lambda _, path=path, size=size: (files_up_to(size), action(path)), undisturbed)
+        _, status = in_child(partial(_act, action, path, size), undisturbed)
         assert status in (0, FAILED)
         failed += status != 0
         check_between(path, always, perhaps)

@@ -175,7 +175,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- Disasters
 
-    def struck(self, disaster: Disaster, action: Callable[[LatentStore, Callable[[], None]], None]) -> tuple[int, bool]:
+    def struck(
+        self, disaster: Disaster, action: Callable[[LatentStore, Callable[[], None]], object]
+    ) -> tuple[int, bool]:
         """How far a process came that met a disaster, and whether it came to its end."""
         said, status = in_child(lambda say: action(LatentStore.open(self.path), say), disaster)
         assert status in (0, FAILED, -signal.SIGKILL)
@@ -200,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(dropped=st.sets(SOURCES, min_size=1, max_size=4), disaster=DISASTERS)
     def struck_prune(self, dropped: set[int], disaster: Disaster) -> None:
         keys = {key_of(content) for content in self.versions.items() if content[0] in dropped}
-        _, finished = self.struck(disaster, lambda store, say: store.prune(keys) and None)
+        _, finished = self.struck(disaster, lambda store, say: store.prune(keys))
         found = contents(self.store)
         kept = {source: version for source, version in self.versions.items() if source not in dropped}
         assert kept.items() <= found.items() <= self.versions.items()
@@ -209,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(disaster=DISASTERS)
     def struck_compact(self, disaster: Disaster) -> None:
-        self.struck(disaster, lambda store, say: store.compact() and None)
+        self.struck(disaster, lambda store, say: store.compact())
 
     @rule(tracks=TRACKS)
     def sweep(self, tracks: list[Content]) -> None:

@@ -84,10 +84,10 @@ def test_six_processes_with_overlapping_lists_have_every_track_once(tmp_path: Pa
                 killed += status == -signal.SIGKILL
         assert safe <= set(check_whole(LatentStore.open(store.path)))
     missing = wanted - set(check_whole(LatentStore.open(store.path)))
-    with store.writer(**SMALL) as writer:
+    with store.writer(**SMALL) as the_rest:
         for number in missing:
             frames = 5 + 17 * number % 40
-            writer.append(track(number, frames), pieces(latents(number, frames)))
+            the_rest.append(track(number, frames), pieces(latents(number, frames)))
     store = LatentStore.open(store.path)
     assert sorted(check_whole(store)) == sorted(wanted), "each once"
     assert store.statistics().count == sum(entry.frames for entry in store.tracks)

@@ -7,7 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def test_writers_append_side_by_side_and_a_reader_has_a_snapshot(url: str) -> No
 
 def test_plain_zarr_reads_it(url: str) -> None:
     entry = LatentStore.open(url).tracks[1]
-    root = zarr.open_group(url, mode="r")
+    root: Any = zarr.open_group(url, mode="r")
     stored = root[f"parts/{entry.segment}/mean"][entry.offset : entry.offset + entry.frames]
     np.testing.assert_array_equal(stored, latents(1, 70)[0].astype(np.float16))
 
@@ -287,13 +287,17 @@ def test_a_server_that_is_dead_and_keys_that_are_wrong(url: str, monkeypatch: py
             "The AWS Access Key Id you provided does not exist in our records."
         )  # s3fs's word for 403
 
+    actions: list[Callable[[], LatentStore]] = [
+        lambda: LatentStore.open(url),
+        lambda: LatentStore.create("s3://music/new.zarr", HEADER),
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(s3fs.S3FileSystem, "_call_s3", refused)
-        for action in (lambda: LatentStore.open(url), lambda: LatentStore.create("s3://music/new.zarr", HEADER)):
+        for action in actions:
             with pytest.raises(OutputError, match=r"^No access to s3://music/.* does not exist in our records\.$"):
                 action()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    for action in (lambda: LatentStore.open(url), lambda: LatentStore.create("s3://music/new.zarr", HEADER)):
+    for action in actions:
         with pytest.raises(NetworkError, match=r"^s3://music/.* does not answer: Could not connect"):
             action()
 

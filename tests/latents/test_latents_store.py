@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import google_crc32c
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MismatchError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
-from tests.latents.latent_toys import HEADER, SMALL, Pair, check_whole, filled, latents, pieces, track
+from tests.latents.latent_toys import HEADER, SMALL, Limits, Pair, check_whole, filled, latents, pieces, track
 
 # ---- Round trips -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ def test_round_trip(lengths: list[int], cut: int, chunk: int, chunks: int, max_t
 
 def test_plain_zarr_reads_a_track_and_all_that_is_known_of_it(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 20, 50)
-    root = zarr.open_group(tmp_path / "store", mode="r")
+    root: Any = zarr.open_group(tmp_path / "store", mode="r")
     assert (root.attrs["rate"], root.attrs["hop"], root.attrs["codec_name"]) == (100, 4, "toy")
     mean, logvar = latents(1, 50)
     entry = store.tracks[1]
@@ -128,9 +129,7 @@ def test_a_store_travels_to_another_process_without_its_maps(tmp_path: Path) -> 
         ({"shard_frames": 64}, [5]),
     ],
 )
-def test_an_open_part_is_committed_in_time(
-    tmp_path: Path, limits: dict[str, float], tracks_in_parts: list[int]
-) -> None:
+def test_an_open_part_is_committed_in_time(tmp_path: Path, limits: Limits, tracks_in_parts: list[int]) -> None:
     store = filled(tmp_path / "store", 10, 10, 10, 10, 10, **limits)
     segments = [entry.segment for entry in store.tracks]
     assert segments == sorted(segments)
@@ -346,8 +345,13 @@ def test_a_key_changes_with_the_codec_and_the_content_and_nothing_else(schema: i
     assert key != replace(header, codec_hash="beef" * 16).key("sound")
     assert key == replace(header, codec_name="renamed", keep_bits=3).key("sound")
     # Schema 1 hashed these too. Now the codec's hash alone stands for them: it is of weights and configuration.
-    for change in ({"rate": 44100}, {"hop": 8}, {"channels": 5}, {"media_channels": 2}):
-        assert (key != replace(header, **change).key("sound")) == (schema == 1)
+    for other in (
+        replace(header, rate=44100),
+        replace(header, hop=8),
+        replace(header, channels=5),
+        replace(header, media_channels=2),
+    ):
+        assert (key != other.key("sound")) == (schema == 1)
 
 
 def test_keys_of_both_schemas_are_what_they_always_were() -> None:
