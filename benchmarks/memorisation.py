@@ -56,8 +56,8 @@ def main() -> None:
     memory = Memory.of(store, cache=options.cache)
     ready = time.perf_counter() - began
 
-    rate, hop = store.header.sample_rate, store.header.hop
-    splits = open_splits(options.data, rate, store.header.audio_channels)
+    rate, hop = store.header.rate, store.header.hop
+    splits = open_splits(options.data, rate, store.header.media_channels)
     stored = {entry.key for entry in store.tracks}
     ways = disturbances(vae, rate)
     scores: dict[str, dict[str, list[float]]] = {way: {"train": [], "heldout": []} for way in ways}

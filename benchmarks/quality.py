@@ -125,7 +125,7 @@ class Bench:
         self.generator = self.pipeline.generator
         self.store = LatentStore.open(options.store)
         spec = self.pipeline.spec
-        if self.store.header.vae_hash != spec.codec_hash:
+        if self.store.header.codec_hash != spec.codec_hash:
             raise SystemExit(f"{options.store} was made with another codec than {options.run}.")
         self.splits = open_splits(options.data, spec.rate, spec.media_channels)
         self.entries = {entry.key: entry for entry in self.store.tracks}

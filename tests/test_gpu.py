@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from musicldm.codecs.vae.config import VAERunConfig
-from musicldm.codecs.vae.rehearsal import vae_rehearsal
+from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.codecs.windows import encode_long
 from musicldm.core.config import from_dict, preset
 from musicldm.core.errors import UsageError
 from musicldm.media.audio import files
 from musicldm.sampling import Pipeline as SamplingPipeline
-from musicldm.training import memory
+from musicldm.training import memory_plan as memory
 from tests.toys import TOY_SPECTRAL, Command, Pipeline
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -32,7 +32,7 @@ from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
 from musicldm.evaluate.sounds import Splits, files_in, music_in
 from musicldm.evaluate.vae import VAEResult
-from musicldm.latents.encode import VAE_COPY
+from musicldm.latents.codec import read_codec
 from musicldm.latents.store import LatentStore
 
 SAMPLES, TRACKS, MATCHES = 20, 6, 20
@@ -125,10 +125,9 @@ def memory_page(result: MemoryResult, out: Sequence[Path], vae: VAE | None, devi
     page.section("Side by side", "The passages that are most alike." + _first(MATCHES, len(result.matches)))
     store = LatentStore.open(result.store)
     if vae is None:
-        with store.reading(VAE_COPY) as folder:
-            vae = VAE.load(folder)
-    vae, rate = vae.to(device), store.header.sample_rate
-    sources = {source.name: source for source in files_in(out, rate, store.header.audio_channels)}
+        vae = VAE.from_bundle(read_codec(store))
+    vae, rate = vae.to(device), store.header.rate
+    sources = {source.name: source for source in files_in(out, rate, store.header.media_channels)}
     for match in result.matches[:MATCHES]:
         ours = _cut(sources[match.sound], match.start, match.seconds)
         audio = training_passage(store, vae, match).numpy()

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
 
     from musicldm.training.config import PlanConfig, TrainingConfig
-    from musicldm.training.memory import Plan, Rehearsal
+    from musicldm.training.memory_plan import Plan
+    from musicldm.training.rehearsal import Rehearsal
 
 
 class RunConfig(Protocol):
@@ -32,23 +33,23 @@ def fitted(
     config: Run, rehearsal: Rehearsal, run: Path, device: torch.device, vram: float | None
 ) -> tuple[Run, Plan | None]:
     """The configuration fitted into the memory there is, and the plan where it is a new one."""
-    from musicldm.training import memory
+    from musicldm.training import memory_plan
 
-    training, asked, plan = memory.decide(rehearsal, config.training, run, device, vram)
+    training, asked, plan = memory_plan.decide(rehearsal, config.training, run, device, vram)
     return replace(config, training=training, plan=asked), plan
 
 
 def foreseen(config: RunConfig, rehearsal: Rehearsal, device: torch.device) -> Plan:
     """What the training takes as it is."""
-    from musicldm.training import memory
+    from musicldm.training import memory_plan
 
-    return memory.as_is(rehearsal, config.training, device)
+    return memory_plan.as_is(rehearsal, config.training, device)
 
 
 def sentence(plan: Plan) -> str:
     """A plan in one line."""
     training = plan.training
-    crops = f"{training.part_size} crops of {training.seconds:.3g} s at once"
+    crops = f"{training.micro_batch_size} crops of {training.seconds:.3g} s at once"
     parts = f", {training.accumulate} times a step" if training.accumulate > 1 else ""
     again = ", activations computed again" if training.checkpointing else ""
     return f"{crops}{parts}{again}, precision {plan.precision}: {_total(plan)}, {_trust(plan)}."
@@ -61,7 +62,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     either = plan.limit is not None and training.precision == "auto"
     found = [
         ("crop", f"{training.seconds:.3g} s"),
-        ("batch", f"{training.batch_size} crops = {training.accumulate} × {training.part_size}{devices}"),
+        ("batch", f"{training.batch_size} crops = {training.accumulate} × {training.micro_batch_size}{devices}"),
         ("checkpointing", "yes" if training.checkpointing else "no"),
         ("precision", "bf16 where the GPU has it, else 16" if either else plan.precision),
         *((name, size(number)) for name, number in asdict(plan.memory).items()),
@@ -77,7 +78,7 @@ def data(plan: Plan) -> dict[str, Any]:
         "seconds": training.seconds,
         "batch_size": training.batch_size,
         "accumulate": training.accumulate,
-        "part_size": training.part_size,
+        "micro_batch_size": training.micro_batch_size,
         "checkpointing": training.checkpointing,
         "precision": plan.precision,
         **asdict(plan.memory),

@@ -8,6 +8,8 @@ from musicldm.core.errors import UsageError
 
 RENAMED: dict[str, dict[str, str]] = {
     "sample": {"--like": "--replay", "--init": "--vary", "--continue": "--extend", "--resample": "--repaint"},
+    "train-vae": {"--init": "--init-from"},
+    "train-diffusion": {"--init": "--init-from"},
 }
 """Verb -> old spelling -> new one."""
 

@@ -15,7 +15,7 @@ from musicldm.cli.options import (
     Device,
     Devices,
     DryRun,
-    Init,
+    InitFrom,
     Json,
     LearningRate,
     Nodes,
@@ -54,7 +54,7 @@ def train_diffusion(
     network: Annotated[
         Literal["unet", "transformer"] | None, typer.Option(help="Which network.", show_default="the preset's")
     ] = None,
-    init: Init = None,
+    init_from: InitFrom = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     seconds: Seconds = None,
@@ -84,7 +84,7 @@ def train_diffusion(
     from musicldm.generators.base import GENERATORS, GeneratorFamily
     from musicldm.latents.store import LatentStore
     from musicldm.sampling.demos import render as render_demos
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     training = {
         "steps": steps,
@@ -114,5 +114,5 @@ def train_diffusion(
     if fit:
         console.note(sentence(fit))
     with console.progress("Training the generator") as progress, speaking_once(plan.training):
-        result = family.train(store, output, plan, where, progress, console.warn, skip_broken, init, render_demos)
+        result = family.train(store, output, plan, where, progress, console.warn, skip_broken, init_from, render_demos)
     render(console, result, plan.training.steps, "loss")

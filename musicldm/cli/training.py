@@ -16,8 +16,8 @@ from musicldm.core.errors import TrainingError
 
 if TYPE_CHECKING:
     from musicldm.training.config import TrainingConfig
-    from musicldm.training.memory import Plan
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.memory_plan import Plan
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _lines(data: dict[str, Any], where: str = "") -> Iterator[str]:
 @contextmanager
 def speaking_once(plan: TrainingConfig) -> Iterator[None]:
     """Where several processes train together and all go wrong alike, leave the sentence to the main one."""
-    from musicldm.training.run import rank_of
+    from musicldm.training.processes import rank_of
 
     try:
         yield

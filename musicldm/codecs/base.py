@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from musicldm.codecs.posterior import DiagonalGaussian
     from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
     from musicldm.core.progress import Progress
-    from musicldm.training.memory import Rehearsal
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 CODECS = Registry("codec", {"vae": "musicldm.codecs.vae:FAMILY"})
 

@@ -1,4 +1,8 @@
-"""The posterior of the VAE: independent normal distributions, one for each number of the latent."""
+"""What an encoder emits: independent normal distributions, one for each element of the latent.
+
+The draw from one is written here and nowhere else, but for `latents.dataset`, which draws in place on the store's
+arrays.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-# exp(logvar) stays inside what float16 keeps apart from 0; wider than the prior, whose logarithm is 0, none need be.
 LOGVAR_RANGE = (-14.0, 2.0)
+"""What a log-variance is held to: float16 still tells its exponential from 0, and wider than the prior (0) it need not
+be."""
 
 
 class DiagonalGaussian:
@@ -16,16 +21,16 @@ class DiagonalGaussian:
 
     def __init__(self, mean: Tensor, logvar: Tensor) -> None:
         self.mean = mean
-        # As if it were not clamped, gradients still flow: without them, a rare sound whose width the network puts far
-        # out of range would stay there for good, its latents nothing but noise.
+        # Straight-through: gradients flow as if it were not clamped. Without them, a rare sound whose width the network
+        # puts far out of range would stay there for good, its latents nothing but noise.
         self.logvar = logvar + (logvar.clamp(*LOGVAR_RANGE) - logvar).detach()
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """A draw, by which gradients flow (Kingma & Welling 2014, eq. 4)."""
+        """A draw [B, D, L], through which gradients flow (Kingma & Welling 2014, eq. 4)."""
         return self.at(torch.empty_like(self.mean).normal_(generator=generator))
 
     def at(self, noise: Tensor) -> Tensor:
-        """The draw that standard normal `noise` [B, D, L] makes."""
+        """The draw for standard normal `noise` [B, D, L]: mean + std · noise."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def mode(self) -> Tensor:
@@ -33,11 +38,11 @@ class DiagonalGaussian:
         return self.mean
 
     def kl(self) -> Tensor:
-        """KL divergence to N(0, 1) in nats, summed over D and L: one value for each item, [B]."""
-        return self.kl_of_numbers().sum(dim=(1, 2))
+        """KL divergence to N(0, 1) in nats, summed over D and L: [B] (Kingma & Welling 2014, appendix B)."""
+        return self.kl_per_element().sum(dim=(1, 2))
 
-    def kl_of_numbers(self) -> Tensor:
-        """Each number's own share of it, [B, D, L]."""
+    def kl_per_element(self) -> Tensor:
+        """The same before it is summed, [B, D, L]."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
 
     def nll(self, x: Tensor) -> Tensor:
@@ -47,11 +52,14 @@ class DiagonalGaussian:
 
 
 class Deterministic(DiagonalGaussian):
-    """A posterior of no width, as far as one can be written down: what a network without one emits."""
+    """A posterior of next to no width, for a network that emits latents and no distribution.
+
+    Its log-variance is the least that a store can keep, so that all that reads posteriors reads it too.
+    """
 
     def __init__(self, mean: Tensor) -> None:
         super().__init__(mean, torch.full_like(mean, LOGVAR_RANGE[0]))
 
-    def kl_of_numbers(self) -> Tensor:
-        """Nothing: there is no distribution to compare."""
+    def kl_per_element(self) -> Tensor:
+        """Zero: there is no distribution to compare."""
         return torch.zeros_like(self.mean)

@@ -70,10 +70,10 @@ class ConditionConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ConfigError("conditions.dropout must lie in [0, 1).")
-        known = CONDITIONS.names()
         for name in (*self.names, *self.settings):
-            if name not in known:
-                raise ConfigError(f"{name!r} is not a condition.", f"Known: {', '.join(known)}.")
+            # Looking for other packages takes time that the usual names need not cost.
+            if name not in USUAL and name not in CONDITIONS.names():
+                raise ConfigError(f"There is no condition {name!r}.", f"Known: {', '.join(CONDITIONS.names())}.")
         if len(set(self.names)) < len(self.names):
             raise ConfigError("conditions.names names a condition twice.")
 

@@ -415,7 +415,7 @@ def _store(thing: str, known: _Known, device: str) -> Iterator[Finding]:
         return
     hours = sum(track.seconds for track in tracks) / 3600
     yield Finding(
-        thing, "ok", f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, VAE {header.vae_name}."
+        thing, "ok", f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, codec {header.codec_name}."
     )
     yield _split(thing, [(track.content, track.split) for track in tracks])
     yield from _lengths(thing, [track.seconds for track in tracks], ["musicldm.generators.diffusion"])
@@ -451,15 +451,15 @@ def _channels(thing: str, warnings: Sequence[tuple[str, ...]]) -> Finding:
 
 
 def _vae_of(thing: str, store: LatentStore) -> Finding:
-    from musicldm.core import bundle
-    from musicldm.latents.encode import VAE_COPY
+    from musicldm.core.errors import MismatchError
+    from musicldm.latents.codec import has_codec, read_codec
 
     advice = "Copy the store again, or encode again: latents decoded by another VAE are noise."
-    if not store.has(f"{VAE_COPY}/{bundle.INDEX}"):
+    if not has_codec(store):
         return Finding(thing, "warning", "The VAE that made it is not in it.", advice)
-    with store.reading(VAE_COPY) as folder:
-        digest = bundle.read(folder).component("codec").digest
-    if digest != store.header.vae_hash:
+    try:
+        digest = read_codec(store).component("codec").digest
+    except MismatchError:
         return Finding(thing, "wrong", "The VAE in it is not the one that it was made with.", advice)
     return Finding(thing, "ok", f"It holds the VAE that it was made with ({digest[:8]}).")
 
@@ -605,8 +605,8 @@ def _pairs(known: _Known) -> Iterator[Finding]:
 def _made_by(about: str, store: LatentStore, vae: VAE, source: Bundle) -> Iterator[Finding]:
     import numpy as np
 
-    if store.header.vae_hash != vae.weights_hash:
-        text = f"The store is of another VAE: {store.header.vae_hash[:8]}, not {vae.weights_hash[:8]}."
+    if store.header.codec_hash != vae.weights_hash:
+        text = f"The store is of another VAE: {store.header.codec_hash[:8]}, not {vae.weights_hash[:8]}."
         yield Finding(about, "wrong", text, "Encode again with this VAE: another one's latents decode to noise.")
         return
     yield Finding(about, "ok", "The store's latents are this VAE's.")

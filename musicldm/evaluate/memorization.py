@@ -35,7 +35,7 @@ from musicldm.core import durable
 from musicldm.core.errors import DataError, MusicLDMError, OutputError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.evaluate.sounds import Sound, files_in
-from musicldm.latents.encode import VAE_COPY, header_of
+from musicldm.latents.codec import header_of, read_codec
 from musicldm.latents.store import LatentStore, TrackEntry
 from musicldm.media.audio.spectrogram import hop, log_mel
 
@@ -164,7 +164,7 @@ def evaluate_memory(
     """
     store = LatentStore.open(store_path)
     header = store.header
-    sounds = files_in(out, header.sample_rate, header.audio_channels)
+    sounds = files_in(out, header.rate, header.media_channels)
     memory = Memory.of(store, vae, cache=cache, device=device, progress=progress)
     matches, left_out = [], {}
     for number, sound in enumerate(sounds):
@@ -205,7 +205,7 @@ class Memory:
         self._tracks = store.tracks.chosen(~store.tracks.columns["heldout"])
         self._ends = np.cumsum([_passages(frames.count(entry.key), STRIDE) for entry in self._tracks])
         self.passages = len(index.vectors)
-        self.hours = float(self._tracks.columns["samples"].sum()) / store.header.sample_rate / 3600
+        self.hours = float(self._tracks.columns["samples"].sum()) / store.header.rate / 3600
         self.heldout = [series[series >= 0] for series in index.heldout if (series >= 0).any()]
         self.heldout_hours = sum(map(len, self.heldout)) * frames.seconds / 3600
 
@@ -231,7 +231,7 @@ class Memory:
             folder = durable.make_folder((cache or store.path) / _FOLDER)
         except OutputError as error:
             raise OutputError(error.message, "Name a folder that can be written: --cache FOLDER.") from error
-        frames = _Frames(folder, store.header.sample_rate)
+        frames = _Frames(folder, store.header.rate)
         missing = [entry for entry in store.tracks if entry.key not in frames]
         digest = _digest(store)
         index = None if missing else _Index.read(folder, digest)
@@ -568,8 +568,7 @@ def _decoder(
 ) -> Callable[[TrackEntry], Iterator[Tensor]]:
     """What gives a track's sound in pieces [C, n], by its posterior's mode."""
     if vae is None:
-        with store.reading(VAE_COPY) as folder:
-            vae = VAE.load(folder)
+        vae = VAE.from_bundle(read_codec(store))
         store.require(header_of(vae))
     model = vae.to(device)
 

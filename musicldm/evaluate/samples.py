@@ -43,7 +43,7 @@ from musicldm.evaluate.sounds import (
     pieces_of,
     rate_of,
 )
-from musicldm.latents.encode import VAE_COPY, header_of
+from musicldm.latents.codec import header_of, read_codec
 from musicldm.latents.statistics import LatentStatistics, Moments
 from musicldm.latents.store import LatentStore
 
@@ -294,8 +294,7 @@ def _vae_of(
             statistics = LatentStatistics.from_dict(source.component("generator").config["statistics"])
     if store is not None:
         if vae is None:
-            with store.reading(VAE_COPY) as folder:
-                vae = VAE.load(folder, device)
+            vae = VAE.from_bundle(read_codec(store)).to(device)
         store.require(header_of(vae))
         statistics = statistics or store.statistics()
     return vae, statistics

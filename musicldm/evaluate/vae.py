@@ -183,7 +183,7 @@ class _Latents:
         """The means as they pass, [D, l]."""
         for mean, logvar in pieces:
             self._moments += Moments.of(mean.T.numpy(), logvar.T.numpy())
-            self._kl += DiagonalGaussian(mean[None], logvar[None]).kl_of_numbers()[0].double().sum(dim=1)
+            self._kl += DiagonalGaussian(mean[None], logvar[None]).kl_per_element()[0].double().sum(dim=1)
             yield mean
 
     def statistics(self) -> LatentStatistics:

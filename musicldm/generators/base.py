@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from musicldm.core.progress import Progress
 from musicldm.core.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from musicldm.conditions.base import ConditionSet
     from musicldm.core.bundle import Bundle
+    from musicldm.latents.schema import StoreHeader
     from musicldm.latents.statistics import LatentStatistics
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 GENERATORS = Registry("generator", {"diffusion": "musicldm.generators.diffusion:FAMILY"})
 
@@ -140,6 +145,33 @@ class Render(Protocol):
         """The waveform [C, T] of each request, and its sample rate."""
 
 
+class Train(Protocol):
+    """A latent store -> a trained generator."""
+
+    def __call__(
+        self,
+        store: Path | str,
+        run: Path,
+        config: Any,
+        device: torch.device,
+        progress: Progress,
+        announce: Callable[[str], None],
+        skip_broken: bool,
+        init_from: Path | None,
+        render: Render | None,
+        /,
+    ) -> TrainingResult:
+        """Train in the folder `run` on the latents of `store`.
+
+        Args:
+            config: an instance of the family's `run_config`.
+            announce: is called with what a person should read at once.
+            skip_broken: leave out the tracks that are damaged.
+            init_from: a bundle whose weights are the first ones; None: random ones.
+            render: makes demos heard; None: there are none.
+        """
+
+
 @dataclass(frozen=True)
 class GeneratorFamily:
     """A kind of generator, as the commands know it: where its presets lie, how it is read, trained and described."""
@@ -151,11 +183,12 @@ class GeneratorFamily:
     from_component: Callable[..., LatentGenerator]
     """(component, device, precision, on_halved) -> the generator of a bundle, in evaluation mode; see `OnHalved`."""
     run_config: type[Any]
-    """The dataclass of a whole training: `model`, `training`, and what else the generator needs."""
-    train: Callable[..., Any]
-    """(store, run, config, device, progress, announce, skip_broken, init_from, render) -> TrainingResult."""
-    rehearsal: Callable[[Any, Any], Any]
-    """A run's configuration and the store's header -> the `Rehearsal` that plans its memory."""
+    """The dataclass of a whole training, as presets give it: `model`, `training` (a `TrainingConfig`), `plan` (a
+    `PlanConfig` or None), and what else the generator needs."""
+    train: Train
+    """Trains one, in a run folder that it resumes where there is one."""
+    rehearsal: Callable[[Any, StoreHeader], Rehearsal]
+    """A run's configuration and the header of its store -> a step to try, by which its memory is planned."""
     options: type[Any]
     """The dataclass of its own sampling options."""
     describe: Callable[[Any], list[tuple[str, str]]]

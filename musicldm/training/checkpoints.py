@@ -1,4 +1,4 @@
-"""What a training goes on from: files that are whole or absent, and known to be whole before they are trusted.
+"""What a training is resumed from: files that are whole or absent, and known to be whole before they are trusted.
 
 A checkpoint is torch's zip archive, which keeps a CRC-32 of all that it holds. It is read back before it takes the name
 of the last one, and checked again before anything in it is believed; nothing in it is ever run. There are never more
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,14 @@ import torch
 
 from musicldm.core import bundle, durable
 from musicldm.core.errors import DataError, MismatchError, OutputError
+from musicldm.training.announce import Announce, ignore
 
 FOLDER = "checkpoints"
-FORMAT = 2
-AVERAGED = "averaged."  # how the names of the averaged weights begin
+FORMAT = 3
+EMA = "ema."
+"""How the names of the averaged weights begin."""
+STATE_2 = {"rate_scale": "lr_factor", "returns": "rollbacks", "returned": "rolled_back_to", "best": "best_loss"}
+"""What format 2, of release 0.1, called fields of the state that have another name now."""
 
 
 class Checkpoints:
@@ -34,7 +37,7 @@ class Checkpoints:
         announce: told when the last one is damaged.
     """
 
-    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, announce: Announce = ignore) -> None:
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
         self.best = folder / "best.ckpt"
@@ -42,7 +45,7 @@ class Checkpoints:
         self._step = -1  # of the last one, once it was read or written
 
     def exist(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is anything to resume from."""
         return self.last.exists() or self.previous.exists()
 
     def read(self, before: bool = False) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class Checkpoints:
                 raise damage from None
             if not before:
                 self.announce(f"{damage.message} Going on from the one before it.")
-        self._step = checkpoint["course"]["step"]
+        self._step = checkpoint["state"]["step"]
         return checkpoint
 
     def mend(self) -> None:
@@ -90,9 +93,9 @@ class Checkpoints:
             # The best comes first: after a kill the run goes on from before it and finds it again.
             if best:
                 _link(temporary, self.best)
-            if self.last.exists() and checkpoint["course"]["step"] != self._step:
+            if self.last.exists() and checkpoint["state"]["step"] != self._step:
                 _link(self.last, self.previous)
-        self._step = checkpoint["course"]["step"]
+        self._step = checkpoint["state"]["step"]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -110,9 +113,22 @@ def read(path: Path) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):
         raise DataError(f"The checkpoint {path} cannot be read: it is damaged.", hint)
+    if checkpoint.get("format") == 2:
+        checkpoint = _upgraded(checkpoint)
     if checkpoint.get("format") != FORMAT:
         raise DataError(f"The checkpoint {path} is of another version of musicldm.", hint)
-    return checkpoint
+    return dict(checkpoint)
+
+
+def _upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of format 2, of release 0.1, in the current format."""
+    state = {STATE_2.get(name, name): value for name, value in checkpoint["course"].items()}
+    weights = {
+        EMA + name.removeprefix("averaged.") if name.startswith("averaged.") else name: tensor
+        for name, tensor in checkpoint["state_dict"].items()
+    }
+    others = {name: value for name, value in checkpoint.items() if name != "course"}
+    return others | {"format": FORMAT, "state": state, "state_dict": weights}
 
 
 def as_bundle(path: Path) -> bundle.Bundle:
@@ -127,14 +143,10 @@ def as_bundle(path: Path) -> bundle.Bundle:
     shipped = bundle.read(path.absolute().parent.parent)
     role: bundle.Role = "generator" if "generator" in shipped.components else "codec"
     component = shipped.component(role)
-    weights = {
-        key.removeprefix(AVERAGED): tensor
-        for key, tensor in checkpoint["state_dict"].items()
-        if key.startswith(AVERAGED)
-    }
+    weights = {key.removeprefix(EMA): tensor for key, tensor in checkpoint["state_dict"].items() if key.startswith(EMA)}
     if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in component.tensors.items()}:
         raise MismatchError(f"{path} does not belong to {shipped.name}.", "Name a checkpoint in the folder of its run.")
-    facts = replace(shipped.training(role), step=int(checkpoint["course"]["step"]))
+    facts = replace(shipped.training(role), step=int(checkpoint["state"]["step"]))
     components = {**shipped.components, role: replace(component, tensors=weights)}
     return bundle.Bundle(shipped.name, components, {**shipped.facts, role: facts})
 

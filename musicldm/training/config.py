@@ -1,7 +1,8 @@
-"""How a network is trained, whichever it is."""
+"""How a network is trained, whatever it is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,52 +11,53 @@ from musicldm.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The optimisation, and how often to look and to save."""
+    """The optimisation, and how often to validate and to save."""
 
     steps: int = 10000
     """Optimizer steps in all."""
     batch_size: int = 8
-    """Crops in a step, over all its parts and all devices."""
+    """Crops in a step, over all micro-batches and all devices."""
     accumulate: int = 1
-    """Parts in which a device's crops of a step go through the network, one after another, to need less memory."""
+    """Micro-batches into which a device's crops of a step are split: they go through the network one after another,
+    their gradients add up, and less memory is needed."""
     checkpointing: bool = False
-    """Forget what lies inside the blocks of the network and compute it again for the gradient, to need less memory."""
+    """Activation checkpointing: the network's blocks are computed again for the gradient, to need less memory."""
     precision: str = "auto"
-    """auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU; a run that goes on keeps what it had."""
+    """auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU; a resumed run keeps what it had."""
     seconds: float = 2.0
     """Length of a crop; rounded up to whole blocks of the VAE's attention, or to whole latent frames."""
     learning_rate: float = 1e-3
     """Of AdamW, at its peak."""
     warmup: int = 100
-    """Steps over which the rate climbs from zero; afterwards it falls along a cosine to a twentieth."""
+    """Steps over which the learning rate climbs from zero; afterwards it falls along a cosine to a twentieth."""
     betas: tuple[float, ...] = (0.9, 0.99)
-    """AdamW's memory of gradients and of their squares."""
+    """AdamW's decay rates of the moving averages of gradients and of their squares."""
     weight_decay: float = 1e-3
-    """AdamW's pull of the weights to zero, relative to the rate."""
+    """AdamW's pull of the weights to zero, relative to the learning rate."""
     gradient_clip: float = 1.0
     """Largest norm of a gradient."""
     ema: float = 0.999
-    """Memory of the averaged weights, which are validated and shipped; it grows towards this from zero."""
+    """Decay of the moving average (EMA) of the weights, which is validated and shipped; it grows to this from zero."""
     validate_every: int = 500
-    """Steps between two looks at the held-out tracks, each followed by a checkpoint."""
+    """Steps between two validations on the held-out tracks, each followed by a checkpoint."""
     demo_every: int = 2000
     """Steps between two listening demos."""
     validation_crops: int = 32
-    """Fixed crops of the held-out tracks that a validation looks at."""
+    """Fixed crops of the held-out tracks on which the model is validated."""
     workers: int = 0
-    """Processes that read crops beside the training, no more than there are cores; 0 reads in between."""
+    """Processes that read crops beside the training, no more than there are cores; 0: it reads them itself."""
     seed: int = 0
-    """Where weights, crops and noise come from."""
+    """Of all random choices: first weights, crops, noise."""
     patience: int = 5
-    """Returns to the last good checkpoint, each at half the rate, before the training gives up."""
+    """Rollbacks to the last good checkpoint, each halving the learning rate, before the training gives up."""
     devices: int = 1
     """GPUs of a machine, or processes on a CPU, that share the crops of a step."""
     nodes: int = 1
-    """Machines that do so, all with this folder and with as many devices."""
+    """Machines that train together, all with this folder and with as many devices."""
     strategy: Literal["auto", "ddp"] = "auto"
     """How several devices train together: ddp, each with all the weights, as also auto has it."""
     wandb: str = ""
-    """A project of Weights & Biases that hears the metrics too; empty: none."""
+    """A project of Weights & Biases to which the metrics go too; empty: none."""
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "validate_every", "demo_every", "validation_crops")
@@ -66,9 +68,9 @@ class TrainingConfig:
             raise ConfigError("training.seconds and training.learning_rate must be positive.")
         if self.workers < 0 or self.warmup < 0 or self.patience < 0:
             raise ConfigError("training.workers, training.warmup and training.patience cannot be negative.")
-        if self.batch_size % self.parts:
+        if self.batch_size % self.micro_batches:
             raise ConfigError(
-                f"A batch of {self.batch_size} crops does not divide into {self.parts} equal parts "
+                f"A batch of {self.batch_size} crops does not divide into {self.micro_batches} equal micro-batches "
                 f"({self.accumulate} on each of {self.processes} devices).",
                 "Choose a training.batch_size that is a multiple of accumulate × devices × nodes.",
             )
@@ -83,27 +85,32 @@ class TrainingConfig:
         return self.devices * self.nodes
 
     @property
-    def parts(self) -> int:
-        """Equal parts into which the crops of a step fall, over all devices."""
+    def micro_batches(self) -> int:
+        """Micro-batches in a step, over all devices."""
         return self.processes * self.accumulate
 
     @property
-    def part_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Crops that go through the network at once."""
-        return self.batch_size // self.parts
+        return self.batch_size // self.micro_batches
 
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What was asked for before the training was fitted into a card's memory; a run that goes on keeps its plan."""
+    """What was requested before the training was fitted into a GPU's memory; a resumed run keeps its plan."""
 
     vram: float = 0.0
-    """Gigabytes of the card; 0: what it has."""
+    """Gigabytes of the GPU; 0: what it has."""
     batch_size: int = 1
     """Crops in a step."""
     seconds: float = 0.0
     """Length of a crop."""
     accumulate: int = 1
-    """Parts of a step."""
+    """Micro-batches of a device in a step."""
     checkpointing: bool = False
-    """Whether activations are computed again in any case."""
+    """Whether activations are recomputed in any case."""
+
+
+def crop_length(seconds: float, unit: int, rate: float) -> int:
+    """The least multiple of `unit` that lasts `seconds` at `rate` a second."""
+    return max(1, math.ceil(seconds * rate / unit - 1e-6)) * unit

@@ -89,7 +89,7 @@ def test_a_vae_in_figures(root: Path, musicldm: Command) -> None:
     assert len(told["channels"]) == 4 and told["noise"]["excerpts"] == 4
     assert told["noise"]["moved"]["value"] > 0
     every = [model.encode(torch.from_numpy(files.read(path))[None]) for path in sorted((root / "songs").glob("*.wav"))]
-    kl = torch.cat([each.kl_of_numbers()[0] for each in every], dim=1).mean(dim=1)
+    kl = torch.cat([each.kl_per_element()[0] for each in every], dim=1).mean(dim=1)
     assert [each["kl"] for each in told["channels"]] == pytest.approx(kl.tolist(), rel=1e-3)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_latents_encode import CONFIG, add_track, run
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
@@ -19,6 +18,7 @@ from musicldm.latents.encode import EncodeSummary, encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from tests.clusters import scheduler, worker_processes, workers
+from tests.latents.test_latents_encode import CONFIG, add_track, run
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_an_interruption_ends_the_processes_and_keeps_what_was_complete(data: Pa
     assert len(LatentStore.open(tmp_path / "store").tracks) == 1
 
 
-def test_a_damaged_copy_of_the_vae_ends_the_run(data: Path, tmp_path: Path, vae: VAE) -> None:
+def test_a_damaged_copy_of_the_codec_ends_the_run(data: Path, tmp_path: Path, vae: VAE) -> None:
     encode(data, tmp_path / "store", vae)
     add_track(data, 8, 900)
     torch.manual_seed(1)
-    bundle.write(tmp_path / "store" / "vae", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
-    with pytest.raises(MismatchError, match="is not the VAE that the store was made with"):
+    bundle.write(tmp_path / "store" / "codec", bundle.Bundle("toy", {"codec": VAE(CONFIG).component()}))
+    with pytest.raises(MismatchError, match="is not the codec that the store was made with"):
         encode(data, tmp_path / "store", vae, devices=["cpu", "cpu"])
-    next((tmp_path / "store" / "vae").glob("*.safetensors")).write_bytes(b"")
+    next((tmp_path / "store" / "codec").glob("*.safetensors")).write_bytes(b"")
     with pytest.raises(BundleError, match="cut short"):
         encode(data, tmp_path / "store", vae, devices=["cpu", "cpu"])
     assert len(LatentStore.open(tmp_path / "store").tracks) == 6

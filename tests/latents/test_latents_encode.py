@@ -21,7 +21,7 @@ from musicldm.latents import encode as module
 from musicldm.latents.encode import encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest
+from musicldm.media.audio.manifest import open_manifest, read_tracks
 
 RATE = 1000
 CONFIG = VAEConfig(
@@ -91,7 +91,7 @@ def test_tracks_are_encoded_in_windows_as_they_would_be_whole(data: Path, tmp_pa
 
     store = LatentStore.open(tmp_path / "store")
     assert summary.bytes == store.bytes > 0
-    assert (store.header.sample_rate, store.header.hop, store.header.vae_name) == (RATE, 8, "toy")
+    assert (store.header.rate, store.header.hop, store.header.codec_name) == (RATE, 8, "toy")
     for entry, samples in zip(store.tracks, (2000, 1999, 777), strict=True):
         assert (entry.samples, entry.frames) == (samples, -(-samples // 8))
         assert (entry.split, entry.provenance, entry.seconds) == ("train", {"licence": "CC0"}, samples / RATE)
@@ -142,8 +142,8 @@ def test_tracks_that_the_vae_cannot_take_are_left_out_by_name(data: Path, tmp_pa
     summary = encode(data, tmp_path / "store", vae)
     assert summary.encoded == 3
     assert summary.left_out == {
-        "artist 3/3.wav": "It has 8000 samples a second, and the VAE takes 1000.",
-        "artist 4/4.wav": "It has 2 channel(s), and the VAE takes 1.",
+        "artist 3/3.wav": "It has 8000 samples a second, and the codec takes 1000.",
+        "artist 4/4.wav": "It has 2 channel(s), and the codec takes 1.",
     }
 
 
@@ -316,7 +316,7 @@ def test_the_command_prints_the_store_and_says_what_it_did(data: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'store'}\n"
     assert "3 tracks encoded" in result.stderr
-    assert LatentStore.open(tmp_path / "store").header.vae_hash == VAE.load(saved).weights_hash
+    assert LatentStore.open(tmp_path / "store").header.codec_hash == VAE.load(saved).weights_hash
 
     result = run(data, tmp_path / "store", "--vae", saved / "bundle", "--json", "--quiet")
     about = json.loads(result.stdout)
@@ -381,7 +381,11 @@ def test_no_bundle_is_an_error_of_the_bundle(data: Path, tmp_path: Path) -> None
 
 
 def test_the_summary_is_plain_data(data: Path, tmp_path: Path, vae: VAE) -> None:
-    json.dumps(dataclasses.asdict(encode(data, tmp_path / "store", vae)))
+    add_track(data, 8, 500, rate=8000)
+    summary = dataclasses.asdict(encode(data, tmp_path / "store", vae))
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["encoded"] == summary["tracks"] == len(read_tracks(data)) - 1
+    assert list(summary["left_out"]) == ["artist 8/8.wav"]
 
 
 def test_a_compressed_store_stays_so(data: Path, tmp_path: Path, vae: VAE) -> None:

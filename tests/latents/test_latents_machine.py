@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from musicldm.core import durable
 from musicldm.core.errors import OutputError
+from musicldm.latents import rewriting
 from musicldm.latents import store as store_module
 from musicldm.latents.store import LatentStore, Track
 from tests.latents.disasters import FAILED, Disaster, full_from, in_child, killed_at, leftovers
@@ -76,7 +77,7 @@ def contents(store: LatentStore) -> dict[int, int]:
 
 
 def committed(tracks: list[Content], max_tracks: int) -> int:
-    """How many of the tracks that one writer has appended must be safe: the open part may get lost."""
+    """How many of the tracks that one writer has appended must be safe: the open segment may get lost."""
     safe = waiting = frames = 0
     for content in tracks:
         waiting, frames = waiting + 1, frames + frames_of(content)
@@ -93,8 +94,8 @@ class StoreMachine(RuleBasedStateMachine):
         for where, name, value in (
             (durable, "flush", lambda path: None),  # thousands of fsyncs for nothing
             (store_module, "_MANY_TRACKS", 5),  # so that there is an index
-            (store_module, "_MANY_SMALL_PARTS", 2),
-            (store_module, "_LARGE_PART", 100),
+            (rewriting, "_MANY_SMALL_SEGMENTS", 2),
+            (rewriting, "_LARGE_SEGMENT", 100),
         ):
             self.stack.enter_context(mock.patch.object(where, name, value))
         self.store = LatentStore.create(self.path, HEADER)
@@ -112,8 +113,8 @@ class StoreMachine(RuleBasedStateMachine):
         """After someone had the store alone."""
         assert not list(leftovers(self.path))
         if not self.readers:
-            on_disk = {part.name for part in (self.path / "parts").iterdir() if part.is_dir()}
-            live = {part.id for part in self.open().parts}
+            on_disk = {segment.name for segment in (self.path / "parts").iterdir() if segment.is_dir()}
+            live = {segment.id for segment in self.open().segments}
             assert on_disk == live, "what was replaced is deleted"
 
     # ---- Writing
@@ -146,7 +147,7 @@ class StoreMachine(RuleBasedStateMachine):
         other = self.open()
         with self.store.writer(**SMALL) as one, other.writer(**SMALL) as two:
             for ours, theirs in itertools.zip_longest(tracks, others):
-                # Each into a part of its own, so that it is known whose version is the later.
+                # Each into a segment of its own, so that it is known whose version is the later.
                 for writer, content in ((one, ours), (two, theirs)):
                     if content is not None and content[0] not in self.versions:
                         writer.append(track_of(content), pieces_of(content))

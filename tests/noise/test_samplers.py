@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -68,7 +69,8 @@ def ours(sampler: Any, config: NoiseConfig, count: int, seed: int = 0) -> Tensor
         return level.x0(config.objective, x, network(x, float(level.time)))
 
     levels = NoiseSchedule(config).levels(count)
-    return sampler(denoise, noise(torch.empty(SHAPE)), levels, noise)
+    made: Tensor = sampler(denoise, noise(torch.empty(SHAPE)), levels, noise)
+    return made
 
 
 @quietly
@@ -79,7 +81,7 @@ def theirs(name: str, config: NoiseConfig, count: int, seed: int = 0, **options:
     scheduler.set_timesteps(count)
     levels = NoiseSchedule(config).levels(count)
     noise = draws(seed)
-    x = noise(torch.empty(SHAPE))
+    x: Tensor = noise(torch.empty(SHAPE))
     by_ratio = "Euler" in name or "Heun" in name  # these work on x / α
     times = torch.tensor([level.time for level in levels[:-1]], dtype=torch.float64)
     if name in ("DDIM", "DDPM"):
@@ -99,7 +101,7 @@ def theirs(name: str, config: NoiseConfig, count: int, seed: int = 0, **options:
         x = x / levels[0].alpha
     # Their noise comes from a generator of their own; it must be the same numbers.
     at = {float(level.time): level for level in levels}
-    module = __import__(cls.__module__, fromlist=["randn_tensor"])
+    module: Any = import_module(cls.__module__)
     original, module_has = getattr(module, "randn_tensor", None), hasattr(module, "randn_tensor")
     if module_has:
         module.randn_tensor = lambda shape, **_: noise(torch.empty(shape))
@@ -143,7 +145,7 @@ def test_every_sampler_agrees_with_diffusers(
 
 # ---- Gaussian data, for which everything is known -------------------------------------------------------------------
 
-MEAN, SPREAD = 0.8, 0.5
+MEAN, STD = 0.8, 0.5
 PROCESSES = [
     NoiseConfig("cosine"),
     NoiseConfig("linear", beta=(1e-6, 0.01)),
@@ -154,14 +156,14 @@ PROCESSES = [
 
 def best(x: Tensor, level: NoiseLevel) -> Tensor:
     """E[x0 | x] where x0 is normal."""
-    gain = level.alpha * SPREAD**2 / (level.alpha**2 * SPREAD**2 + level.sigma**2)
+    gain = level.alpha * STD**2 / (level.alpha**2 * STD**2 + level.sigma**2)
     return MEAN + gain * (x - level.alpha * MEAN)
 
 
 def along(x: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
     """The exact solution of the probability flow from one level to another: it keeps the quantile."""
-    spreads = [math.hypot(level.alpha * SPREAD, level.sigma) for level in (t, s)]  # type: ignore[operator,arg-type]
-    return s.alpha * MEAN + (x - t.alpha * MEAN) * spreads[1] / spreads[0]
+    stds = [math.hypot(level.alpha * STD, level.sigma) for level in (t, s)]
+    return s.alpha * MEAN + (x - t.alpha * MEAN) * stds[1] / stds[0]
 
 
 @pytest.mark.parametrize("config", PROCESSES, ids=lambda config: f"{config.schedule}-{config.zero_terminal_snr}")
@@ -185,17 +187,17 @@ def test_the_order_of_convergence(name: str, order: int, config: NoiseConfig) ->
 @pytest.mark.parametrize("config", PROCESSES, ids=lambda config: f"{config.schedule}-{config.zero_terminal_snr}")
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_gaussian_data_comes_out_exactly(name: str, config: NoiseConfig) -> None:
-    """The samples have the data's mean and spread, the random samplers' too."""
+    """The samples have the data's mean and standard deviation, the random samplers' too."""
     if name in ("euler", "euler-a", "heun") and config.ends_in_noise:
         pytest.skip("not defined where nothing is left of the signal")
     count = {"ddpm": 1000, "euler-a": 1000, "dpm++2m-sde": 200}.get(name, 100)
     noise = draws(0)
     levels = NoiseSchedule(config).levels(count)
     start = levels[0]
-    x = start.alpha * MEAN + math.hypot(start.alpha * SPREAD, start.sigma) * noise(torch.empty(1, 1, 40000))  # type: ignore[operator,arg-type]
+    x = start.alpha * MEAN + math.hypot(start.alpha * STD, start.sigma) * noise(torch.empty(1, 1, 40000))
     out = SAMPLERS[name](best, x, levels, noise)
     assert out.mean().item() == pytest.approx(MEAN, abs=0.015)
-    assert out.std().item() == pytest.approx(SPREAD, rel=0.03)
+    assert out.std().item() == pytest.approx(STD, rel=0.03)
 
 
 def test_the_random_ones_are_random_and_the_others_not() -> None:

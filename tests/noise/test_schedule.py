@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from diffusers import DDIMScheduler, DDPMScheduler
+    import diffusers
 
 from musicldm.core.errors import ConfigError, UsageError
 from musicldm.noise.schedule import NoiseConfig, NoiseSchedule
 
+THEIRS: Any = diffusers  # which has types for some of its methods only
 THEIR_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 OBJECTIVES = ["eps", "x0", "v", "flow"]
 PROCESSES = [
@@ -30,7 +32,7 @@ PROCESSES = [
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("beta", [(1e-4, 0.02), (1e-6, 0.01)])
 def test_tables_agree_with_diffusers(schedule: str, zero: bool, beta: tuple[float, float]) -> None:
-    scheduler = DDIMScheduler(
+    scheduler = THEIRS.DDIMScheduler(
         1000, beta_start=beta[0], beta_end=beta[1], beta_schedule=THEIR_NAMES[schedule], rescale_betas_zero_snr=zero
     )
     table = NoiseSchedule(NoiseConfig(schedule, beta, zero_terminal_snr=zero))  # type: ignore[arg-type]
@@ -42,7 +44,7 @@ def test_tables_agree_with_diffusers(schedule: str, zero: bool, beta: tuple[floa
 
 @pytest.mark.parametrize("count", [1, 3, 20, 50, 1000])
 def test_trailing_times_are_those_of_diffusers(count: int) -> None:
-    scheduler = DDPMScheduler(1000, timestep_spacing="trailing")
+    scheduler = THEIRS.DDPMScheduler(1000, timestep_spacing="trailing")
     scheduler.set_timesteps(count)
     levels = NoiseSchedule(NoiseConfig()).levels(count)
     assert [level.time for level in levels[:-1]] == scheduler.timesteps.tolist()
@@ -73,12 +75,13 @@ def test_between_two_steps(config: NoiseConfig) -> None:
     for level in levels:
         whole = level.alpha + level.sigma if config.schedule == "flow" else math.hypot(level.alpha, level.sigma)
         assert whole == pytest.approx(1, abs=1e-12)
-    back = [schedule.time_of(level.ratio) for level in levels if level.alpha]
+    back = [schedule.time_of(float(level.ratio)) for level in levels if level.alpha]
     assert back == pytest.approx(times[: len(back)].tolist(), abs=1e-6)
     # A batch of times at once, as training has them, is the same.
     tensor = schedule.of(times, torch.empty(len(times), 1, 1, dtype=torch.float64))
-    torch.testing.assert_close(tensor.alpha.flatten(), torch.tensor([level.alpha for level in levels]).double())
-    torch.testing.assert_close(tensor.sigma.flatten(), torch.tensor([level.sigma for level in levels]).double())
+    alpha, sigma = (torch.as_tensor(side).flatten() for side in (tensor.alpha, tensor.sigma))
+    torch.testing.assert_close(alpha, torch.tensor([level.alpha for level in levels]).double())
+    torch.testing.assert_close(sigma, torch.tensor([level.sigma for level in levels]).double())
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -97,8 +100,8 @@ def test_min_snr_weighs_the_error_of_the_signal(objective: str) -> None:
     x0, eps, error = torch.randn(3, 5, 3, 8, dtype=torch.float64)
     level = NoiseSchedule(NoiseConfig()).of(torch.tensor([5, 100, 400, 700, 950]), x0)
     x, output = level.mix(x0, eps), level.target(objective, x0, eps) + 0.1 * error
-    loss = (0.1 * error).square().mean(dim=(1, 2)) * level.weight(objective, 5.0).flatten()
-    snr = (level.alpha / level.sigma).square().flatten()
+    loss = (0.1 * error).square().mean(dim=(1, 2)) * torch.as_tensor(level.weight(objective, 5.0)).flatten()
+    snr = torch.as_tensor(level.alpha / level.sigma).square().flatten()
     wanted = snr.clamp(max=5) * (level.x0(objective, x, output) - x0).square().mean(dim=(1, 2))
     torch.testing.assert_close(loss, wanted)
 
@@ -114,7 +117,7 @@ def test_min_snr_weighs_the_error_of_the_signal(objective: str) -> None:
         {"objective": "eps", "schedule": "flow"},
     ],
 )
-def test_impossible_processes_are_refused(wrong: dict) -> None:
+def test_impossible_processes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         NoiseConfig(**wrong)
 

@@ -12,7 +12,7 @@ from typing import Literal
 from musicldm.codecs.vae.discriminator import DiscriminatorConfig
 from musicldm.codecs.vae.losses import LossConfig
 from musicldm.core.errors import ConfigError
-from musicldm.training.config import PlanConfig, TrainingConfig
+from musicldm.training.config import PlanConfig, TrainingConfig, crop_length
 
 NAME = "vae"
 """In `CODECS`."""
@@ -121,6 +121,4 @@ class VAERunConfig:
     def crop_samples(self) -> int:
         """Crops are whole blocks of the attention, so that training sees what a whole track will."""
         block = self.model.attention_block * self.model.hop
-        from musicldm.training.run import crop_length
-
         return crop_length(self.training.seconds, block, self.model.sample_rate)

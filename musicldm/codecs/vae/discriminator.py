@@ -1,4 +1,4 @@
-"""Who tells music from reconstructions: a small network for each of several resolutions of the spectrogram.
+"""The discriminator that tells music from reconstructions: a small network for each of several STFT resolutions.
 
 It sees real and imaginary parts, so phases too, and judges every patch of time and frequency by itself (Zeghidour et
 al. 2021; Défossez et al. 2022, section 3.4). B batch, C audio channels, F bins.
@@ -36,7 +36,7 @@ class DiscriminatorConfig:
 
 
 class ResolutionDiscriminator(nn.Module):
-    """Convolutions over time and frequency, which see further in time at every layer and coarser bins."""
+    """Convolutions over time and frequency: at every layer a longer stretch of time, and coarser bins."""
 
     def __init__(self, audio_channels: int, fft_size: int, width: int) -> None:
         super().__init__()
@@ -49,20 +49,20 @@ class ResolutionDiscriminator(nn.Module):
         self.judge = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Waveforms [B, C, T] -> what each layer makes of them, [B, width, frames, bins], and last the judgement."""
+        """Waveforms [B, C, T] -> the output of each layer, [B, width, frames, bins], and last the logits."""
         with torch.autocast(x.device.type, enabled=False):
             rest = -x.shape[-1] % self.stft.frame_hop
             spectrum = self.stft(F.pad(x.float(), (0, rest)))
             h = SPECTRUM_SCALE * torch.cat([spectrum.real, spectrum.imag], dim=1).transpose(-1, -2)
-        seen = []
+        features = []
         for layer in self.layers:
             h = F.leaky_relu(layer(h), 0.2)
-            seen.append(h)
-        return [*seen, self.judge(h)]
+            features.append(h)
+        return [*features, self.judge(h)]
 
 
 class Discriminator(nn.Module):
-    """Waveforms [B, C, T] -> layers and judgement of each resolution; music is above zero, all else below."""
+    """Waveforms [B, C, T] -> features and logits of each resolution; above zero it takes them for music."""
 
     def __init__(self, config: DiscriminatorConfig, audio_channels: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def discriminator_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Te
 
 
 def adversarial_loss(fake: list[list[Tensor]]) -> Tensor:
-    """What the decoder makes of the judgement: the higher the better."""
+    """The loss of the decoder: the higher the logits of its output, the better (Lim & Ye 2017)."""
     return torch.stack([-on_ours[-1].float().mean() for on_ours in fake]).mean()
 
 

@@ -14,8 +14,8 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.core.progress import Progress
 
 if TYPE_CHECKING:
-    from musicldm.training.memory import Rehearsal
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 
 def describe(model: VAEConfig) -> list[tuple[str, str]]:
@@ -49,9 +49,9 @@ def _train(
 
 
 def _rehearsal(config: VAERunConfig) -> Rehearsal:
-    from musicldm.codecs.vae.rehearsal import vae_rehearsal
+    from musicldm.codecs.vae.rehearsal import rehearsal
 
-    return vae_rehearsal(config)
+    return rehearsal(config)
 
 
 FAMILY = CodecFamily(

@@ -1,7 +1,9 @@
-"""What the VAE is asked for: the waveform, its spectrograms at several resolutions, a likeness that a discriminator
-takes for music, and a quiet posterior.
+"""The loss of the VAE: distances of the waveform and of its spectrograms at several resolutions, and the KL term.
 
-Every distance is float32 whatever the autocast, and averaged over the items of a batch.
+What a discriminator adds is in `discriminator`, and how the two are weighed against each other in `training`. Every
+distance is float32 whatever the autocast, and averaged over the items of a batch.
+
+Shapes: B batch, C audio channels, T samples, F bins of a spectrum.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from musicldm.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of each term; of those with weight 0 only time and kl are computed, to be logged."""
+    """The weight of each term; of those with weight 0 only `time` and `kl` are computed, to be logged."""
 
     time: float = 1.0
     """Mean absolute error of the waveform."""
@@ -32,19 +34,19 @@ class LossConfig:
     study: float = 0.0
     """The loss of the 2023 study, see `study_loss`."""
     kl: float = 1e-4
-    """β: the KL divergence to N(0, 1) in nats per latent number."""
+    """β (Higgins et al. 2017): weight of the KL divergence to N(0, 1) in nats for each latent element."""
     free_bits: float = 0.0
-    """Bits per latent number that the divergence of a crop may have for nothing."""
+    """Bits for each latent element up to which the divergence of a crop costs nothing."""
     kl_warmup: int = 0
     """Steps over which β climbs from zero."""
     fft_sizes: tuple[int, ...] = (2048, 512, 128)
     """Window lengths in samples of the multi-resolution distances; the hop is a quarter."""
     adversarial: float = 0.0
-    """The discriminator's judgement: its gradient at the waveform, as a share of that of the terms above."""
+    """Adversarial loss: the norm of its gradient at the waveform, as a fraction of that of the terms above."""
     features: float = 0.0
-    """Likeness inside the discriminator, likewise."""
+    """Feature matching inside the discriminator, likewise."""
     adversarial_start: int = 0
-    """Step from which on there is a discriminator: what it would see before is not worth telling from music."""
+    """First step with a discriminator: what it would see before is not worth telling from music."""
 
     def __post_init__(self) -> None:
         weights = (self.time, self.stft, self.mel, self.study, self.kl, self.adversarial, self.features)
@@ -80,10 +82,10 @@ def magnitude(x: Tensor, fft_size: int, hop: int) -> Tensor:
 
 
 def mid_side(x: Tensor) -> Tensor:
-    """What spectrograms are compared of: of stereo [B, 2, T] also mid and side, [B, 4, T]; of mono itself.
+    """Left, right, mid and side [B, 4, T] of stereo waveforms [B, 2, T]; mono ones [B, 1, T] as they are.
 
-    Mid and side say what the ear takes from a recording first, left and right which side is which (Steinmetz et al.
-    2021). Together either pair has the power of the recording.
+    Spectrograms are compared of all four: mid and side are what the ear takes from a recording first, left and right
+    say which side is which (Steinmetz et al. 2021). Either pair has the power of the recording.
     """
     if x.shape[1] != 2:
         return x
@@ -94,8 +96,13 @@ def mid_side(x: Tensor) -> Tensor:
 def multi_resolution_stft(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...]) -> Tensor:
     """Distance of waveforms [B, C, T] by their spectrograms: linear and logarithmic magnitude, averaged over sizes.
 
-    The linear part is the spectral convergence ‖|X| − |Y|‖ / ‖|X|‖ of each item, which says how much of the energy is
-    wrong; the logarithmic part, in nepers, hears the quiet (Yamamoto et al. 2020, eq. 4 and 5). `x` is the target.
+    The linear half is the spectral convergence ‖|X| − |Y|‖ / ‖|X|‖ of each item, which says how much of the energy is
+    wrong; the logarithmic half, in nepers, counts what is quiet too (Yamamoto et al. 2020, eq. 4 and 5).
+
+    Args:
+        x: the targets.
+        y: their estimates.
+        fft_sizes: window lengths in samples; the hop is a quarter.
     """
     return _spectral(x, y, fft_sizes, 0)["stft"]
 
@@ -106,7 +113,7 @@ def multi_resolution_mel(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sampl
 
 
 def _spectral(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int) -> dict[str, Tensor]:
-    """Both distances, of the same spectrograms; that of mel bands where there is a rate."""
+    """Both distances, from the same spectrograms; that of mel bands where `sample_rate` is not 0."""
     x, y = mid_side(x), mid_side(y)
     stft, mel = x.new_zeros(()), x.new_zeros(())
     for size in fft_sizes:
@@ -140,7 +147,7 @@ def _bands_kept(device: str, fft_size: int, sample_rate: int) -> Tensor:
 def mel_bands(fft_size: int, sample_rate: int) -> NDArray[np.float32]:
     """Triangular bands of unit height, as many as leave the lowest a bin of their own: [bands, F].
 
-    In NumPy, because what is remembered must not be a tensor of some mode or device.
+    In NumPy, because what the cache keeps must not be a tensor of some autograd mode or device.
     """
     hertz = np.arange(fft_size // 2 + 1) * (sample_rate / fft_size)
     bands = min(160, int(_mel(sample_rate / 2) / (1.2 * _mel(sample_rate / fft_size))))
@@ -175,7 +182,7 @@ def vae_loss(
 ) -> dict[str, Tensor]:
     """Every term but the adversarial ones, under the names of `LossConfig`, and their weighted sums.
 
-    `reconstruction` is that of the terms which judge the waveform, `prior` what the KL divergence costs, `total` both.
+    `reconstruction` sums the terms that compare waveforms, `prior` is what the KL divergence costs, `total` is both.
 
     Args:
         x: target waveforms [B, C, T].

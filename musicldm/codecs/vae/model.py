@@ -4,8 +4,11 @@
     waveform ─front end─ stage ─↑─ stage ─↑─ … ─ middle ─ latent                 (Decoder)
 
 A front end turns `patch` samples into a frame, by learned filters or by a Fourier transform (see `frontend`), so that
-no block runs at the full rate unless `patch` is 1 (as in the study that this follows). A stage is a few ResNet blocks
-at one rate; the middle has linear attention between two of them.
+no block runs at the full rate unless `patch` is 1, as in "Synthetization of Raw Waveform Music via Latent Diffusion
+Models" (2023), whose network this began as. A stage is a few ResNet blocks at one rate; the middle has linear attention
+between two of them.
+
+Shapes: B batch, C audio channels, T samples, D latent channels, L latent frames.
 """
 
 from __future__ import annotations
@@ -92,12 +95,16 @@ class Decoder(nn.Module):
 
 
 class VAE(Checkpointable):
-    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width."""
+    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width.
+
+    Attributes:
+        name, weights_hash, facts: of the bundle that it was read from; empty of a new one.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.name, self.weights_hash = "", ""  # known of a VAE that comes from a bundle
+        self.name, self.weights_hash = "", ""
         self.facts: dict[bundle.Role, bundle.TrainingFacts] = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

@@ -1,4 +1,4 @@
-"""What it takes to try a step of a VAE's training, to see how much memory it needs."""
+"""A step of the VAE's training, tried on silence to find out how much memory it needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.training import VAETraining
 from musicldm.training.config import TrainingConfig
-from musicldm.training.loop import Trainable
-from musicldm.training.memory import Rehearsal
+from musicldm.training.rehearsal import Rehearsal
+from musicldm.training.trainable import Trainable
 
 
-def vae_rehearsal(config: VAERunConfig) -> Rehearsal:
-    """A training on crops of silence, of which one block of the attention is the shortest."""
+def rehearsal(config: VAERunConfig) -> Rehearsal:
+    """Of a VAE's training, on crops of silence, which are one block of the attention at least."""
 
     def make(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Any]:
         run = replace(config, training=training)

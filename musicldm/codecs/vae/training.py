@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.config import VAERunConfig
+from musicldm.codecs.vae.config import NAME, VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -29,27 +29,22 @@ from musicldm.core.seeding import derive
 from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
-from musicldm.training.loop import Demo, TrackFacts, Trainable
-from musicldm.training.run import (
-    Announce,
-    TrainingResult,
-    begin_with,
-    fit,
-    ignore,
-    rank_of,
-    say_left_out,
-    settle,
-)
+from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.init_weights import init_weights
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.run_folder import defaults_filled, resolve_precision
+from musicldm.training.trainable import Demo, Trainable
 
 DEMO_TRACKS = 2
 DEMO_SECONDS = 8
 
 
 class VAETraining(Trainable[VAE]):
-    """The VAE, its loss, held-out crops [N, C, T] to judge it by, and excerpts [C, T] to listen to."""
+    """A VAE in training, with held-out crops [N, C, T] to validate on and excerpts [C, T] to listen to."""
 
     def __init__(
-        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[TrackFacts]
+        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[PreparedTrack]
     ) -> None:
         super().__init__(VAE(config.model), config.training, tracks)
         self.config = config
@@ -62,11 +57,16 @@ class VAETraining(Trainable[VAE]):
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         return self._reconstructed(batch)[1]
 
-    def learn(self, batch: Tensor) -> dict[str, Tensor]:
-        """With a discriminator, gradients are weighed against each other within each part of a step."""
+    def forward_backward(self, batch: Tensor) -> dict[str, Tensor]:
+        """Add the gradients of a micro-batch, and those of the discriminator from its first step on.
+
+        The adversarial terms are weighed by their gradients at the waveform, not by their values: each gets a fraction
+        of the norm that the reconstruction's gradient has there, whatever the discriminator's own strength (Défossez et
+        al. 2022, section 3.4). So the decoder needs one backward pass for all of them.
+        """
         loss = self.config.loss
         if self.discriminator is None or self.step < loss.adversarial_start:
-            return super().learn(batch)
+            return super().forward_backward(batch)
         with autocast(self.training_config.precision, self.device):
             output, terms = self._reconstructed(batch)
             at_output = output.detach().requires_grad_()
@@ -76,17 +76,16 @@ class VAETraining(Trainable[VAE]):
         terms["features"] = feature_loss(real, fake)
         weight = self.scaler.scale(torch.ones((), device=self.device)) / self.training_config.accumulate
         gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
-        wanted = gradient.norm()
-        for name, share in (("adversarial", loss.adversarial), ("features", loss.features)):
+        norm = gradient.norm()
+        for name, fraction in (("adversarial", loss.adversarial), ("features", loss.features)):
             other = torch.autograd.grad(self.scaler.scale(terms[name]), at_output, retain_graph=True)[0]
-            # Each has the strength that was asked for, whatever the discriminator's own is (Défossez et al. 2022, 3.4).
-            gradient = gradient + other * (share * wanted / other.norm().clamp_min(1e-20))
+            gradient = gradient + other * (fraction * norm / other.norm().clamp_min(1e-20))
         torch.autograd.backward(weight * terms["discriminator"], inputs=list(self.discriminator.parameters()))
         torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
         return {name: value.detach() for name, value in terms.items()}
 
     def _reconstructed(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the VAE makes of waveforms [B, C, T], and the terms of its loss."""
+        """The reconstruction of waveforms [B, C, T], and the terms of its loss."""
         posterior = self.model.encode(batch)
         output = self.model.decode(posterior.at(self.randn_like(posterior.mean)))[..., : batch.shape[-1]]
         terms = vae_loss(batch, output, posterior, self.config.loss, self.config.model.sample_rate, self.step)
@@ -100,14 +99,17 @@ class VAETraining(Trainable[VAE]):
         return groups
 
     def validate(self) -> dict[str, float]:
-        """By the posterior's mode. `study` and `silence` are the 2023 study's loss of the output and of silence."""
+        """The losses of held-out crops, decoded from the posterior's mode.
+
+        `study` is the loss of the 2023 study, and `silence` what silence in place of the output would have cost.
+        """
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
-        for crop in torch.split(self.heldout, self.training_config.part_size):
+        for crop in torch.split(self.heldout, self.training_config.micro_batch_size):
             waveform = crop.to(self.device)
-            posterior = self.best.encode(waveform)
-            output = self.best.decode(posterior.mode())
+            posterior = self.ema.encode(waveform)
+            output = self.ema.decode(posterior.mode())
             losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
             losses["study"] = study_loss(waveform, output)
             losses["silence"] = study_loss(waveform, torch.zeros_like(waveform))
@@ -116,29 +118,29 @@ class VAETraining(Trainable[VAE]):
         return {"loss": totals.pop("total"), **totals}
 
     def demos(self) -> list[Demo]:
-        """Held-out music beside what the VAE makes of it."""
+        """Held-out music beside its reconstruction."""
         return [
             Demo(
                 name=str(i + 1),
-                audio={"original": original, "reconstruction": reconstruct(self.best, original)},
+                audio={"original": original, "reconstruction": reconstruct(self.ema, original)},
                 sample_rate=self.config.model.sample_rate,
             )
             for i, original in enumerate(self.excerpts)
         ]
 
     def pictures(self, folder: Path) -> list[Path]:
-        """How much each latent channel carries: dead ones carry nothing, and cost the denoiser as much as the rest."""
+        """The bits that each latent channel carries: dead ones carry none, and cost a generator as much as the rest."""
         if self.heldout is None or self.config.model.bottleneck != "gaussian":
             return []
-        parts = torch.split(self.heldout, self.training_config.part_size)
-        nats = torch.cat([self.best.encode(crops.to(self.device)).kl_of_numbers().cpu() for crops in parts])
+        parts = torch.split(self.heldout, self.training_config.micro_batch_size)
+        nats = torch.cat([self.ema.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts])
         path = folder / "kl-per-channel.png"
         bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
         bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 
     def bundle(self, name: str) -> Bundle:
-        return Bundle(name, {"codec": self.best.component()}, {"codec": self.facts(self.config)})
+        return Bundle(name, {"codec": self.ema.component()}, {"codec": self.facts(self.config)})
 
 
 def train_vae(
@@ -151,23 +153,19 @@ def train_vae(
     init_from: Path | None = None,
     resample: bool = False,
 ) -> TrainingResult:
-    """Train a VAE on the prepared waveforms in `data`; see `fit`.
-
-    Args:
-        init_from: a bundle whose weights are the first ones.
-        resample: take tracks of other rates and channels too.
+    """Train a VAE on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
 
     Raises:
         DataError: nothing prepared there, or every track is shorter than a crop.
         MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
-    config = replace(config, training=settle(config.training, run, device))
+    config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     model, training = config.model, config.training
     splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
     grid = model.attention_block * model.hop
     crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
-    say_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
+    announce_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
     heldout = None
     if any(track.samples >= config.crop_samples for track in splits["heldout"]):
         heldout = CropDataset(splits["heldout"], config.crop_samples, grid).fixed_batch(training.validation_crops)
@@ -175,9 +173,15 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    begin_with(module, init_from, "codec", to_dict(config.model), announce)
-    seconds_a_step = training.batch_size * config.crop_samples / model.sample_rate
-    return fit(module, crops, run, to_dict(config), seconds_a_step, device, progress, announce)
+    init_weights(module, init_from, "codec", to_dict(config.model), announce)
+    seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
+    identity = {"codec": NAME, **to_dict(config)}
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)
+
+
+def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """A run's config.json as this release would have written it: release 0.1 knew no other codec."""
+    return defaults_filled({"codec": NAME, **before}, VAERunConfig)
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:

@@ -12,22 +12,22 @@ from musicldm.generators.diffusion.model import KIND
 
 if TYPE_CHECKING:
     from musicldm.latents.schema import StoreHeader
-    from musicldm.training.memory import Rehearsal
-    from musicldm.training.run import TrainingResult
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
 
 
-def train(*arguments: Any, **options: Any) -> TrainingResult:
+def train(*arguments: Any) -> TrainingResult:
     """See `train_diffusion`."""
     from musicldm.generators.diffusion.training import train_diffusion
 
-    return train_diffusion(*arguments, **options)
+    return train_diffusion(*arguments)
 
 
 def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
-    """See `training.rehearsal`."""
-    from musicldm.generators.diffusion import training
+    """See `diffusion_rehearsal`."""
+    from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
 
-    return training.rehearsal(config, header)
+    return diffusion_rehearsal(config, header)
 
 
 def describe(model: DiffusionConfig) -> list[tuple[str, str]]:

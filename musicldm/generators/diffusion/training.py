@@ -6,13 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from musicldm.core import bundle
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
@@ -23,27 +22,18 @@ from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.generate import DiffusionOptions
 from musicldm.generators.diffusion.model import Diffusion
-from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
-from musicldm.latents.encode import VAE_COPY
+from musicldm.latents.codec import read_codec
+from musicldm.latents.dataset import LatentBatch, LatentDataset
 from musicldm.latents.examine import verify
-from musicldm.latents.schema import StoreHeader
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
-from musicldm.latents.table import TrackTable
-from musicldm.training.config import TrainingConfig
-from musicldm.training.loop import Demo, TrackFacts, Trainable
-from musicldm.training.memory import Rehearsal
-from musicldm.training.run import (
-    Announce,
-    TrainingResult,
-    begin_with,
-    crop_length,
-    fit,
-    ignore,
-    rank_of,
-    say_left_out,
-    settle,
-)
+from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.config import crop_length
+from musicldm.training.init_weights import init_weights
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.run_folder import defaults_filled, resolve_precision
+from musicldm.training.trainable import Demo, Trainable
 
 DEMO_SECONDS = 10.0
 DEMO_STEPS = 20
@@ -66,7 +56,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         statistics: LatentStatistics,
         heldout: LatentBatch | None,
         codec: Bundle,
-        tracks: Sequence[TrackFacts],
+        tracks: Sequence[Any],
         render: Render | None = None,
     ) -> None:
         super().__init__(Diffusion(config.model), config.training, tracks)
@@ -93,7 +83,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         same of the weights that are trained, before they are averaged."""
         if self.heldout is None:
             return {}
-        averaged, raw = (self._heldout_losses(model, self.heldout) for model in (self.best, self.model))
+        averaged, raw = (self._heldout_losses(model, self.heldout) for model in (self.ema, self.model))
         return {
             "loss": sum(averaged.values()) / len(averaged),
             **{f"t{time}": value for time, value in averaged.items()},
@@ -103,7 +93,7 @@ class DiffusionTraining(Trainable[Diffusion]):
 
     def _heldout_losses(self, model: Diffusion, heldout: LatentBatch) -> dict[int, float]:
         """The loss of a model at each of the fixed times."""
-        steps, size = len(model.schedule), self.training_config.part_size
+        steps, size = len(model.schedule), self.training_config.micro_batch_size
         noise = torch.randn(heldout.latents.shape, generator=torch.Generator().manual_seed(0))
         losses = {}
         for time in [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]:
@@ -126,7 +116,7 @@ class DiffusionTraining(Trainable[Diffusion]):
         takes = [DemoRequest("sample", DEMO_SECONDS, take, options=options) for take in range(DEMO_TAKES)]
         takes += [
             DemoRequest(_file_name(value), DEMO_SECONDS, conditions={condition.name: value}, options=options)
-            for condition in self.best.conditions
+            for condition in self.ema.conditions
             for value in condition.demos(self.tracks, DEMO_CHOICES)
         ]
         heard = self.render(self.bundle("demo"), takes, str(self.device), self.training_config.precision)
@@ -137,7 +127,7 @@ class DiffusionTraining(Trainable[Diffusion]):
 
     def bundle(self, name: str) -> Bundle:
         codec = self.codec.component("codec")
-        generator = self.best.component(self.statistics, codec.digest)
+        generator = self.ema.component(self.statistics, codec.digest)
         facts = {**self.codec.facts, "generator": self.facts(self.config)}
         return Bundle(name, {"codec": codec, "generator": generator}, facts)
 
@@ -168,20 +158,19 @@ def train_diffusion(
         BundleError: the store's copy of its codec is damaged.
         MismatchError: a bundle of another shape.
     """
-    config = replace(config, training=settle(config.training, run, device))
+    config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
     broken = _verified(store, skip_broken, progress, announce)
-    with store.reading(VAE_COPY) as folder:
-        codec = bundle.read(folder)
+    codec = read_codec(store)
     header = store.header
     crop = crop_length(training.seconds, config.model.multiple, header.frame_rate)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
     config = replace(config, model=config.model.with_channels(header.channels).conditioned_on(dataset))
     readers = config.model.conditions.readers()
     crop_seconds = crop / header.frame_rate
-    say_left_out(announce, dataset.left_out, len(dataset.tracks), crop_seconds)
+    announce_left_out(announce, dataset.left_out, len(dataset.tracks), crop_seconds)
     heldout = None
     columns = store.tracks.columns
     judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
@@ -191,29 +180,16 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, codec, store.tracks, render)
-    wanted = {**to_dict(module.model.config), "codec": header.vae_hash}
-    begin_with(module, init_from, "generator", wanted, announce)
-    identity = {**to_dict(config), "codec": header.vae_hash}
+    wanted = {**to_dict(module.model.config), "codec": header.codec_hash}
+    init_weights(module, init_from, "generator", wanted, announce, upgrade.component)
+    identity = {**to_dict(config), "codec": header.codec_hash}
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop_seconds
-    return fit(module, crops, run, identity, seconds, device, progress, announce, upgrade.run_config)
+    return fit(module, crops, run, identity, seconds, device, progress, announce, _upgraded)
 
 
-def rehearsal(config: DiffusionRunConfig, header: StoreHeader) -> Rehearsal:
-    """Of a diffusion training, on latents that are all zero, as a store with this header would have them."""
-    channels = header.channels
-    statistics = LatentStatistics(1, (0.0,) * channels, (1.0,) * channels)
-    model = config.model.with_channels(channels)
-
-    def make(training: TrainingConfig, crops: int) -> tuple[DiffusionTraining, LatentBatch]:
-        frames = crop_length(training.seconds, model.multiple, header.frame_rate)
-        zeros, nothing = torch.zeros(crops), np.zeros(crops, np.int64)
-        where = Crops([""] * crops, zeros, zeros, frames, TrackTable.of([]), nothing, nothing)
-        values = {name: read(where) for name, read in model.conditions.readers().items()}
-        part = LatentBatch(torch.zeros(crops, channels, frames), values)
-        run = replace(config, model=model, training=training)
-        return DiffusionTraining(run, statistics, None, Bundle("", {}, {}), []), part
-
-    return Rehearsal(make, model.multiple / header.frame_rate)
+def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run of an earlier release, as this one writes it."""
+    return defaults_filled(upgrade.run_config(before), DiffusionRunConfig)
 
 
 def _file_name(artist: str) -> str:

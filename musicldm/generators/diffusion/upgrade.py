@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from musicldm.core.bundle import Component
+
 OLD_CONDITIONS = {"by_artist": "artist", "by_position": "position"}
 """0.1's switches, both on by default -> the names of the conditions."""
 OLD_TENSORS = {
@@ -36,6 +38,13 @@ def model_config(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(upgraded.get("conditions"), Mapping):
         upgraded["conditions"] = _conditions(upgraded["conditions"])
     return upgraded
+
+
+def component(given: Component) -> Component:
+    """A bundle's generator with the names of today."""
+    renamed = dict(given.tensors)
+    tensors(renamed)
+    return Component(given.kind, component_config(given.config), renamed)
 
 
 def component_config(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_each_adversarial_gradient_has_the_strength_asked_for() -> None:
     module = training(adversarial=0.25, features=0.5)
     audio = 0.1 * torch.randn(2, 1, 2048)
     torch.manual_seed(1)
-    terms = module.learn(audio)
+    terms = module.forward_backward(audio)
     assert module.discriminator is not None
 
     # The same by hand, with losses of known strength at the waveform.
@@ -94,10 +94,10 @@ def test_each_adversarial_gradient_has_the_strength_asked_for() -> None:
 def test_the_discriminator_waits_for_its_step() -> None:
     module = training(adversarial=1.0, adversarial_start=5)
     assert module.discriminator is not None
-    assert "adversarial" not in module.learn(0.1 * torch.randn(2, 1, 2048))
+    assert "adversarial" not in module.forward_backward(0.1 * torch.randn(2, 1, 2048))
     assert all(weight.grad is None for weight in module.discriminator.parameters())
-    module.course.step = 5
-    assert "adversarial" in module.learn(0.1 * torch.randn(2, 1, 2048))
+    module.state.step = 5
+    assert "adversarial" in module.forward_backward(0.1 * torch.randn(2, 1, 2048))
     assert training().discriminator is None
 
 
