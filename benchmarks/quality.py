@@ -1,10 +1,10 @@
 """How good are samples, and how many steps does it take? `python benchmarks/quality.py RUN STORE DATA OUT`
 
-Every sampler makes the same takes in every number of steps: from the same seeds, each conditioned on an artist, as often as the
-training music has them. Two Fréchet distances to all of the training music say how far they are: of their latents
-(textures of a second: `evaluate.features.latent_textures`) and of their waveforms (log-mel frames); ± is the standard
-error over takes, by the jackknife. Beside them stand as many crops of music, as recorded and through the VAE; decoded
-noise with the latents' own mean and spread, to which the ratios are; and the same denoiser untrained.
+Every sampler makes the same takes in every number of steps: from the same seeds, each conditioned on an artist, as
+often as the training music has them. Two Fréchet distances to all of the training music say how far they are: of their
+latents (textures of a second: `evaluate.features.latent_textures`) and of their waveforms (log-mel frames); ± is the
+standard error over takes, by the jackknife. Beside them stand as many crops of music, as recorded and through the VAE;
+decoded noise with the latents' own mean and spread, to which the ratios are; and the same denoiser untrained.
 
 Fixed beforehand: a cell's score is the larger of its two distances, each as a multiple of the lowest of all cells. Of
 the cells whose score is within 5 % of the best, the default is the one with the fewest calls of the denoiser.
@@ -208,7 +208,8 @@ class Bench:
         torch.manual_seed(0)
         ours = self.generator
         diffusion = Diffusion(ours.diffusion.config).eval().requires_grad_(False)
-        blank = DiffusionGenerator(diffusion, ours.statistics, ours.codec_hash, ours.device, ours.precision, lambda _: None)
+        about = ours.statistics, ours.codec_hash, ours.device, ours.precision
+        blank = DiffusionGenerator(diffusion, *about, lambda _: None)
         return self.takes(blank, "ddim", 20)
 
     def samples_of(self, grid: dict[str, tuple[str, int]]) -> dict[str, Callable[[], Sounds]]:
@@ -303,7 +304,7 @@ def show(cells: dict[str, Cell], scores: dict[str, float], settings: dict[str, A
     console.print(
         f"Fréchet distances to the training music of {settings['tracks']} tracks, {settings['hours']} h in all; "
         f"{settings['takes']} takes of {settings['seconds']:g} s from seed {settings['seed']}, "
-        f"{'without artists' if settings['unconditional'] else 'conditioned on the artist'}, guidance {settings['guidance']:g}."
+        f"{'without' if settings['unconditional'] else 'conditioned on'} artists, guidance {settings['guidance']:g}."
     )
     console.print(table)
 
