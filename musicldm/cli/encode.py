@@ -36,9 +36,7 @@ def encode(
     device: Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(
-            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes others."
-        ),
+        typer.Option(help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes others."),
     ] = "32",
     batch_size: Annotated[
         int | None,

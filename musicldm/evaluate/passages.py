@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from musicldm.media.audio.spectrogram import hop, log_mel
+from musicldm.media.audio.mel import hop, log_mel
 
 Levels = NDArray[np.float16]
 """Frames of log-mel power, [n, BANDS]."""
