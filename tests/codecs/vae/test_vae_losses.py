@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy import signal  # type: ignore[import-untyped]
+from scipy import signal
 
 from musicldm.codecs.posterior import DiagonalGaussian
 from musicldm.codecs.vae.losses import (
