@@ -25,16 +25,16 @@ from tests.toys import Command
 
 
 def test_a_codec_that_nobody_knows_is_one_sentence(musicldm: Command, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'vea' is not a codec") as caught:
+    with pytest.raises(UsageError, match="There is no codec 'vea'") as caught:
         CODECS.load("vea")
     assert caught.value.hint == "Did you mean 'vae'?"
     done = musicldm("train-vae", tmp_path, "--codec", "midi2000", "--dry-run")
-    assert done.code == 2 and "'midi2000' is not a codec." in done.err and "Known: vae" in done.err, done.err
+    assert done.code == 2 and "There is no codec 'midi2000'." in done.err and "Known: vae" in done.err, done.err
 
 
 def test_a_bundle_of_an_unknown_codec_says_so() -> None:
     component = replace(VAE(TOYS["patched"]).component(), kind="rave")
-    with pytest.raises(UsageError, match="'rave' is not a codec"):
+    with pytest.raises(UsageError, match="There is no codec 'rave'"):
         codec_of(bundle.Bundle("x", {"codec": component}))
 
 
