@@ -1,4 +1,4 @@
-"""Which denoiser learns most in the same time? `python benchmarks/denoisers.py data/latents.zarr out --minutes 30`
+"""Which network learns most in the same time? `python benchmarks/denoisers.py data/latents.zarr out --minutes 30`
 
 The U-Net of the preset `small` and transformers of as many parameters, within a tenth, on the same store with the same
 noise, crops and optimizer, and as many steps as fit into the same time, measured beforehand: processor time on a CPU,
@@ -23,12 +23,13 @@ from rich.table import Table
 
 from musicldm.core import bundle, config
 from musicldm.core.devices import pick_device
-from musicldm.generators.diffusion.training import DiffusionRunConfig, train_diffusion
+from musicldm.generators.diffusion.config import DiffusionRunConfig
+from musicldm.generators.diffusion.training import train_diffusion
 
 CONTENDERS: dict[str, dict[str, Any]] = {
-    "U-Net": {"denoiser": "unet"},
-    "transformer, wide": {"denoiser": "transformer", "transformer": {"width": 256, "depth": 4, "heads": 4}},
-    "transformer, deep": {"denoiser": "transformer", "transformer": {"width": 200, "depth": 7, "heads": 5}},
+    "U-Net": {"network": "unet"},
+    "transformer, wide": {"network": "transformer", "transformer": {"width": 256, "depth": 4, "heads": 4}},
+    "transformer, deep": {"network": "transformer", "transformer": {"width": 200, "depth": 7, "heads": 5}},
 }
 COMMON: dict[str, Any] = {
     "batch_size": 8,
@@ -84,9 +85,9 @@ def contend(name: str, options: argparse.Namespace) -> None:
     result = train_diffusion(options.store, folder / "run", parsed(name, options, lengths), device, watch)
     if result.interrupted:
         raise SystemExit(STOPPED)
-    denoiser = bundle.read(folder / "run").component("generator")
+    generator = bundle.read(folder / "run").component("generator")
     figures = {
-        "parameters": sum(tensor.numel() for tensor in denoiser.tensors.values()),
+        "parameters": sum(tensor.numel() for tensor in generator.tensors.values()),
         "steps": steps,
         "minutes": steps * statistics.median(after - before for before, after in pairwise(watch.times)) / 60,
         "first": result.first["loss"],
@@ -128,7 +129,7 @@ def steps_that_fit(name: str, options: argparse.Namespace, clock: Clock) -> int:
 def parsed(name: str, options: argparse.Namespace, lengths: dict[str, int]) -> DiffusionRunConfig:
     """The contender's configuration."""
     training = {**COMMON, "batch_size": options.batch_size, "seconds": options.seconds, **lengths}
-    model = config.merge(config.preset("ldm", "small")["model"], CONTENDERS[name])
+    model = config.merge(config.preset("musicldm.generators.diffusion", "small")["model"], CONTENDERS[name])
     return config.from_dict(DiffusionRunConfig, {"model": model, "training": training})
 
 

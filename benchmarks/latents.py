@@ -29,11 +29,10 @@ from rich.progress import track as shown
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.conditions.base import Conditions
 from musicldm.core.config import from_dict, preset
+from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.model import Diffusion
-from musicldm.generators.diffusion.training import DiffusionRunConfig
-from musicldm.latents.dataset import LatentDataset
+from musicldm.latents.dataset import LatentBatch, LatentDataset
 from musicldm.latents.schema import ARRAYS, METADATA, SegmentTable, TrackEntry, group_json
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore, StoreHeader, Track
@@ -357,21 +356,24 @@ def bucket(folder: Path) -> Iterator[str]:
 def training(store: LatentStore, rounds: int) -> Table:
     """The preset `tiny` on a CPU, `small` on a GPU; without workers, so that all of the reading shows."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = from_dict(DiffusionRunConfig, preset("ldm", "small" if device.type == "cuda" else "tiny"))
-    model = Diffusion(replace(config.model, unet=replace(config.model.unet, latent_channels=32))).to(device)
-    optimizer = torch.optim.AdamW(model.parameters())
+    config = from_dict(
+        DiffusionRunConfig, preset("musicldm.generators.diffusion", "small" if device.type == "cuda" else "tiny")
+    )
     dataset = LatentDataset(store, CROP)
-    ready = [dataset.batch(step, BATCH).latents for step in range(4)]
-    sources: dict[str, Callable[[int], Tensor]] = {
+    model = Diffusion(config.model.with_channels(32).conditioned_on(dataset)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    dataset = dataset.with_conditions(model.config.conditions.readers())
+    ready = [dataset.batch(step, BATCH) for step in range(4)]
+    sources: dict[str, Callable[[int], LatentBatch]] = {
         "in memory": lambda step: ready[step % len(ready)],
-        "from the store": lambda step: dataset.batch(step, BATCH).latents,
+        "from the store": lambda step: dataset.batch(step, BATCH),
     }
 
-    def step_on(batch: Tensor) -> None:
-        x0 = batch.to(device, non_blocking=True)
+    def step_on(batch: LatentBatch) -> None:
+        x0 = batch.latents.to(device, non_blocking=True)
         t = torch.randint(len(model.schedule), (len(x0),), device=device)
-        untold = Conditions.none(len(x0), 0, device)
-        model.loss(x0, t, torch.randn_like(x0), untold).mean().backward()
+        conditioning = model.conditions.of_batch(batch).to(device)
+        torch.autograd.backward(model.loss(x0, t, torch.randn_like(x0), conditioning).mean())
         optimizer.step()
         optimizer.zero_grad()
 

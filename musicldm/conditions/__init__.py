@@ -1,1 +1,1 @@
-"""What a generator is told beside the noise."""
+"""What a generator is conditioned on beside the noise: one file a condition."""

@@ -26,7 +26,7 @@ from musicldm.latents.table import TrackTable
 
 Floats = npt.NDArray[np.float32]
 
-_AHEAD = 2  # batches that are fetched before they are asked for
+_AHEAD = 2  # batches that are fetched before they are needed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LatentBatch(NamedTuple):
     latents: Tensor
     """Normalised, drawn from the posterior: float32 [B, D, L]."""
     conditions: dict[str, Tensor]
-    """The values of each condition that was asked for, [B, …], by its name."""
+    """The values of each condition that the dataset was given, [B, …], by its name."""
 
 
 class LatentDataset:
@@ -219,7 +219,7 @@ class LatentDataset:
 
 
 class _Ahead:
-    """Batches that are made before they are asked for. Steps come evenly spaced: worker w of n makes every n-th."""
+    """Batches that are made before they are needed. Steps come evenly spaced: worker w of n makes every n-th."""
 
     def __init__(self) -> None:
         self._process = 0

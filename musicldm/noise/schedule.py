@@ -49,7 +49,7 @@ class NoiseConfig:
             raise ConfigError("noise.min_snr cannot be negative.")
         if self.objective == "eps" and self.ends_in_noise:
             raise ConfigError(
-                "Where nothing is left of the signal, the noise does not tell it.",
+                "Where nothing is left of the signal, it does not follow from the noise.",
                 "Choose noise.objective v, x0 or flow.",
             )
 
@@ -69,7 +69,7 @@ class NoiseLevel:
     alpha: float | Tensor
     sigma: float | Tensor
     time: float | Tensor
-    """What the network is told, in steps of the process; below 0 where there is no noise at all."""
+    """When this level is, in steps of the process; below 0 where there is no noise at all."""
 
     @property
     def ratio(self) -> float | Tensor:
@@ -85,17 +85,17 @@ class NoiseLevel:
         return (x - self.alpha * x0) / self.sigma
 
     def target(self, objective: str, x0: Tensor, eps: Tensor) -> Tensor:
-        """What the network should say."""
+        """What the network should predict."""
         a, b = self._of(objective)
         return a * x0 + b * eps
 
     def x0(self, objective: str, x: Tensor, output: Tensor) -> Tensor:
-        """The signal that the network's output means: from x = α·x0 + σ·ε and output = a·x0 + b·ε."""
+        """The signal that follows from the network's output: from x = α·x0 + σ·ε and output = a·x0 + b·ε."""
         a, b = self._of(objective)
         return (b * x - self.sigma * output) / (self.alpha * b - self.sigma * a)
 
     def weight(self, objective: str, gamma: float) -> float | Tensor:
-        """min(SNR, γ) as a weight of the squared error of x0, told by that of the output (Hang et al. 2023, eq. 8)."""
+        """min(SNR, γ) as a weight of the squared error of x0, in terms of the output (Hang et al. 2023, eq. 8)."""
         a, b = self._of(objective)
         # An error δ of the output is one of −σ·δ / (α·b − σ·a) of x0; SNR = α²/σ².
         in_x0 = (self.alpha * b - self.sigma * a) ** 2
@@ -127,13 +127,13 @@ class NoiseSchedule:
     def at(self, time: float) -> NoiseLevel:
         """The level at a time in [0, N − 1]."""
         low = min(int(time), len(self) - 2)
-        share = time - low
+        fraction = time - low
         if self.config.schedule == "flow":
-            sigma = torch.lerp(self._sigma[low], self._sigma[low + 1], share).item()
+            sigma = torch.lerp(self._sigma[low], self._sigma[low + 1], fraction).item()
             return NoiseLevel(1 - sigma, sigma, time)
-        angle = torch.lerp(self._angle[low], self._angle[low + 1], share).item()
-        if share == 0 or share == 1:  # a step itself, to the last bit
-            return NoiseLevel(self._alpha[low + int(share)].item(), self._sigma[low + int(share)].item(), time)
+        angle = torch.lerp(self._angle[low], self._angle[low + 1], fraction).item()
+        if fraction == 0 or fraction == 1:  # a step itself, to the last bit
+            return NoiseLevel(self._alpha[low + int(fraction)].item(), self._sigma[low + int(fraction)].item(), time)
         return NoiseLevel(math.cos(angle), math.sin(angle), time)
 
     def of(self, time: Tensor, like: Tensor) -> NoiseLevel:
@@ -145,8 +145,8 @@ class NoiseSchedule:
                 self._tables[key] = table.to(like.dtype).to(like.device)
         table = self._tables[key]
         low = time.long().clamp(max=len(self) - 2)
-        share = (time - low).to(like.dtype)
-        alpha, sigma, angle = torch.lerp(table[:, low], table[:, low + 1], share)
+        fraction = (time - low).to(like.dtype)
+        alpha, sigma, angle = torch.lerp(table[:, low], table[:, low + 1], fraction)
         if time.is_floating_point() and self.config.schedule != "flow":
             alpha, sigma = angle.cos(), angle.sin()
         shape = (-1, *[1] * (like.dim() - 1))
@@ -160,8 +160,8 @@ class NoiseSchedule:
             sigma, ends = ratio / (1 + ratio), self._sigma[above - 1 : above + 1].tolist()
         else:
             sigma, ends = angle, self._angle[above - 1 : above + 1].tolist()
-        share: float = (sigma - ends[0]) / (ends[1] - ends[0])
-        return above - 1 + min(1.0, max(0.0, share))
+        fraction: float = (sigma - ends[0]) / (ends[1] - ends[0])
+        return above - 1 + min(1.0, max(0.0, fraction))
 
     def levels(self, count: int, spacing: Spacing = "trailing", start: float | None = None) -> list[NoiseLevel]:
         """`count` levels from the noisiest down, and then the clean signal.
