@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "codecs": {"nn", "noise", "media", "models", "training", "latents"},
     "latents": {"media", "codecs", "models"},
     "conditions": {"nn", "latents"},
-    "generators": {"nn", "noise", "conditions", "latents", "models", "training", "sampling", "codecs"},
+    "generators": {"nn", "noise", "conditions", "latents", "training"},
     "sampling": {"noise", "codecs", "conditions", "generators", "latents", "media", "models"},
     "training": {"media", "models"},
     "evaluate": {"media", "codecs", "latents", "models", "sampling"},

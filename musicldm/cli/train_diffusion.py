@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.memory_plan import fitted, foreseen, sentence
 from musicldm.cli.options import (
     BatchSize,
     ConfigFile,
@@ -30,7 +29,11 @@ from musicldm.cli.options import (
     Wandb,
     Workers,
 )
-from musicldm.cli.training import load_config, render, show, speaking_once
+from musicldm.cli.training import carry_out, load_config
+
+if TYPE_CHECKING:
+    from musicldm.core.progress import Progress
+    from musicldm.training.loop import TrainingResult
 
 
 def train_diffusion(
@@ -106,13 +109,10 @@ def train_diffusion(
     }
     plan = load_config(family.run_config, family.package, preset, config, over, family.upgrade)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsal = pick_device(device), family.rehearsal(plan, LatentStore.open(store, skip_broken).header)
-    plan, fit = fitted(plan, rehearsal, output, where, vram)
-    if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsal, where), family.describe(plan.model))
-        return
-    if fit:
-        console.note(sentence(fit))
-    with console.progress("Training the generator") as progress, speaking_once(plan.training):
-        result = family.train(store, output, plan, where, progress, console.warn, skip_broken, init_from, render_demos)
-    render(console, result, plan.training.steps, "loss")
+    where, header = pick_device(device), LatentStore.open(store, skip_broken).header
+
+    def train(fitted: Any, progress: Progress) -> TrainingResult:
+        return family.train(store, output, fitted, where, progress, console.warn, skip_broken, init_from, render_demos)
+
+    rehearsal, about = family.rehearsal(plan, header), family.describe(plan.model)
+    carry_out(console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, train)

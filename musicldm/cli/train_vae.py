@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.memory_plan import fitted, foreseen, sentence
 from musicldm.cli.options import (
     BatchSize,
     ConfigFile,
@@ -30,7 +29,11 @@ from musicldm.cli.options import (
     Wandb,
     Workers,
 )
-from musicldm.cli.training import load_config, render, show, speaking_once
+from musicldm.cli.training import carry_out, load_config
+
+if TYPE_CHECKING:
+    from musicldm.core.progress import Progress
+    from musicldm.training.loop import TrainingResult
 
 
 def train_vae(
@@ -91,15 +94,10 @@ def train_vae(
     family: CodecFamily = CODECS.load(codec)
     plan = load_config(family.run_config, family.package, preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsal = pick_device(device), family.rehearsal(plan)
-    plan, fit = fitted(plan, rehearsal, output, where, vram)
-    about = family.describe(plan.model)
-    if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsal, where), about)
-        return
-    console.note(f"Codec {family.name}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")
-    if fit:
-        console.note(sentence(fit))
-    with console.progress("Training the codec") as progress, speaking_once(plan.training):
-        result = family.train(data, output, plan, where, progress, console.warn, init_from, resample)
-    render(console, result, plan.training.steps, family.figure)
+    where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)
+
+    def train(fitted: Any, progress: Progress) -> TrainingResult:
+        return family.train(data, output, fitted, where, progress, console.warn, init_from, resample)
+
+    what = f"codec {family.name}"
+    carry_out(console, what, plan, rehearsal, about, output, where, vram, dry_run, train, family.figure)

@@ -13,13 +13,18 @@ from musicldm.cli import memory_plan as memory
 from musicldm.cli.console import Console
 from musicldm.core import config
 from musicldm.core.errors import TrainingError
+from musicldm.core.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from musicldm.training.config import TrainingConfig
     from musicldm.training.loop import TrainingResult
     from musicldm.training.memory_plan import Plan
+    from musicldm.training.rehearsal import Rehearsal
 
 T = TypeVar("T")
+Run = TypeVar("Run", bound=memory.RunConfig)
 
 
 def load_config(
@@ -47,6 +52,39 @@ def given(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
+def carry_out(
+    console: Console,
+    what: str,
+    plan: Run,
+    rehearsal: Rehearsal,
+    about: list[tuple[str, str]],
+    output: Path,
+    device: torch.device,
+    vram: float | None,
+    dry_run: bool,
+    train: Callable[[Run, Progress], TrainingResult],
+    figure: str = "loss",
+) -> None:
+    """Plan the memory, say what is going to be trained, train it, and say how it ended; or say what would be done.
+
+    Args:
+        what: is trained, such as "codec vae".
+        about: facts about it.
+        train: trains by a configuration that fits into the memory there is.
+        figure: the one of the held-out figures that is reported in the end.
+    """
+    plan, fit = memory.fitted(plan, rehearsal, output, device, vram)
+    if dry_run:
+        show(console, plan, fit or memory.foreseen(plan, rehearsal, device), about)
+        return
+    console.note(f"{what[0].upper()}{what[1:]}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")
+    if fit:
+        console.note(memory.sentence(fit))
+    with console.progress(f"Training the {what.split()[0]}") as progress, _speaking_once(plan.training):
+        result = train(plan, progress)
+    render(console, result, plan.training.steps, figure)
+
+
 def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:
     """What --dry-run says: the whole configuration, on stdout; something about it, and what it takes, beside that."""
     from rich.table import Table
@@ -70,7 +108,7 @@ def _lines(data: dict[str, Any], where: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def speaking_once(plan: TrainingConfig) -> Iterator[None]:
+def _speaking_once(plan: TrainingConfig) -> Iterator[None]:
     """Where several processes train together and all go wrong alike, leave the sentence to the main one."""
     from musicldm.training.processes import rank_of
 
