@@ -24,7 +24,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package."""
+    """Check the types of the package and of the tests."""
     session.run("mypy")
 
 

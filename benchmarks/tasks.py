@@ -43,7 +43,7 @@ from musicldm.codecs.windows import reconstruct
 from musicldm.core.seeding import derive
 from musicldm.evaluate.metrics import mel_distance
 from musicldm.media.audio.manifest import PreparedTrack, read_tracks
-from musicldm.media.audio.spectrogram import log_mel
+from musicldm.media.audio.mel import log_mel
 from musicldm.sampling import Extend, Infill, Interpolate, Loop, Pipeline, Request, Vary
 from musicldm.sampling.running import FADE
 from musicldm.sampling.windowing import WindowSize, plan

@@ -77,7 +77,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipeline(songs: Path, configs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """preprocess, train-vae, encode and train-diffusion at toy size, by the commands that a person would type."""
     root = tmp_path_factory.mktemp("pipeline")
-    lines = {
+    lines: dict[str, list[str | Path]] = {
         "preprocess": [songs, root / "wav"],
         "train-vae": [root / "wav", "-o", root / "vae", "--config", configs["vae"]],
         "encode": [root / "wav", root / "latents.zarr", "--vae", root / "vae"],

@@ -40,7 +40,7 @@ OWNERS = {
     "numcodecs": {"latents/writer.py", "latents/shards.py"},
     "fsspec": {"latents/storage.py"},
     "distributed": {"core/jobs.py"},
-    "rapidfuzz": {"crawl/youtube.py"},
+    "rapidfuzz": {"crawl/matching.py"},
     "av": {"media/audio/decode.py"},
     "soxr": {"media/audio/decode.py"},
     "pydub": {"media/audio/files.py"},

@@ -192,8 +192,9 @@ def test_a_finished_run_is_left_as_it_is(
     """Also where a kill came between its last checkpoint and its bundle."""
     run = shutil.copytree(pipeline.vae, tmp_path / "vae")
     before = bundle.read(run)
-    for damage in (lambda: None, (run / "bundle/bundle.json").unlink):
-        damage()
+    for damaged in (False, True):
+        if damaged:
+            (run / "bundle/bundle.json").unlink()
         done = musicldm("train-vae", pipeline.wav, "-o", run, "--config", configs["vae"])
         assert done.code == 0 and "150 steps are done" in done.err
         again = bundle.read(run)
@@ -215,7 +216,7 @@ def test_bad_requests_of_sample(pipeline: Pipeline, musicldm: Command, tmp_path:
         (["--precision", "16", "--device", "cpu"], 2, "16-bit"),
         (["-o", "/proc/nowhere/out.wav"], 1, "/proc/nowhere"),
         (["--model", tmp_path], 1, "no bundle in"),
-        (["--model", pipeline.vae], 1, "no denoiser"),
+        (["--model", pipeline.vae], 1, "no generator"),
     ):
         done = musicldm("sample", *model, "-o", tmp_path / "out.wav", *arguments)
         assert done.code == code, (arguments, done.err)
@@ -226,7 +227,7 @@ def test_bad_requests_of_sample(pipeline: Pipeline, musicldm: Command, tmp_path:
 
 def test_a_bundle_cut_short(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
     broken = shutil.copytree(pipeline.ldm / "bundle", tmp_path / "broken")
-    (weights,) = broken.glob("denoiser-*.safetensors")
+    (weights,) = broken.glob("generator-*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
     done = musicldm("sample", "--model", broken, "-o", tmp_path / "out.wav")
     assert done.code == 1 and "cut short" in done.err and not (tmp_path / "out.wav").exists()

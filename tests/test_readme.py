@@ -14,11 +14,12 @@ import typer
 
 from musicldm.cli.app import app
 from musicldm.latents.store import LatentStore
+from tests import fresh
 from tests.toys import Command, Pipeline
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 
 def options(verb: str) -> set[str]:
@@ -77,3 +78,14 @@ def test_preprocess_prints_the_table_that_stands_here(songs: Path, tmp_path: Pat
         return list(dict.fromkeys(lines))
 
     assert shape(done.stdout) == shape(shown[1])
+
+
+def test_fresh_runs_every_verb() -> None:
+    """Also each one's subcommands; `crawl` and `demo` are run apart, and need arguments of their own."""
+    verbs = {
+        f"{verb} {name}" if name else verb
+        for verb, command in COMMANDS.items()
+        for name in (getattr(command, "commands", None) or [""])
+    }
+    run = {" ".join(line.split()[:2]) for line in fresh.LINES} | {line.split()[0] for line in fresh.LINES}
+    assert verbs - {"crawl", "demo"} <= run

@@ -1,4 +1,4 @@
-"""`musicldm bundle`: what is shipped of a training."""
+"""`musicldm bundle`: bundles from checkpoints."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="A checkpoint in the folder of its run: last, previous or best.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")],
-    half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half the size.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the bundle.")],
+    half: Annotated[bool, typer.Option("--half", help="Store weights in half precision, for half the size.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bundle of a training's checkpoint, such as the best one, under the name of its folder."""
+    """Make a bundle of a checkpoint, such as the best one, under the name of its folder."""
     from musicldm.core import bundle
     from musicldm.training.checkpoints import FOLDER, as_bundle
 
     if (output / FOLDER).is_dir():
-        raise UsageError(f"{output} is the folder of a run, whose own bundle this would hide.", "Choose another one.")
+        raise UsageError(f"{output} is a run folder, whose own bundle this would hide.", "Choose another one.")
     if output.is_dir() and any(output.iterdir()) and not (output / bundle.INDEX).is_file():
-        raise UsageError(f"{output} holds other things.", "Choose a folder that is empty or not there yet.")
+        raise UsageError(f"{output} holds other files.", "Choose a folder that is empty or not there yet.")
     exported = replace(as_bundle(checkpoint), name=output.resolve().name)
     if half:
         exported = bundle.halved(exported)

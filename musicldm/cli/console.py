@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout, everything else on stderr, bars only on a terminal."""
+"""Output for people: results on stdout, everything else on stderr, progress bars only on a terminal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """One command's voice.
+    """The output of one command.
 
     Args:
-        quiet: no notes and no bars; results and errors only.
+        quiet: no notes and no progress bars; results, warnings and errors only.
         as_json: the result is one JSON object on stdout.
     """
 
@@ -40,7 +40,7 @@ class Console:
             sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """A remark on stderr that --quiet silences."""
+        """A note on stderr that --quiet silences."""
         if not self.quiet:
             self.err.print(escape(text), soft_wrap=True)
 
@@ -50,12 +50,12 @@ class Console:
             self.err.print(table)
 
     def command(self, text: str) -> None:
-        """A command line, as one would type it."""
+        """A command line, as a person would type it."""
         if not self.quiet:
             self.err.print(f"[bold cyan]$ {escape(text)}[/bold cyan]", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Something left undone that the person must know, also under --quiet."""
+        """A warning, which --quiet does not silence."""
         self.err.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
 
     def error(self, error: MusicLDMError) -> None:
@@ -65,17 +65,17 @@ class Console:
 
     @contextmanager
     def results_as_notes(self) -> Iterator[None]:
-        """While this lasts, results of other commands go to stderr."""
+        """In this block, results of other commands go to stderr."""
         with redirect_stdout(sys.stderr):
             yield
 
     @contextmanager
     def progress(self, title: str) -> Iterator[ProgressCallback]:
-        """A bar on stderr for as long as the block lasts, and the callback that moves it."""
+        """A progress bar on stderr for the block; yields the callback that moves it."""
         if self.quiet or not self.err.is_terminal:
             yield silent
             return
-        from rich.progress import (  # not for --help, which should come at once
+        from rich.progress import (  # imported here, so that --help is instant
             BarColumn,
             Progress,
             TaskProgressColumn,

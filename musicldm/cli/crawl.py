@@ -19,11 +19,13 @@ from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
     from musicldm.crawl.catalog import Track
-    from musicldm.crawl.run import Outcome, Plan
+    from musicldm.crawl.fetch import Outcome
+    from musicldm.crawl.plan import Plan
+    from musicldm.crawl.settings import CrawlSettings
 
 
 class Retry(StrEnum):
-    """What an earlier crawl gave up and this one is to try again."""
+    """Which songs that an earlier crawl gave up to try again."""
 
     failed = "failed"
     no_match = "no-match"
@@ -47,13 +49,11 @@ def crawl(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the songs and their catalog.")] = Path(
         "data/raw"
     ),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many songs of each artist.", show_default="all")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most songs of each artist.", show_default="all")] = None,
     include: Annotated[
         str,
         typer.Option(
-            help="Take these as well: live, remix, compilation, demo, talk; with commas.", show_default="none"
+            help="Take these kinds too, separated by commas: live, remix, compilation, demo, talk.", show_default="none"
         ),
     ] = "",
     min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
@@ -66,8 +66,8 @@ def crawl(
     retry: Annotated[
         Retry | None,
         typer.Option(
-            help="Try songs again that an earlier crawl gave up: no-match, refused (for their licence too), or failed "
-            "for both. What the network lost is always tried again.",
+            help="Songs that an earlier crawl gave up to try again: no-match, refused (for their licence too), or "
+            "failed for both. What the network lost is always tried again.",
             show_default="none",
         ),
     ] = None,
@@ -82,20 +82,20 @@ def crawl(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds until a silent server is given up.", callback=positive, show_default="20"),
+        typer.Option(help="Seconds to wait for a silent server.", callback=positive, show_default="20"),
     ] = None,
     tries: Annotated[
-        int | None, typer.Option(min=1, help="How often a request is made before it has failed.", show_default="3")
+        int | None, typer.Option(min=1, help="Tries of a request before it counts as failed.", show_default="3")
     ] = None,
     cookies: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Cookies of a browser for YouTube, in Netscape format."),
+        typer.Option(exists=True, dir_okay=False, help="A file of browser cookies for YouTube, in Netscape format."),
     ] = None,
     contact: Annotated[
         str,
         typer.Option(
             envvar="MUSICLDM_CONTACT",
-            help="Your e-mail address or web page, for the User-Agent that MusicBrainz asks for.",
+            help="Your e-mail address or web page, for the User-Agent, which MusicBrainz requires.",
             show_default=False,
         ),
     ] = "",
@@ -104,28 +104,22 @@ def crawl(
     quiet: Quiet = False,
     strict: Strict = False,
 ) -> None:
-    """Fetch the songs of artists: MusicBrainz names the recordings, YouTube has the sound.
+    """Fetch the songs of artists: MusicBrainz lists the recordings, YouTube has the audio.
 
     Each song is kept as the source sends it, under ARTIST/TITLE in the output folder; catalog.jsonl there says where
-    it comes from, or why it could not be had. Run again, it fetches only what is missing.
+    it comes from, or why it could not be fetched. Run again, it fetches only what is missing.
     """
     names = artist_names(artists)
     included, overrides, rate = _included(include), _overrides(override or []), _rate(rate_limit)
 
     from musicldm.core.durable import locked, make_folder
-    from musicldm.crawl import run, youtube
-    from musicldm.crawl.catalog import CATALOG, NO_MATCH, REFUSED, UNLICENSED, Wishes
+    from musicldm.crawl import youtube
+    from musicldm.crawl.catalog import Selection
+    from musicldm.crawl.plan import plan_crawl
     from musicldm.crawl.settings import CrawlSettings
 
-    given_up = {
-        None: frozenset[str](),
-        Retry.failed: frozenset({NO_MATCH, REFUSED, UNLICENSED}),
-        Retry.no_match: frozenset({NO_MATCH}),
-        Retry.refused: frozenset({REFUSED, UNLICENSED}),
-    }
-    wishes = Wishes(
-        included, limit, min_seconds, max_seconds or float("inf"), given_up[retry], overrides, licence == Licence.cc
-    )
+    limits = (min_seconds, max_seconds or float("inf"))
+    selection = Selection(included, limit, *limits, _given_up(retry), overrides, licence == Licence.cc)
     console = Console(quiet, as_json)
     settings = CrawlSettings.from_environment(
         os.environ,
@@ -137,43 +131,74 @@ def crawl(
         cookies=str(cookies) if cookies else None,
     )
     if not (settings.contact or settings.musicbrainz):
-        console.warn("MusicBrainz asks for a way to reach who asks: give --contact, or set MUSICLDM_CONTACT once.")
+        console.warn("MusicBrainz requires a contact address: give --contact, or set MUSICLDM_CONTACT once.")
     if warning := youtube.check(settings):
         console.warn(warning)
     if not dry_run:
-        with locked(make_folder(output)):  # a folder that cannot be written is known before minutes of questions
+        with locked(make_folder(output)):  # so that a folder that cannot be written is an error now, not in minutes
             pass
-    with console.progress("Asking MusicBrainz") as progress:
-        plan = run.plan(names, output, settings, wishes, progress)
+    with console.progress("Querying MusicBrainz") as progress:
+        plan = plan_crawl(names, output, settings, selection, progress)
+    _warn_of(console, plan)
+    if dry_run:
+        _show_plan(console, plan)
+        left_out = len(plan.unknown)
+    else:
+        left_out = _fetch(console, plan, settings)
+    if strict and left_out:
+        console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
+        raise typer.Exit(1)
+
+
+def _given_up(retry: Retry | None) -> frozenset[str]:
+    """The statuses of the catalog that --retry stands for."""
+    from musicldm.crawl.catalog import NO_MATCH, REFUSED, UNLICENSED
+
+    kinds: dict[Retry | None, set[str]] = {
+        None: set(),
+        Retry.failed: {NO_MATCH, REFUSED, UNLICENSED},
+        Retry.no_match: {NO_MATCH},
+        Retry.refused: {REFUSED, UNLICENSED},
+    }
+    return frozenset(kinds[retry])
+
+
+def _warn_of(console: Console, plan: Plan) -> None:
+    """Name what the plan lacks of what was requested."""
     for error in plan.unknown:
         console.warn(f"{error.message} {error.hint}")
     for artist in plan.songless:
         console.warn(f"MusicBrainz credits {artist.name} on no recording of an official release.")
     if plan.unlicensed:
         console.warn(
-            f"Not marked as Creative Commons, but fetched before and kept in {output}: {plan.unlicensed} songs."
+            f"Not marked as Creative Commons, but fetched before and kept in {plan.out}: {plan.unlicensed} songs."
         )
-    if dry_run:
-        _show_plan(console, plan)
-        left_out = len(plan.unknown)
-    else:
-        with console.progress("Fetching") as progress:
-            outcome = run.fetch(plan, settings, progress)
-        _show_outcome(console, plan, outcome)
-        if outcome.fruitless >= _SUSPICIOUS:
-            console.warn(
-                f"YouTube found nothing at all for {outcome.fruitless} songs in a row, which is odd: its pages may "
-                "have changed. A newer yt-dlp may read them; then try those songs again with --retry no-match."
-            )
-        if outcome.stopped:
-            raise outcome.stopped
-        left_out = len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
-        if plan.tracks and not outcome.fetched and not outcome.plan.present:
-            console.warn(f"No song could be had; {output / CATALOG} says why.")
-            raise typer.Exit(1)
-    if strict and left_out:
-        console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
+
+
+def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
+    """Fetch and show the result. Returns how many names and songs were left out.
+
+    Raises:
+        NetworkError: the network or YouTube ended the crawl before its end.
+        typer.Exit: there is no song at all.
+    """
+    from musicldm.crawl.catalog import CATALOG
+    from musicldm.crawl.fetch import fetch
+
+    with console.progress("Fetching") as progress:
+        outcome = fetch(plan, settings, progress)
+    _show_outcome(console, plan, outcome)
+    if outcome.fruitless >= _SUSPICIOUS:
+        console.warn(
+            f"YouTube found nothing at all for {outcome.fruitless} songs in a row, which is odd: its pages may "
+            "have changed. A newer yt-dlp may read them; then try those songs again with --retry no-match."
+        )
+    if outcome.stopped:
+        raise outcome.stopped
+    if plan.tracks and not outcome.fetched and not outcome.plan.present:
+        console.warn(f"No song could be fetched; {plan.out / CATALOG} says why.")
         raise typer.Exit(1)
+    return len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
 
 
 def artist_names(arguments: Iterable[str]) -> list[str]:
@@ -192,7 +217,7 @@ def artist_names(arguments: Iterable[str]) -> list[str]:
             lines += _lines(argument[1:], Path(argument[1:]).read_bytes)
         else:
             lines.append(argument)
-    # A quote that nobody closes must not swallow what stands on the next line.
+    # An open quote must not swallow the next line.
     names = [name.strip() for line in lines for row in csv.reader([line], skipinitialspace=True) for name in row]
     if not any(names):
         raise UsageError("No artist is named.", 'Write for example: musicldm crawl "Artist A, Artist B".')
@@ -203,7 +228,7 @@ def _lines(source: str, read: Callable[[], bytes]) -> list[str]:
     try:
         return read().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(
             f"The names in {source} cannot be read: {reason}.", "A name that begins with @ goes in quotes of its own."
         ) from error
@@ -215,12 +240,12 @@ def _included(text: str) -> frozenset[str]:
     kinds = frozenset(kind.strip().lower() for kind in text.split(",") if kind.strip())
     if not kinds <= INCLUDABLE:
         known = ", ".join(sorted(INCLUDABLE))
-        raise UsageError(f"--include does not know {', '.join(sorted(kinds - INCLUDABLE))}.", f"It knows {known}.")
+        raise UsageError(f"--include cannot be {', '.join(sorted(kinds - INCLUDABLE))}.", f"Choose from {known}.")
     return kinds
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:
-    from musicldm.crawl.youtube import video_id
+    from musicldm.crawl.matching import video_id
 
     videos = {}
     for pair in pairs:
@@ -241,7 +266,7 @@ def _rate(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
     if not found:
-        raise UsageError(f"--rate-limit {text!r} is no number of bytes.", "Write for example 500K or 2M, or 0.")
+        raise UsageError(f"--rate-limit {text!r} is not a number of bytes.", "Write for example 500K or 2M, or 0.")
     return float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
 
 
@@ -344,7 +369,7 @@ def _print_counts(console: Console, counts: list[dict[str, int | str]]) -> None:
 
 def _note_others(console: Console, plan: Plan) -> None:
     if plan.others:
-        console.note("Not asked for: " + ", ".join(f"{count} {kind}" for kind, count in plan.others.items()) + ".")
+        console.note("Not selected: " + ", ".join(f"{count} {kind}" for kind, count in plan.others.items()) + ".")
 
 
 def _head(plan: Plan) -> dict[str, object]:
@@ -354,7 +379,7 @@ def _head(plan: Plan) -> dict[str, object]:
         "unknown": [{"message": error.message, "hint": error.hint} for error in plan.unknown],
         "songs": len(plan.tracks),
         "present": len(plan.present),
-        "not_asked_for": dict(plan.others),
+        "not_selected": dict(plan.others),
     }
 
 

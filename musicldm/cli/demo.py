@@ -27,13 +27,13 @@ sample --model {demo}/ldm --sampler ddim --steps 20 --seconds 10 -o {demo}/out.w
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where everything goes.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for everything.")] = Path("demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Go the whole way in a few minutes on a CPU: compose, preprocess, train both networks, sample.
+    """Run the whole pipeline in a few minutes on a CPU: compose, preprocess, train both networks, sample.
 
-    Four invented artists stand in for the crawl. Each command is printed as one would type it; stopped at any moment,
-    the demo goes on where it was.
+    Four invented artists replace the crawl. Each command is printed as a person would type it. An interrupted demo
+    continues where it was.
     """
     from musicldm.media import synth
     from musicldm.media.audio import files, spectrogram

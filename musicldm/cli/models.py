@@ -1,4 +1,4 @@
-"""`musicldm models`: which models have a name, and what there is to know of one."""
+"""`musicldm models`: the models that have a name, and their cards."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="One of them: print its card.", show_default="list them all")
+        str | None, typer.Argument(help="The model whose card to print.", show_default="list them all")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the models that --model takes by name, or print the card of one: data, licence, figures, limits.
+    """List the models that --model takes by name, or print a model's card: data, licence, metrics, limitations.
 
     MUSICLDM_MODELS names further folders of models, each model a folder with its bundle and card.md.
-    Models of the Hugging Face Hub need no name: --model hf://owner/name.
+    Models on the Hugging Face Hub are named by address: --model hf://owner/name.
     """
     from musicldm import models as library
 
@@ -37,7 +37,7 @@ def models(
         return
     known = library.models()
     if not known:
-        console.note("There are none here. --model takes a run folder, a bundle, or hf://owner/name.")
+        console.note("There are no named models. --model takes a run folder, a bundle, or hf://owner/name.")
     console.result({"models": [_plain(model) for model in known]}, _table(known))
 
 

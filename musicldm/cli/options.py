@@ -16,7 +16,7 @@ def positive(value: float | None) -> float | None:
 
 
 def page(path: Path | None) -> Path | None:
-    """Refuse a place where no page can be written."""
+    """Refuse a path where no page can be written."""
     if path is not None:
         from musicldm.evaluate.report import check_target
 
@@ -25,31 +25,34 @@ def page(path: Path | None) -> Path | None:
 
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
-Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same result on a CPU.")]
+Seed = Annotated[int, typer.Option(help="The random seed: same seed, same result on a CPU.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress; results and errors only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notes and no progress; only results, warnings and errors.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Html = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write a page to look at and listen to.", callback=page)
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write an HTML page with pictures and players.", callback=page),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything was left out.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 Precision = Annotated[str, typer.Option(help="auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="A TOML file laid over the preset; options win over both.")
+    Path | None, typer.Option("--config", help="A TOML file that overrides the preset; options override both.")
 ]
 
 # None means: as the preset says.
-Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.", show_default="the preset's")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps in total.", show_default="the preset's")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Crops in a step.", show_default="the preset's")]
 Seconds = Annotated[
     float | None, typer.Option(help="Length of a crop in seconds.", callback=positive, show_default="the preset's")
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(help="Of AdamW, at its peak.", callback=positive, show_default="the preset's")
+    float | None, typer.Option(help="The peak learning rate of AdamW.", callback=positive, show_default="the preset's")
 ]
 TrainSeed = Annotated[
     int | None, typer.Option("--seed", help="Of first weights, crops and noise.", show_default="the preset's")
@@ -73,14 +76,14 @@ Devices = Annotated[
 Nodes = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Machines that do so: start the command on each, as torchrun or SLURM does.", show_default="1"
+        min=1, help="Machines that share them: start the command on each, as torchrun or SLURM does.", show_default="1"
     ),
 ]
 Strategy = Annotated[
-    Literal["auto", "ddp"] | None, typer.Option(help="How several devices train together.", show_default="auto")
+    Literal["auto", "ddp"] | None, typer.Option(help="The strategy for several devices.", show_default="auto")
 ]
 Wandb = Annotated[
-    str | None, typer.Option(metavar="PROJECT", help="A project of Weights & Biases to send the metrics to too.")
+    str | None, typer.Option(metavar="PROJECT", help="A Weights & Biases project that gets the metrics too.")
 ]
 Vram = Annotated[
     float | None,
@@ -92,7 +95,7 @@ Vram = Annotated[
     ),
 ]
 Resample = Annotated[
-    bool, typer.Option("--resample", help="Take tracks of other rates and channels too, and convert them on the fly.")
+    bool, typer.Option("--resample", help="Use tracks of other rates and channels too, converted on the fly.")
 ]
 InitFrom = Annotated[
     Path | None,

@@ -13,7 +13,7 @@ from musicldm.cli.console import Console
 from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
 
 if TYPE_CHECKING:
-    from musicldm.media.audio.preprocess import Summary
+    from musicldm.media.audio.ledger import Summary
 
 
 def preprocess(
@@ -21,30 +21,32 @@ def preprocess(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the waveforms and their manifest.")],
     sample_rate: Annotated[int, typer.Option(min=1000, max=384000, help="Samples per second.")] = 16000,
     bit_depth: Annotated[int, typer.Option(metavar="8|16|24", help="Bits per sample; 8 and 16 are dithered.")] = 16,
-    channels: Annotated[int, typer.Option(min=1, max=2, help="1 takes the mean of all channels.")] = 1,
-    format: Annotated[str, typer.Option(metavar="wav|flac", help="How the waveforms are kept.")] = "wav",
+    channels: Annotated[int, typer.Option(min=1, max=2, help="1 is the mean of all channels.")] = 1,
+    format: Annotated[str, typer.Option(metavar="wav|flac", help="The file format of the waveforms.")] = "wav",
     loudness: Annotated[
         float | None,
         typer.Option(
-            metavar="LUFS", help="Bring every track to this loudness (EBU R128), -23 say.", show_default="as it is"
+            metavar="LUFS", help="Bring every track to this loudness (EBU R128), such as -23.", show_default="as it is"
         ),
     ] = None,
     trim_silence: Annotated[
-        bool, typer.Option("--trim-silence", help="Take off silence (below -60 dBFS) at both ends.")
+        bool, typer.Option("--trim-silence", help="Remove silence (below -60 dBFS) at both ends.")
     ] = False,
-    min_seconds: Annotated[float, typer.Option(min=0, help="Leave out what is shorter.")] = 0.1,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter files.")] = 0.1,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Leave out what is longer.", callback=positive, show_default="any length")
+        float | None, typer.Option(help="Leave out longer files.", callback=positive, show_default="any length")
     ] = None,
     keep_silent: Annotated[
-        bool, typer.Option("--keep-silent", help="Keep what is silent from end to end, which is left out otherwise.")
+        bool,
+        typer.Option("--keep-silent", help="Keep files that are silent from end to end, which are left out otherwise."),
     ] = False,
     jobs: Jobs = None,
     cluster: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work, tcp://host:8786 say.")
+        str,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, whose workers do the work."),
     ] = "",
     time_limit: Annotated[
-        float, typer.Option(help="Seconds after which a file is given up.", callback=positive, max=86400)
+        float, typer.Option(help="The most seconds that one file may take.", callback=positive, max=86400)
     ] = 600,
     strict: Strict = False,
     json: Json = False,
@@ -52,7 +54,7 @@ def preprocess(
 ) -> None:
     """Turn audio files of any kind into waveforms: WAV or FLAC in a mirrored tree, with a manifest.
 
-    What is done already is skipped. A file that cannot be used is named with its reason, and the rest goes on.
+    Files that are done already are skipped. A file that cannot be used is named with the reason, and the rest goes on.
     """
     from musicldm.core.jobs import CORES
     from musicldm.media.audio.prepare import PrepareSettings
@@ -80,7 +82,7 @@ def preprocess(
     for name, kept in summary.duplicates.items():
         console.note(f"Left out {name}: the same audio as {kept}.")
     if summary.quieter:
-        console.note(f"{summary.quieter} tracks are not as loud as asked for: their peaks would have clipped.")
+        console.note(f"{summary.quieter} tracks are quieter than the target loudness: their peaks would have clipped.")
     _show(console, summary, minutes)
     console.result({"out": str(out), "minutes": round(minutes, 3)} | asdict(summary), [str(out)])
     if strict and summary.failed:

@@ -66,7 +66,7 @@ class Component:
 
 @dataclass(frozen=True)
 class TrackFacts:
-    """What is remembered of a track that was trained on, or held out."""
+    """What a bundle records of a track that was trained on, or held out."""
 
     artist: str = ""
     title: str = ""
@@ -80,7 +80,7 @@ class TrackFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a bundle tells of the training of a component."""
+    """What a bundle records of a component's training."""
 
     training: dict[str, Any] = field(default_factory=dict)
     """The whole configuration of the run."""
@@ -147,8 +147,8 @@ class Bundle:
 def halved(bundle: Bundle) -> Bundle:
     """The same model with its weights in half precision, for half the space.
 
-    A generator knows its codec by the digest, so it is told the new one. If latents in a store are to stay a bundle's
-    own, round the codec before encoding: what is rounded already does not change.
+    A generator refers to its codec by the digest, so that is updated. Latents of the unrounded codec no
+    longer match it: to keep a store usable, round the codec before encoding; rounding again changes nothing.
 
     Raises:
         BundleError: a weight is too large for it.

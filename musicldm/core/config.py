@@ -1,7 +1,7 @@
 """Dataclasses from and to TOML and JSON, and the presets that come with the package.
 
-A configuration is a tree of frozen dataclasses, each beside its owner. A preset or a user's file names only what
-differs from the defaults; a key that nobody knows is an error that offers the nearest one.
+A configuration is a tree of frozen dataclasses, each beside its owner. A preset or a user's file contains only what
+differs from the defaults; an unknown key is an error that suggests the nearest one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on it, table by table; None in `over` means not given."""
+    """`base` updated with `over`, table by table; None in `over` means not given."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -84,7 +84,7 @@ def preset(owner: str, name: str) -> dict[str, Any]:
 
 
 def presets(owner: str) -> list[str]:
-    """The names of the presets that lie in the package `owner`."""
+    """The names of the presets in the package `owner`."""
     files = (file.name for file in resources.files(owner).joinpath("presets").iterdir())
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 

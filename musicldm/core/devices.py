@@ -1,4 +1,4 @@
-"""Which processor, and with how many bits."""
+"""Devices and precisions."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says so: a CPU, Apple's GPU and NVIDIA's libraries do it in words of their own."""
+    """Whether an error is a lack of memory: a CPU, Apple's GPU and NVIDIA's libraries word it differently."""
     words = "out of memory", "can't allocate memory", "ALLOC_FAILED"
     return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Where the heavy arithmetic runs in fewer bits; weights stay float32."""
+    """A context in which heavy arithmetic runs in fewer bits; weights stay float32."""
     if precision == "32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -20,7 +20,7 @@ from musicldm.core.errors import OutputError
 
 LOCK = ".lock"
 
-TEMPORARY = ".tmp-"  # every unfinished file's name starts so; sweeping these is always safe when nobody writes
+TEMPORARY = ".tmp-"  # every unfinished file's name starts so; they can be deleted whenever nobody writes
 
 
 def make_folder(path: Path) -> Path:
@@ -39,10 +39,10 @@ def make_folder(path: Path) -> Path:
 
 
 class Lock:
-    """A lock file that many may share or one may have alone.
+    """A lock file that many may share or one may hold exclusively.
 
-    The kernel takes it back when the process ends, however it does. Without a file, or where the file system has no
-    locks, it is everybody's.
+    The kernel releases it when the process ends, however it does. Without a file, or where the file system has no
+    locks, everybody gets it.
 
     Raises:
         OSError: the file cannot be opened.
@@ -54,15 +54,15 @@ class Lock:
         if file is not None:
             try:
                 self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError:  # a lock that is there already can be had without a right to write
+            except OSError:  # an existing lock file can be locked without permission to write
                 self._descriptor = os.open(file, os.O_RDONLY)
 
     def share(self) -> None:
-        """Have it together with others, once nobody has it alone. What was held before is given back."""
+        """Hold it together with others, as soon as nobody holds it exclusively. A lock held before is released."""
         self._get(fcntl.LOCK_SH)
 
     def take(self) -> bool:
-        """Have it alone; at once False where others have it. What was held before is given back."""
+        """Hold it exclusively; False at once where others hold it. A lock held before is released."""
         try:
             self._get(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,7 +70,7 @@ class Lock:
         return True
 
     def close(self) -> None:
-        """Give it back."""
+        """Release it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -88,7 +88,7 @@ class Lock:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only writer of `folder`, where its file system has locks; they go with the process, however it ends.
+    """Be the only writer of `folder`, where its file system has locks; the lock ends with the process, however it ends.
 
     Raises:
         OutputError: another process is writing there, or the folder cannot be written.
@@ -111,13 +111,13 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     """The sentence for a failed write to `path`."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(
-        f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another place."
+        f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another path."
     )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it vanishes.
+    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is deleted.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
@@ -177,7 +177,7 @@ def flush(path: Path) -> None:
 class Journal:
     """An append-only JSONL file of records, each with a key; the last line of a key wins.
 
-    A line cut short by a kill is passed over when reading and closed off when appending.
+    A line that a kill cut short is ignored when reading, and ended when appending.
     """
 
     def __init__(self, path: Path, key: str) -> None:

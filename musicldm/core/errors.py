@@ -3,19 +3,19 @@
 MusicLDMError                 one sentence for a person, and a hint
 ├── UsageError (ValueError)         the command or call makes no sense as given; exit code 2
 ├── ConfigError (ValueError)        a configuration with an unknown key or an impossible value; exit code 2
-├── DataError (ValueError)          audio, a manifest or a store that cannot be used as it is
+├── DataError (ValueError)          audio, a manifest or a store that cannot be used
 ├── BundleError (ValueError)        a model that is missing, cut short or changed
-├── TrainingError (RuntimeError)     a loss that is no longer a number
-├── CapacityError (MemoryError)     more than the card's memory holds
-├── MismatchError (ValueError)      two parts that were not made for each other
-├── NotFoundError (LookupError)     an artist or recording that nobody knows
-│   └── AmbiguousError                  a name that fits several equally well
+├── TrainingError (RuntimeError)    a loss that is no longer a number
+├── CapacityError (MemoryError)     more than the GPU's memory holds
+├── MismatchError (ValueError)      two components that do not belong together
+├── NotFoundError (LookupError)     an artist or recording that does not exist
+│   └── AmbiguousError                  a name that several have
 ├── NetworkError (ConnectionError)  a service that does not answer
-│   └── BlockedError                    a service that has shut us out
-├── RefusedError (PermissionError)  one thing that a service does not give
-│   └── NotNowError                     it may give it another time
+│   └── BlockedError                    a service that has blocked us
+├── RefusedError (PermissionError)  one item that a service refuses
+│   └── NotNowError                     it may be available later
 ├── MissingProgramError (OSError)   a program that must be installed first
-└── OutputError (OSError)           a place that cannot be written
+└── OutputError (OSError)           a path that cannot be written
 
 Library code raises; only the command line's `main` turns an error into a sentence and an exit code.
 """

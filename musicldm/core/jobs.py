@@ -1,7 +1,7 @@
 """Many items through one function, in processes here (`run_all`) or on a Dask cluster (`run_on_cluster`).
 
-Both survive their workers. When one dies (a decoder crashed, the kernel wanted its memory), the item that it held is
-tried again elsewhere; an item that kills its worker every time is set aside, and the rest goes on. Tasks must therefore
+Both survive their workers. When one dies (a decoder crashed, the kernel ran out of memory), its item is tried
+again elsewhere; an item that kills its worker every time is set aside, and the rest continues. Tasks must therefore
 be idempotent, and should take a good part of a second and return little.
 """
 
@@ -41,7 +41,7 @@ R = TypeVar("R")
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-TRIES = 3  # one death may be chance (a full memory, a stray kill); three on the same item are not
+TRIES = 3  # one death may be bad luck (a full RAM, a stray kill); three on the same item are not
 
 
 # ---- In processes of this machine ----------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def run_all(
 ) -> Generator[tuple[T, R | Exception], None, None]:
     """Call `function` on every item in `jobs` processes; yield (item, result or exception) as they finish.
 
-    A worker that takes longer than `time_limit` seconds over an item is killed, and the item comes back as an error at
+    A worker that takes longer than `time_limit` seconds for an item is killed, and the item is returned as an error at
     once, without another try. The start of a worker does not count.
 
     `function`, items and results travel by pickle. Also with one job the work is done in another process: what crashes
@@ -96,7 +96,7 @@ def run_each(
                 if message == _BEGUN:
                     worker.start_the_clock()
                     continue
-                if waiting:  # before the result is handed out, so that the worker does not wait for our caller
+                if waiting:  # before the result is yielded, so that the worker does not wait for our caller
                     worker.give(*waiting.popleft())
                 else:
                     leave(worker)
@@ -121,14 +121,14 @@ class _Worker:
 
     @classmethod
     def start(cls, function: Callable[[Any], Any], time_limit: float | None) -> _Worker:
-        # Spawned, not forked: the parent may hold torch's threads, whose locks a fork would copy in mid-air.
+        # Spawned, not forked: the parent may have torch's threads, whose locks a fork would copy while they are held.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(function, theirs), daemon=True)
-        resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would release held interrupts
+        resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would unblock interrupts
         with _interrupts_held():
             process.start()
-        theirs.close()  # the worker's end must be the only one, else its death would go unseen
+        theirs.close()  # the worker must hold the only other end, else its death would not be noticed
         return cls(function, process, ours, math.inf if time_limit is None else time_limit)
 
     def give(self, item: Any, tries: int) -> None:
@@ -136,13 +136,13 @@ class _Worker:
         try:
             self.connection.send(item)
         except BrokenPipeError:
-            pass  # it has died meanwhile; the main loop reads the end of its pipe and tries the item again
+            pass  # it has died since; the main loop reads the end of its pipe and tries the item again
 
     def start_the_clock(self) -> None:
         self.deadline = time.monotonic() + self.time_limit
 
     def is_overdue(self) -> bool:
-        # What has come in meanwhile is an answer in time: our caller may have held us up since.
+        # An answer in the pipe is in time: only our caller has delayed us since.
         return time.monotonic() >= self.deadline and not self.connection.poll()
 
     def stop(self) -> int | None:
@@ -171,7 +171,7 @@ _BEGUN = b""  # what a worker sends when it takes up an item; an answer is never
 
 
 def _work(function: Callable[[Any], Any], connection: Connection) -> None:
-    """The life of a worker: until its parent goes."""
+    """The loop of a worker, until its parent goes."""
     _die_with_the_parent()
     while True:
         try:
@@ -183,17 +183,17 @@ def _work(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 def _die_with_the_parent() -> None:
-    """See to it that an orphan ends in the middle of its item, and touches nothing that the next run works on."""
+    """Make an orphan end in the middle of its item, so that it touches nothing that the next run works on."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     orphaned = parent.sentinel  # a pipe's end that becomes readable when the parent has gone, killed or not
-    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel does it, even inside C code that lets no thread run
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel kills it, even inside C code that lets no thread run
         fcntl.fcntl(orphaned, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(orphaned, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(orphaned, fcntl.F_SETFL, fcntl.fcntl(orphaned, fcntl.F_GETFL) | os.O_ASYNC)
 
-    def watch() -> None:  # elsewhere, and where the parent went before
+    def watch() -> None:  # elsewhere, and where the parent ended before this
         wait([orphaned])
         os._exit(1)
 
@@ -208,7 +208,7 @@ def _answer(function: Callable[[Any], Any], item: Any) -> bytes:
         outcome = error
     try:
         answer = pickle.dumps(outcome)
-        pickle.loads(answer)  # some exceptions go into a pickle and never come out
+        pickle.loads(answer)  # some exceptions can be pickled but not unpickled
     except Exception:
         answer = pickle.dumps(RuntimeError(f"{type(outcome).__name__}: {outcome}"))
     return answer
@@ -245,7 +245,7 @@ def run_on_cluster(
 
     Raises:
         MissingProgramError: distributed is not installed.
-        UsageError: `address` is none.
+        UsageError: `address` is not an address.
         NetworkError: the scheduler does not answer, has gone away, or has had no worker for a minute.
         MismatchError: a worker cannot load the function, or has another version of this package.
     """
@@ -258,7 +258,7 @@ def run_on_cluster(
                 suspects.append(item)
             else:
                 yield item, outcome
-        # The scheduler suspects everything that a dead worker held. Alone, the innocent come through.
+        # The scheduler blames every item that a dead worker held. One at a time, the others succeed.
         for item, outcome in _submit_all(client, function, suspects, time_limit, at_once=1):
             if isinstance(outcome, KilledWorker):
                 outcome = MusicLDMError(f"The process working on it died {outcome.allowed_failures + 1} times.")
@@ -268,7 +268,7 @@ def run_on_cluster(
 def _submit_all(
     client: Client, function: Callable[[T], R], items: Iterable[T], time_limit: float | None, at_once: int | None = None
 ) -> Iterator[tuple[T, Any]]:
-    """Yield (item, result or exception). Without `at_once`, every thread has one item in hand and another at hand."""
+    """Yield (item, result or exception). Without `at_once`, every thread has one item in work and one waiting."""
     from distributed import Future, KilledWorker
 
     waiting = deque(items)
@@ -302,12 +302,12 @@ def _submit_all(
             outcome = error
         except (MusicLDMError, OSError, CancelledError):
             raise
-        except Exception as error:  # what the function raises comes as an answer; this is of the way to it and back
+        except Exception as error:  # the function's own exceptions are returned as answers; this is of the transport
             raise MismatchError(f"The cluster cannot do this work: {error.__cause__ or error}.", _SAME) from error
         item = submitted.pop(future)
-        future.release()  # else the scheduler would have it done again when its worker goes
+        future.release()  # else the scheduler would compute it again when its worker leaves
         if isinstance(outcome, _Overdue):
-            # Before the item is handed out: after that its worker must not write any more.
+            # Before the item is yielded: after that its worker must not write any more.
             with suppress(ValueError, KeyError):  # it has no nanny, or has died meanwhile
                 client.restart_workers([outcome.worker], raise_for_error=False)
             outcome = _overtime(outcome.time_limit)
@@ -316,7 +316,7 @@ def _submit_all(
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
-    """A client of the scheduler at `address`; its troubles are raised, and not logged besides."""
+    """A client of the scheduler at `address`; its errors are raised, and not logged as well."""
     try:
         import dask
         import distributed
@@ -332,13 +332,13 @@ def _connected(address: str) -> Iterator[Client]:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"{address!r} is no scheduler's address.", "Name it like this: tcp://host:8786")
-    with _hushed(), dask.config.set({"distributed.comm.timeouts.connect": _ANSWERING}):
+        raise UsageError(f"{address!r} is not a valid address of a scheduler.", "Expected tcp://host:8786, say.")
+    with _quiet_loggers(), dask.config.set({"distributed.comm.timeouts.connect": _ANSWERING}):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", VersionMismatchWarning)  # what does not fit will fail with its reason
+                warnings.simplefilter("ignore", VersionMismatchWarning)  # what does not match will fail with its reason
                 if url.scheme == "tcp":
-                    _hear_it_speak(url.hostname, url.port)
+                    _check_that_it_answers(url.hostname, url.port)
                 client = distributed.Client(address, set_as_default=False)
         except OSError as error:
             raise NetworkError(
@@ -356,15 +356,15 @@ def _connected(address: str) -> Iterator[Client]:
             client.close()
 
 
-def _hear_it_speak(host: str | None, port: int | None) -> None:
-    # A scheduler speaks first. With what does not, as the port of its own dashboard, a client would wait for ever.
+def _check_that_it_answers(host: str | None, port: int | None) -> None:
+    # A scheduler sends first. At another port, such as that of its dashboard, a client would wait for ever.
     with socket.create_connection((host, port), timeout=_ANSWERING) as connection:
         if not connection.recv(1):
             raise ConnectionError("It hung up.")
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _quiet_loggers() -> Iterator[None]:
     loggers = [
         logging.getLogger(name)
         for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
@@ -394,10 +394,10 @@ _SAME = "Install the same musicldm, under the same Python, on all its machines."
 
 @dataclass(frozen=True)
 class _Call:
-    """What becomes a call of `_attempt` in being unpickled.
+    """An object that is unpickled as the result of `_attempt`.
 
-    A function of ours, submitted as such, would have to be imported by the scheduler too, and where a worker has not
-    got it, Dask lets that worker die. So they only see bytes and `pickle.loads`, and the task says what it misses.
+    A function submitted as such would have to be imported by the scheduler too, and where a worker lacks it, Dask lets
+    that worker die. So they only see bytes and `pickle.loads`, and the task reports what is missing.
     """
 
     arguments: tuple[Any, ...]

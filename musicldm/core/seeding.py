@@ -1,4 +1,4 @@
-"""Chance that can be repeated: every random choice has an address, and the address gives its seed."""
+"""Reproducible randomness: every random choice has an address, from which its seed derives."""
 
 from __future__ import annotations
 

@@ -22,17 +22,17 @@ CATALOG = "catalog.jsonl"
 # What became of a song.
 FETCHED = "fetched"  # the file is there, under `path`
 NO_MATCH = "no-match"  # the source has nothing that fits
-REFUSED = "refused"  # it has, and does not give it; `reason` says why
-UNLICENSED = "unlicensed"  # it has, but not under the licence that was asked for
-FAILED = "failed"  # for now: the network failed, or it is not out yet; the next crawl tries again
+REFUSED = "refused"  # it has, but refuses; `reason` says why
+UNLICENSED = "unlicensed"  # it has, but not under the requested licence
+FAILED = "failed"  # the network failed, or it is not out yet; the next crawl tries again
 MISSING = "missing"  # not tried yet: never in the catalog
 
-INCLUDABLE = frozenset({"live", "remix", "compilation", "demo", "talk"})  # left out unless asked for
+INCLUDABLE = frozenset({"live", "remix", "compilation", "demo", "talk"})  # left out unless included
 
 
 @dataclass(frozen=True)
 class Artist:
-    """An artist as MusicBrainz knows it; `note` tells it from others of the same name."""
+    """An artist as MusicBrainz knows it; `note` distinguishes it from others of the same name."""
 
     id: str
     name: str
@@ -72,8 +72,8 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Which songs a crawl is asked for."""
+class Selection:
+    """Which songs a crawl is to fetch."""
 
     include: frozenset[str] = frozenset()
     """Of INCLUDABLE, what to take as well."""
@@ -100,44 +100,46 @@ def is_fetched(record: dict[str, Any] | None, out: Path) -> bool:
 
 
 def is_cc(licence: str | None) -> bool:
-    """Whether a licence, in the source's words, is one of Creative Commons."""
+    """Whether a licence, as the source states it, is one of Creative Commons."""
     return "creative commons" in (licence or "").casefold()
 
 
-def state(track: Track, record: dict[str, Any] | None, out: Path, wishes: Wishes) -> str:
+def state(track: Track, record: dict[str, Any] | None, out: Path, selection: Selection) -> str:
     """What stands in the catalog about a track; MISSING where this crawl should go for it.
 
-    What failed for now is worth another try at once. What the source lacks or refuses today, it will lack tomorrow:
-    that stays as it is until the wishes ask again.
+    What the network lost is tried again at once. What the source lacks or refuses today, it will lack tomorrow:
+    that is tried again only where `selection.retry` says so.
     """
     if record is None:
         return MISSING
     there = is_fetched(record, out)
-    video = wishes.overrides.get(track.recording)
+    video = selection.overrides.get(track.recording)
     if video is not None:
         return FETCHED if there and record["provenance"].get("source_id") == video else MISSING
     if there:
         return FETCHED
-    unasked = record.get("unasked_seconds")  # the length of the video that fits a recording of unknown length
-    if unasked is not None and wishes.min_seconds <= unasked <= wishes.max_seconds:
+    seconds = record.get("unasked_seconds")  # of a matching video that was outside the limits of an earlier crawl
+    if seconds is not None and selection.min_seconds <= seconds <= selection.max_seconds:
         return MISSING
-    kept = {NO_MATCH, REFUSED} | ({UNLICENSED} if wishes.only_cc else set())
+    kept = {NO_MATCH, REFUSED} | ({UNLICENSED} if selection.only_cc else set())
     status = str(record["status"])
-    return status if status in kept - wishes.retry else MISSING
+    return status if status in kept - selection.retry else MISSING
 
 
-def songs(tracks: Iterable[Track], wishes: Wishes, fetched: Collection[str] = ()) -> tuple[list[Track], Counter[str]]:
-    """The songs that the wishes ask for, each once, in the order of the tracks; and how many others there are, by kind.
+def songs(
+    tracks: Iterable[Track], selection: Selection, fetched: Collection[str] = ()
+) -> tuple[list[Track], Counter[str]]:
+    """The selected songs, each once, in the order of the tracks; and how many others there are, by kind.
 
     A recording that stands on several releases is live, a remix or from a compilation only where all of them are.
     Recordings in `fetched` stand for their song before others do, so that none is fetched twice.
     """
 
     def unwanted(track: Track) -> frozenset[str]:
-        return (track.marks & INCLUDABLE) - wishes.include
+        return (track.marks & INCLUDABLE) - selection.include
 
     def rank(track: Track) -> tuple[bool, bool, bool, bool, int]:
-        named, unmeasured = track.recording in wishes.overrides, track.seconds is None
+        named, unmeasured = track.recording in selection.overrides, track.seconds is None
         kinds = len(track.marks & INCLUDABLE)
         return track.recording not in fetched, not named, bool(unwanted(track)), unmeasured, kinds
 
@@ -149,14 +151,14 @@ def songs(tracks: Iterable[Track], wishes: Wishes, fetched: Collection[str] = ()
     counted = 0  # those that count against the limit
     others: Counter[str] = Counter()
     for track in sorted(distinct(sorted(entries, key=rank)), key=lambda track: order[track.recording]):
-        named = track.recording in wishes.overrides
+        named = track.recording in selection.overrides
         why_not = min(unwanted(track), default="")
         if track.seconds is not None and not why_not:
-            why_not = "too short" if track.seconds < wishes.min_seconds else ""
-            why_not = "too long" if track.seconds > wishes.max_seconds else why_not
+            why_not = "too short" if track.seconds < selection.min_seconds else ""
+            why_not = "too long" if track.seconds > selection.max_seconds else why_not
         if why_not and not named and track.recording not in fetched:
             others[why_not] += 1
-        elif wishes.limit is not None and counted >= wishes.limit and not named and not why_not:
+        elif selection.limit is not None and counted >= selection.limit and not named and not why_not:
             others["beyond the limit"] += 1
         else:
             wanted.append(track)

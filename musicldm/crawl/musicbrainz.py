@@ -1,8 +1,8 @@
-"""Artists' names -> every recording on their official releases. The only file that knows musicbrainzngs.
+"""Artists' names -> every recording on their official releases. The only file that imports musicbrainzngs.
 
 That library keeps one server, one rate and one User-Agent for the whole process, so the newest `MusicBrainz` has them.
-Its queries, paging and parser are used as they are; its way of reading an answer is not: it knows no time-out, holds a
-global lock for as long as a server stays silent, and repeats a failed request for a minute without heeding Retry-After.
+Its queries, paging and parser are used as they are, but not its reader: that has no time-out, holds a global lock for
+as long as a server stays silent, and repeats a failed request for a minute without heeding Retry-After.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _PAGE = 100  # the most that MusicBrainz sends at once
 _MBID = re.compile(
     r"(?:https?://musicbrainz\.org/artist/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/?", re.IGNORECASE
 )
-_ALIKE = 5  # points of the search's score, of 100, that do not tell two artists apart
+_ALIKE = 5  # points of the search's score, of 100, by which two artists may differ and still count as equally likely
 _FAR = 30  # points by which an artist is so much better known that an exact name alone does not go before
-_NO_WAY = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)  # waiting a moment will not mend these
+_UNREACHABLE = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)  # waiting will not help
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def _answers_that_make_sense() -> Iterator[None]:
 
 
 class MusicBrainz:
-    """The web service, asked politely.
+    """The web service, at the pace that it permits.
 
     Every method raises NetworkError where the service does not answer or its answer makes no sense.
     """
@@ -70,23 +70,23 @@ class MusicBrainz:
         Raises:
             NotFoundError: nobody is called so; the hint names who comes near.
             AmbiguousError: several are, and are as well known, or one whose name fits less is far better known; the
-                hint tells them apart.
+                hint lists them with their ids.
         """
         if mbid := _MBID.fullmatch(name):
             return _artist(musicbrainzngs.get_artist_by_id(mbid[1].lower(), includes=["aliases"])["artist"])
         found = musicbrainzngs.search_artists(artist=name, alias=name, limit=25)["artist-list"]
-        ranked = sorted(found, key=lambda artist: (_kinship(name, artist), -_score(artist)))
-        if not ranked or _kinship(name, ranked[0]) == _STRANGER:
+        ranked = sorted(found, key=lambda artist: (_name_distance(name, artist), -_score(artist)))
+        if not ranked or _name_distance(name, ranked[0]) == _STRANGER:
             near = "; ".join(artist["name"] for artist in ranked[:3])
             hint = f"Nearest there: {near}." if near else "Check the spelling on musicbrainz.org."
             raise NotFoundError(f"MusicBrainz knows no artist {name!r}.", hint)
         best = ranked[0]
-        kinship = _kinship(name, best)
+        distance = _name_distance(name, best)
         alike = [
             _artist(artist)
             for artist in ranked
-            if (_kinship(name, artist) == kinship and _score(artist) >= _score(best) - _ALIKE)
-            or (kinship < _kinship(name, artist) < _STRANGER and _score(artist) >= _score(best) + _FAR)
+            if (_name_distance(name, artist) == distance and _score(artist) >= _score(best) - _ALIKE)
+            or (distance < _name_distance(name, artist) < _STRANGER and _score(artist) >= _score(best) + _FAR)
         ]
         if len(alike) > 1:
             choices = "".join(
@@ -119,7 +119,7 @@ class MusicBrainz:
                 offset=offset,
             )
             yield from page["release-list"]
-            # A page of releases with many songs is cut short: the next begins after what came, not after what we asked.
+            # A page of releases with many songs is cut short: the next begins after what came, not after the limit.
             offset, total = offset + len(page["release-list"]), page["release-count"]
             progress(offset, total, artist.name)
             if not page["release-list"]:
@@ -143,8 +143,8 @@ def _score(found: dict[str, Any]) -> int:
 _STRANGER = 3
 
 
-def _kinship(name: str, artist: dict[str, Any]) -> int:
-    """0 the same name, 1 an alias, 2 the same words, 3 a stranger."""
+def _name_distance(name: str, artist: dict[str, Any]) -> int:
+    """0 for the same name, 1 for an alias, 2 for the same words, 3 (_STRANGER) for none of these."""
     name = _typed(name)
     aliases = [artist.get("sort-name", ""), *(alias["alias"] or "" for alias in artist.get("alias-list", []))]
     if name == _typed(artist["name"]):
@@ -176,7 +176,7 @@ _TYPES = {
     "Audiobook": "talk",
     "Audio drama": "talk",
 }
-_NOTHING = ("[silence]", "[data track]")  # how MusicBrainz calls what is no music
+_NOTHING = ("[silence]", "[data track]")  # MusicBrainz's titles for what is no music
 
 
 def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
@@ -213,11 +213,11 @@ def _credited(recording: dict[str, Any]) -> set[str]:
 def _read(
     settings: CrawlSettings, pace: Pace, opener: urllib.request.OpenerDirector, request: Any, body: Any = None
 ) -> bytes:
-    """One request, a few times if it must be: what stands in for musicbrainzngs' own reader."""
+    """One request, repeated a few times where that may help: the replacement of musicbrainzngs' own reader."""
     where = f"MusicBrainz ({settings.musicbrainz or 'musicbrainz.org'})"
     problem = ""
 
-    def ask() -> bytes:
+    def request_once() -> bytes:
         with opener.open(request, body, settings.timeout) as answer:
             return bytes(answer.read())
 
@@ -225,7 +225,7 @@ def _read(
         pause = settings.retry_pause * (attempt + 1)
         pace.turn("request", settings.musicbrainz_interval)
         try:
-            return within(settings.deadline, ask)
+            return within(settings.deadline, request_once)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 404:
@@ -236,7 +236,7 @@ def _read(
             pause = max(pause, _retry_after(error))
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(cause, socket.gaierror) or getattr(cause, "errno", None) in _NO_WAY:
+            if isinstance(cause, socket.gaierror) or getattr(cause, "errno", None) in _UNREACHABLE:
                 problem = f"{where} cannot be reached."
                 break
             if isinstance(cause, TimeoutError):
@@ -252,6 +252,6 @@ def _read(
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
-    """Seconds that the service asks us to wait, a minute at most."""
+    """Seconds to wait as the service requests, a minute at most."""
     text = error.headers.get("Retry-After", "")
     return min(float(text), 60.0) if text.isdecimal() else 0.0

@@ -1,4 +1,4 @@
-"""How soon the next request may begin, and how long an answer may take."""
+"""Rate limits that threads share, and deadlines for answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The crawl ends; whoever waits for a turn or for bytes leaves off."""
+    """The crawl ends: raised in threads that wait for their turn or for data."""
 
 
 class Pace:
@@ -48,7 +48,7 @@ class Pace:
 def take(things: queue.SimpleQueue[T], seconds: float = float("inf")) -> T:
     """The next thing in the queue.
 
-    It looks up now and then, for Ctrl-C: the system may hand that signal to another thread, which wakes nobody here.
+    It wakes up now and then, for Ctrl-C: the system may deliver that signal to another thread, which wakes nobody here.
 
     Raises:
         queue.Empty: nothing comes within so many seconds.

@@ -1,4 +1,4 @@
-"""Where the crawl looks and how politely it asks; for tests, stand-ins on this machine take the services' places."""
+"""Hosts and rate limits of the crawl; for tests, stand-ins on this machine replace the services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CrawlSettings:
     """Hosts, time-outs and pauses. A pause may be made longer; it may be shorter only towards this very machine.
 
     Raises:
-        ConfigError: an address that is not host:port, a pause shorter than the service asks for, a number that makes
+        ConfigError: an address that is not host:port, a pause shorter than the service permits, a number that makes
             no sense.
     """
 
@@ -27,14 +27,14 @@ class CrawlSettings:
     """host:port of a stand-in for YouTube's search and player, over TLS; empty for YouTube."""
 
     contact: str = ""
-    """An e-mail address or web page for the User-Agent, as MusicBrainz asks of everyone."""
+    """An e-mail address or web page for the User-Agent, which MusicBrainz requires."""
 
     timeout: float = 20.0
     """Seconds that a server may be silent before the request counts as failed. A whole answer may take six times as
     long, and each 64 KiB of a song this long."""
 
     tries: int = 3
-    """How often one request is made before it counts as failed."""
+    """Tries of one request before it counts as failed."""
 
     retry_pause: float = 2.0
     """Seconds before the second try, never less than the service's own pause; twice as long before the third, and so
@@ -54,10 +54,10 @@ class CrawlSettings:
     """Bytes a second of each download; 0 for no limit."""
 
     jobs: int = 1
-    """How many songs are sought and fetched at a time. The pauses count over all of them."""
+    """Songs that are searched and fetched at a time. The pauses are shared by all of them."""
 
     candidates: int = 10
-    """How many of YouTube's search results are weighed for each song."""
+    """Search results of YouTube that are scored for each song."""
 
     cookies: str = ""
     """A file of cookies, as browsers export them (Netscape format), for YouTube."""
@@ -81,7 +81,7 @@ class CrawlSettings:
             if not getattr(self, name) >= (0 if is_loopback(address) else floor):
                 raise ConfigError(
                     f"{name} must be at least {floor:g} s, not {getattr(self, name):g}.",
-                    "Crawl politely, or you and others behind your address will be shut out.",
+                    "Crawl politely, or you and others behind your address will be blocked.",
                 )
 
     @property
@@ -94,7 +94,7 @@ class CrawlSettings:
         """The settings of the installed command.
 
         Every setting can be had from the variable MUSICLDM_<ITS NAME>. MUSICLDM_MUSICBRAINZ and MUSICLDM_YOUTUBE put
-        stand-ins (host:port) in the services' places; towards loopback there are no pauses and limits unless set.
+        stand-ins (host:port) in place of the services; towards loopback there are no pauses and limits unless set.
 
         Args:
             options: settings that go before the environment's; None counts as not given.

@@ -15,7 +15,7 @@ from torch import Tensor
 from musicldm.core.seeding import derive
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore, TrackEntry
-from musicldm.media.audio.spectrogram import hop, log_mel
+from musicldm.media.audio.mel import hop, log_mel
 
 Floats = NDArray[np.float64]
 

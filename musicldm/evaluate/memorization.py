@@ -37,7 +37,7 @@ from musicldm.core.progress import Progress, silent
 from musicldm.evaluate.sounds import Sound, files_in
 from musicldm.latents.codec import header_of, read_codec
 from musicldm.latents.store import LatentStore, TrackEntry
-from musicldm.media.audio.spectrogram import hop, log_mel
+from musicldm.media.audio.mel import hop, log_mel
 
 Levels = NDArray[np.float16]
 """Frames of log-mel power, [n, BANDS]."""

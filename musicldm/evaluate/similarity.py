@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from musicldm.evaluate.features import Floats
-from musicldm.media.audio.spectrogram import hop, log_mel
+from musicldm.media.audio.mel import hop, log_mel
 
 WINDOW, STEP = 8.0, 4.0
 """Seconds."""

@@ -21,7 +21,7 @@ from musicldm.core.errors import DataError
 from musicldm.media.audio import resampled
 from musicldm.media.audio.decode import decode, probe
 from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
-from musicldm.media.audio.preprocess import walk
+from musicldm.media.audio.sources import walk
 from musicldm.media.audio.spool import Spool
 
 Splits = Literal["train", "heldout", "all"]

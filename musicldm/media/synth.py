@@ -1,4 +1,4 @@
-"""A small synthesiser: it composes music for the demo, in four styles that the ear and a spectrogram tell apart.
+"""A small synthesizer: it composes music for the demo, in four styles that sound and look different.
 
 Every song is a progression of chords in some key; a style says which instruments play what over it. An instrument is a
 sum of partials under an envelope. One seed, one album.
@@ -34,7 +34,7 @@ class Song:
     tonic: int  # MIDI note number of the key
     scale: tuple[int, ...]
     progression: tuple[int, ...]  # the degree of each bar's chord; 0 is the tonic's
-    chance: np.random.Generator
+    rng: np.random.Generator
 
     @property
     def beat(self) -> float:
@@ -104,14 +104,14 @@ def kick() -> Signal:
     return thump
 
 
-def snare(chance: np.random.Generator) -> Signal:
+def snare(rng: np.random.Generator) -> Signal:
     t = _time(0.22)
-    return (0.7 * chance.standard_normal(len(t)) + np.sin(2 * np.pi * 185 * t)) * np.exp(-20 * t)
+    return (0.7 * rng.standard_normal(len(t)) + np.sin(2 * np.pi * 185 * t)) * np.exp(-20 * t)
 
 
-def hat(chance: np.random.Generator) -> Signal:
+def hat(rng: np.random.Generator) -> Signal:
     t = _time(0.07)
-    noise: Signal = np.diff(chance.standard_normal(len(t) + 2), n=2)  # twice differenced: the treble alone remains
+    noise: Signal = np.diff(rng.standard_normal(len(t) + 2), n=2)  # twice differenced: the treble alone remains
     return noise * np.exp(-60 * t) / 2
 
 
@@ -137,14 +137,14 @@ def drift(song: Song) -> None:
         for voice, degree in enumerate(song.chord(bar)):
             song.play(pad(song.pitch(degree), 5 * song.beat), 4 * bar, 0.3, pan=0.6 * (voice - 1))
         song.play(pad(song.pitch(song.chord(bar)[0], -1), 5 * song.beat), 4 * bar, 0.35)
-        if song.chance.random() < 0.6:
-            degree = song.chance.choice(song.chord(bar))
-            song.play(pluck(song.pitch(degree, 2), 2.5), 4 * bar + int(song.chance.integers(1, 4)), 0.15, pan=0.3)
+        if song.rng.random() < 0.6:
+            degree = song.rng.choice(song.chord(bar))
+            song.play(pluck(song.pitch(degree, 2), 2.5), 4 * bar + int(song.rng.integers(1, 4)), 0.15, pan=0.3)
 
 
 def sparkle(song: Song) -> None:
     """Bright arpeggios in sixteenths over two octaves, and a bass note to each bar."""
-    shape = song.chance.permutation(8)
+    shape = song.rng.permutation(8)
     for bar in song.bars(4):
         ladder = [degree + 7 * octave for octave in (0, 1) for degree in (*song.chord(bar), song.chord(bar)[0] + 7)]
         for step in range(16):
@@ -156,17 +156,17 @@ def sparkle(song: Song) -> None:
 
 def groove(song: Song) -> None:
     """Bass and drums: four to the floor, a syncopated bass, short chords off the beat."""
-    pattern = song.chance.choice([0.0, 0.0, 0.0, 7.0, 4.0], size=8).astype(int)  # root, octave or fifth
+    pattern = song.rng.choice([0.0, 0.0, 0.0, 7.0, 4.0], size=8).astype(int)  # root, octave or fifth
     for bar in song.bars(4):
         root = song.chord(bar)[0]
         for half in range(8):
             if half % 4 != 1:
                 song.play(bass(song.pitch(root + pattern[half], -1), 0.4 * song.beat), 4 * bar + half / 2, 0.45)
-            song.play(hat(song.chance), 4 * bar + half / 2, 0.16 if half % 2 else 0.1, pan=0.4)
+            song.play(hat(song.rng), 4 * bar + half / 2, 0.16 if half % 2 else 0.1, pan=0.4)
         for beat in range(4):
             song.play(kick(), 4 * bar + beat, 0.9)
             if beat % 2:
-                song.play(snare(song.chance), 4 * bar + beat, 0.3, pan=-0.1)
+                song.play(snare(song.rng), 4 * bar + beat, 0.3, pan=-0.1)
             for voice, degree in enumerate(song.chord(bar)):
                 song.play(lead(song.pitch(degree), 0.15), 4 * bar + beat + 0.5, 0.08, pan=0.5 * (voice - 1))
 
@@ -181,9 +181,9 @@ def waltz(song: Song) -> None:
             for tone in chord:
                 song.play(pluck(song.pitch(tone), song.beat), 3 * bar + beat, 0.14, pan=-0.2)
         degree = min((tone + 7 * octave for tone in chord for octave in (0, 1, 2)), key=lambda near: abs(near - degree))
-        for at, length in ((0, 1.5), (1.5, 0.5), (2, 1)) if song.chance.random() < 0.5 else ((0, 2), (2, 1)):
+        for at, length in ((0, 1.5), (1.5, 0.5), (2, 1)) if song.rng.random() < 0.5 else ((0, 2), (2, 1)):
             song.play(pluck(song.pitch(degree, 1), 2 * length * song.beat), 3 * bar + at, 0.4, pan=0.25)
-            degree = int(np.clip(degree + song.chance.choice([-2, -1, 1, 2]), 3, 13))
+            degree = int(np.clip(degree + song.rng.choice([-2, -1, 1, 2]), 3, 13))
 
 
 @dataclass(frozen=True)
@@ -229,15 +229,15 @@ def compose(out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float =
     return paths
 
 
-def perform(artist: Artist, chance: np.random.Generator, seconds: float) -> files.Floats:
+def perform(artist: Artist, rng: np.random.Generator, seconds: float) -> files.Floats:
     """One song of `artist` as float32 [2, T], its peak at -1 dBFS."""
     song = Song(
         mix=np.zeros((2, round(seconds * RATE))),
-        tempo=int(chance.integers(*artist.tempi)),
-        tonic=int(chance.integers(53, 63)),
+        tempo=int(rng.integers(*artist.tempi)),
+        tonic=int(rng.integers(53, 63)),
         scale=artist.scale,
-        progression=artist.progressions[int(chance.integers(len(artist.progressions)))],
-        chance=chance,
+        progression=artist.progressions[int(rng.integers(len(artist.progressions)))],
+        rng=rng,
     )
     artist.style(song)
     fade: Signal = np.clip((seconds - np.arange(song.mix.shape[1]) / RATE) / min(1.5, seconds / 4), 0, 1)

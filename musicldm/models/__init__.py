@@ -1,9 +1,9 @@
 """Models by name: those that come with the package, those in folders of one's own, those on the Hugging Face Hub.
 
-A model is a folder called as the model, such as `piano/` beside this file:
+A model is a folder that has the model's name, such as `piano/` beside this file:
 
     bundle.json     and the safetensors files that it names, see `musicldm.core.bundle`
-    card.md         what one should know of it; it may begin with lines `what: …` and `license: …` between two `---`
+    card.md         its model card; it may begin with lines `what: …` and `license: …` between two `---`
 
 The environment variable MUSICLDM_MODELS names more folders of such folders, separated as in PATH; they come first.
 """
@@ -22,7 +22,7 @@ from musicldm.core.progress import Progress, silent
 
 FOLDERS = "MUSICLDM_MODELS"
 DEFAULT = "piano"
-"""The model that `sample` takes where none is named."""
+"""The model that `sample` uses where none is named."""
 CARD = "card.md"
 
 _ON_THE_HUB = re.compile(r"hf:/{1,2}(?P<repository>[^/@]+/[^/@]+?)(@(?P<revision>.+))?")  # a Path has one slash only
@@ -36,20 +36,20 @@ class Model:
     path: Path
     """Its folder."""
     what: str
-    """A line on what it makes."""
+    """One line on what it generates."""
     license: str
     """Of its weights."""
     bytes: int
-    """Of all its files."""
+    """The size of all its files."""
 
     @property
     def card(self) -> str:
-        """All that there is to know of it, in Markdown; empty where nobody wrote it down."""
+        """Its model card, in Markdown; empty where there is none."""
         return _read_card(self.path)[1]
 
 
 def models() -> list[Model]:
-    """All models that have a name on this machine, sorted by it; of two with one name the first that was found."""
+    """All models that can be named on this machine, sorted by name; of equal names, the first found."""
     found: dict[str, Model] = {}
     for folder in _folders():
         for path in sorted(each.parent for each in folder.glob(f"*/{INDEX}")):
@@ -74,17 +74,17 @@ def named(name: str) -> Model:
 
 
 def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
-    """The bundle that somebody means, or the run folder that holds it.
+    """Where a model is: a bundle, or the run folder that holds it.
 
     Args:
         model: a path, a name from `models`, or hf://owner/name[@revision]; None: DEFAULT.
-        progress: hears of the bytes that come from the Hub.
+        progress: counts the bytes that arrive from the Hub.
 
     Raises:
-        UsageError: none is named, and the default is not here; or the address on the Hub is none.
+        UsageError: none is named, and the default is not installed; or the address on the Hub is not valid.
         BundleError: there is no such model, or no bundle in it.
         MissingProgramError: it is on the Hub, and huggingface_hub is not installed.
-        NetworkError: the Hub does not answer, and the model has not been here before.
+        NetworkError: the Hub does not answer, and the model is not in the cache.
     """
     if model is None:
         for each in models():
@@ -97,7 +97,9 @@ def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
 
         return hub.fetch(address["repository"], address["revision"], progress)
     if text.startswith("hf:"):
-        raise UsageError(f"{text} is no address of a model.", "Such as hf://owner/name or hf://owner/name@v1.")
+        raise UsageError(
+            f"{text} is not a valid address of a model.", "Expected hf://owner/name or hf://owner/name@v1."
+        )
     path = Path(text)
     if path.exists() and (_has_bundle(path) or os.sep in text):
         return path
@@ -106,7 +108,7 @@ def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
             return each.path
     if not path.exists() and os.sep not in text:
         raise BundleError(f"There is no model {text!r}, and no such path.", _known())
-    return path  # whose reader says what is wrong with it
+    return path  # whose reader raises the fitting error
 
 
 def _has_bundle(path: Path) -> bool:
@@ -125,10 +127,10 @@ def _known() -> str:
 
 
 def _read_card(path: Path) -> tuple[dict[str, str], str]:
-    """What stands between its two `---`, and the text after them."""
+    """The fields between the two `---` of a card, and the text after them."""
     try:
         text = (path / CARD).read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:  # none, or none for us: a model needs no card
+    except OSError:  # missing or unreadable: a model needs no card
         return {}, ""
     head, opened, rest = text.partition("---\n")
     if not opened or head.strip():

@@ -1,6 +1,6 @@
-"""Models on the Hugging Face Hub. The only file that knows huggingface_hub, which the extra `hf` brings.
+"""Models on the Hugging Face Hub. The only file here that imports huggingface_hub, which the extra `hf` brings.
 
-Only `bundle.json` and the safetensors files that it names are fetched, in one version, into the Hub's own cache.
+Only `bundle.json` and the safetensors files that it names are fetched, all of one revision, into the Hub's own cache.
 """
 
 from __future__ import annotations
@@ -22,92 +22,128 @@ _SECONDS = 10.0  # to wait for an answer
 
 
 def fetch(repository: str, revision: str | None = None, progress: Progress = silent) -> Path:
-    """A folder with the bundle in a repository, "owner/name"; what is here already is not fetched again.
+    """A folder with the bundle in a repository, "owner/name"; what is in the cache is not fetched again.
 
-    Without a network the version that was fetched last is taken.
+    Without a network the version that was fetched last is used.
+
+    Args:
+        progress: counts bytes.
 
     Raises:
         MissingProgramError: huggingface_hub is not installed.
         BundleError: no such repository or revision, or no bundle in it.
-        NetworkError: the Hub does not answer, and there is nothing of it here.
-        UsageError: no repository can be called so.
+        NetworkError: the Hub does not answer, and the model is not in the cache.
+        UsageError: not a valid name of a repository.
     """
     try:
-        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
+        import huggingface_hub
     except ImportError as error:
         raise MissingProgramError(
             "Models of the Hugging Face Hub need huggingface_hub, which is not installed.",
             "Install it: pip install 'musicldm[hf]'.",
         ) from error
     name = f"hf://{repository}" + (f"@{revision}" if revision else "")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it remarks on every try of its own
-    offline: Exception | None = None
-    try:  # one quick question, since the download itself would try for half a minute
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each of its own retries
+    offline = _check(repository, revision, name)
+    download = _Download(huggingface_hub.hf_hub_download, repository, local=offline is not None)
+    try:
+        return _fetch_all(download, revision, name, progress)
+    except BundleError:
+        raise
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise NetworkError(
+            f"The Hub does not answer, and {name} has not been fetched before.", "Check the network, and try again."
+        ) from (offline or error)
+    except huggingface_hub.errors.EntryNotFoundError as error:
+        raise BundleError(f"{name} lacks a file that its {INDEX} names.", "Ask its author.") from error
+    except Exception as error:  # any error of the HTTP library below
+        raise NetworkError(f"{name} could not be fetched: {error}.", "Try again: what was fetched is kept.") from error
+
+
+def _check(repository: str, revision: str | None, name: str) -> Exception | None:
+    """See whether there is such a model. Returns the error where the Hub cannot be reached.
+
+    Raises:
+        UsageError, BundleError: as in `fetch`.
+    """
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    try:  # one quick request, since the download itself would retry for half a minute
         get_hf_file_metadata(hf_hub_url(repository, INDEX, revision=revision), timeout=_SECONDS)
     except errors.HFValidationError as error:
-        raise UsageError(f"No model of the Hub is called {name}.", "Such as hf://owner/name@v1.") from error
+        raise UsageError(f"{name} is not a valid model on the Hub.", "Expected hf://owner/name@v1, say.") from error
     except errors.GatedRepoError as error:
-        raise BundleError(f"{name} is not for everybody.", "Ask for it on its page, then: hf auth login.") from error
+        raise BundleError(
+            f"{name} is gated.", "Request access on its page, then log in with: hf auth login."
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise BundleError(f"hf://{repository} has no revision {revision!r}.", "Leave it out for the newest.") from error
     except errors.RepositoryNotFoundError as error:
         raise BundleError(f"There is no {name}.", "Check its name; a private one needs: hf auth login.") from error
     except errors.EntryNotFoundError as error:
         raise BundleError(f"There is no bundle in {name}: it has no {INDEX}.", _OURS) from error
-    except Exception as error:  # which one is the affair of the HTTP library below
-        offline = error
+    except Exception as error:  # any error of the HTTP library below
+        return error
+    return None
 
-    def get(file: str, revision: str | None, move: Callable[[int], None]) -> Path:
-        heard, local = _progress_bar(move), offline is not None
-        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=local, tqdm_class=heard))
 
-    try:
-        index = get(INDEX, revision, lambda _: None)
-        parts = _parts(index, name)
-        total, done = sum(parts.values()), 0
+class _Download:
+    """Files of one repository, into the cache of the Hub.
 
-        def move(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(min(done, total), total, f"fetching {name}")
+    Args:
+        local: only look into the cache.
+    """
 
-        for file in parts:
-            get(file, index.parent.name, move)  # of the same commit, which the folder is called after
-    except BundleError:
-        raise
-    except errors.LocalEntryNotFoundError as error:
-        raise NetworkError(
-            f"The Hub does not answer, and {name} has not been fetched before.", "Check the network, and try again."
-        ) from (offline or error)
-    except errors.EntryNotFoundError as error:
-        raise BundleError(f"{name} lacks a file that its {INDEX} names.", "Ask whoever made it.") from error
-    except Exception as error:
-        raise NetworkError(f"{name} could not be fetched: {error}.", "Try again: what came is kept.") from error
+    def __init__(self, download: Callable[..., str], repository: str, local: bool) -> None:
+        self._download = download
+        self._repository = repository
+        self._local = local
+
+    def __call__(self, file: str, revision: str | None, move: Callable[[int], None]) -> Path:
+        """The path of a file; `move` is called with the number of bytes each time that some arrive."""
+        options = {"local_files_only": self._local, "tqdm_class": _progress_bar(move)}
+        return Path(self._download(self._repository, file, revision=revision, **options))
+
+
+def _fetch_all(download: _Download, revision: str | None, name: str, progress: Progress) -> Path:
+    """Fetch the index and all files that it names. Returns their folder."""
+    index = download(INDEX, revision, lambda _: None)
+    weights = _weights(index, name)
+    total, done = sum(weights.values()), 0
+
+    def move(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(min(done, total), total, f"fetching {name}")
+
+    for file in weights:
+        # The folder is called after the commit: all files are of the same one, even if somebody pushes meanwhile.
+        download(file, index.parent.name, move)
     return index.parent
 
 
-def _parts(index: Path, name: str) -> dict[str, int]:
-    """The files of weights that a bundle names, and their sizes.
+def _weights(index: Path, name: str) -> dict[str, int]:
+    """The files of weights that a bundle's index of any format names, and their sizes in bytes.
 
     Raises:
-        BundleError: it names none, or others.
+        BundleError: it names none, or other files.
     """
     try:
-        told = json.loads(index.read_bytes())
-        components = (told["parts"] if told["format"] == 1 else told["components"]).values()
-        parts = {str(each["file"]): int(each["bytes"]) for each in components}
+        found = json.loads(index.read_bytes())
+        components = (found["parts"] if found["format"] == 1 else found["components"]).values()
+        weights = {str(each["file"]): int(each["bytes"]) for each in components}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"There is no bundle in {name}: its {INDEX} is another's.", _OURS) from error
-    if wrong := [file for file in parts if not _WEIGHTS.fullmatch(file)]:
-        raise BundleError(f"{name} wants {wrong[0]!r} read, which is no safetensors file.", "Do not use it.")
-    return parts
+        raise BundleError(f"There is no bundle in {name}: its {INDEX} is not musicldm's.", _OURS) from error
+    if wrong := [file for file in weights if not _WEIGHTS.fullmatch(file)]:
+        raise BundleError(f"{name} names {wrong[0]!r}, which is not a safetensors file.", "Do not use this model.")
+    return weights
 
 
 def _progress_bar(move: Callable[[int], None]) -> Any:
-    """A bar of tqdm, as huggingface_hub wants one, that shows nothing and passes on how many bytes came."""
+    """A tqdm class, as huggingface_hub takes one, that shows nothing and passes on the number of bytes."""
     from tqdm.auto import tqdm
 
-    class Heard(tqdm):  # type: ignore[misc]  # it has no types
+    class Counter(tqdm):  # type: ignore[misc]  # it has no types
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options.pop("name", None)
             super().__init__(*arguments, **{**options, "disable": True})
@@ -116,4 +152,4 @@ def _progress_bar(move: Callable[[int], None]) -> Any:
         def update(self, n: float | None = 1) -> None:
             move(int(n or 0))
 
-    return Heard
+    return Counter

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from musicldm import models
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
@@ -50,6 +51,51 @@ def test_round_trip(folder: Path) -> None:
     for name, weight in original.state_dict().items():
         assert torch.equal(weight, loaded.state_dict()[name])
     assert loaded.weights_hash == original.component().digest
+
+
+PIANO = Path(models.__file__).parent / "piano"
+# `Part.digest` as release 0.1 computes it.
+PIANO_DIGESTS = {
+    "codec": "1f9b55137a53e126753c1859c469c7151d1ae806811784060e6e9cd52c8fa471",
+    "generator": "efbd092809896710b20ed27141f8e4fb3149c34d2d1a558c93484a0406dd9717",
+}
+
+
+def test_format_1_is_read_with_the_digests_that_it_had_and_written_as_format_2(tmp_path: Path) -> None:
+    assert json.loads((PIANO / "bundle.json").read_bytes())["format"] == 1
+    old = bundle.read(PIANO)
+    assert {role: each.digest for role, each in old.components.items()} == PIANO_DIGESTS
+    assert {role: each.kind for role, each in old.components.items()} == {"codec": "vae", "generator": "diffusion"}
+    assert old.component("generator").config["vae"] == PIANO_DIGESTS["codec"]  # configurations stay as they were
+    assert old.facts["generator"].step > 0 and len(old.facts["generator"].tracks) == 285
+
+    bundle.write(tmp_path / "piano", old)
+    index = json.loads((tmp_path / "piano" / "bundle.json").read_bytes())
+    assert index["format"] == 2 and index["components"].keys() == PIANO_DIGESTS.keys() and "parts" not in index
+    new = bundle.read(tmp_path / "piano")
+    assert {role: each.digest for role, each in new.components.items()} == PIANO_DIGESTS
+    assert (new.name, new.facts) == (old.name, old.facts)
+    assert {role: each.config for role, each in new.components.items()} == {
+        role: each.config for role, each in old.components.items()
+    }
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_fields_of_a_later_release_are_passed_over(folder: Path, format: int) -> None:
+    before = bundle.read(folder)
+    index = json.loads((folder / "bundle.json").read_bytes())
+    index["facts"]["codec"]["tracks"][0]["mood"] = "calm"
+    index["facts"]["codec"]["emissions"] = {"grams": 3}
+    index["components"]["codec"]["signature"] = "…"
+    index["signed_by"] = "nobody"
+    if format == 1:
+        index["parts"] = {"vae": index.pop("components")["codec"]}
+        index["facts"] = {"vae": index["facts"]["codec"]}
+        index["format"] = 1
+    (folder / "bundle.json").write_text(json.dumps(index))
+    after = bundle.read(folder)
+    assert (after.name, after.facts) == (before.name, before.facts) == ("toy", {"codec": TRAINING})
+    assert after.component("codec").digest == before.component("codec").digest
 
 
 def test_another_weight_or_another_setting_is_another_hash(folder: Path) -> None:

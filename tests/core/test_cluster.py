@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_jobs import die_on_three, die_the_first_time, raise_stubborn, refuse_odd, sleep, square
 
 from musicldm.core import jobs
 from musicldm.core.errors import DataError, MismatchError, MissingProgramError, MusicLDMError, NetworkError, UsageError
 from musicldm.core.jobs import run_on_cluster
 from tests.clusters import scheduler, workers
+from tests.core.test_jobs import die_on_three, die_the_first_time, raise_stubborn, refuse_odd, sleep, square
 
 pytest.importorskip("distributed")
 
@@ -39,35 +39,35 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_every_item_comes_back_once(address):
+def test_every_item_comes_back_once(address: str) -> None:
     assert sorted(run_on_cluster(square, range(30), address)) == [(n, n * n) for n in range(30)]
 
 
-def test_nothing_to_do(address):
+def test_nothing_to_do(address: str) -> None:
     assert list(run_on_cluster(square, [], address)) == []
 
 
-def test_an_exception_is_a_result_with_its_hint(address):
+def test_an_exception_is_a_result_with_its_hint(address: str) -> None:
     outcomes = dict(run_on_cluster(refuse_odd, [1, 2], address))
     assert outcomes[2] == 2
     assert isinstance(outcomes[1], DataError)
     assert (outcomes[1].message, outcomes[1].hint) == ("1 is odd.", "Double it.")
 
 
-def test_an_exception_that_cannot_travel_is_told(address):
+def test_an_exception_that_cannot_travel_is_told(address: str) -> None:
     [(_, outcome)] = run_on_cluster(raise_stubborn, [0], address)
     assert isinstance(outcome, RuntimeError)
     assert str(outcome) == "Stubborn: no way"
 
 
-def test_a_worker_killed_in_the_middle_costs_a_retry_only(address, tmp_path):
+def test_a_worker_killed_in_the_middle_costs_a_retry_only(address: str, tmp_path: Path) -> None:
     markers = [tmp_path / name for name in "abcdefgh"]
     for done in markers[1:]:
         done.touch()
     assert dict(run_on_cluster(die_the_first_time, markers, address)) == dict.fromkeys(markers, "done")
 
 
-def test_an_item_that_kills_its_worker_costs_no_other(address):
+def test_an_item_that_kills_its_worker_costs_no_other(address: str) -> None:
     outcomes = dict(run_on_cluster(die_on_three, range(12), address))
     killer = outcomes.pop(3)
     assert outcomes == {n: n for n in range(12) if n != 3}
@@ -75,7 +75,7 @@ def test_an_item_that_kills_its_worker_costs_no_other(address):
     assert str(killer) == "The process working on it died 2 times."
 
 
-def test_an_item_past_the_time_limit_costs_no_other(address, tmp_path):
+def test_an_item_past_the_time_limit_costs_no_other(address: str, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     items = [(0.1, None), (60, pid), (0.2, None), (0.3, None), (0.4, None)]
     outcomes = {seconds: outcome for (seconds, _), outcome in run_on_cluster(sleep_in, items, address, time_limit=1)}
@@ -87,7 +87,7 @@ def test_an_item_past_the_time_limit_costs_no_other(address, tmp_path):
         os.kill(int(pid.read_text()), 0)
 
 
-def test_what_has_not_begun_is_cancelled(address, tmp_path):
+def test_what_has_not_begun_is_cancelled(address: str, tmp_path: Path) -> None:
     outcomes = run_on_cluster(die_on_three, range(4, 50), address)
     next(outcomes)
     outcomes.close()
@@ -96,7 +96,7 @@ def test_what_has_not_begun_is_cancelled(address, tmp_path):
     assert time.monotonic() - start < 5
 
 
-def test_an_interrupt_is_quiet_and_quick(address, tmp_path):
+def test_an_interrupt_is_quiet_and_quick(address: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, time\n"
@@ -116,13 +116,15 @@ def test_an_interrupt_is_quiet_and_quick(address, tmp_path):
     assert time.monotonic() - start < 3
 
 
-def test_a_worker_with_another_version_is_named(address, monkeypatch):
+def test_a_worker_with_another_version_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "__version__", "0.0.1")
     with pytest.raises(MismatchError, match=r"A worker has musicldm .*, and here it is 0\.0\.1\."):
         list(run_on_cluster(square, [1], address))
 
 
-def test_a_worker_that_cannot_load_the_function_ends_the_run_not_itself(address, tmp_path, monkeypatch):
+def test_a_worker_that_cannot_load_the_function_ends_the_run_not_itself(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "only_here.py").write_text("def work(n):\n    return n\n")
     monkeypatch.syspath_prepend(tmp_path)
     from only_here import work  # type: ignore[import-not-found]
@@ -132,7 +134,7 @@ def test_a_worker_that_cannot_load_the_function_ends_the_run_not_itself(address,
     assert "same musicldm" in caught.value.hint
 
 
-def test_a_lost_scheduler_is_one_sentence(tmp_path, capfd):
+def test_a_lost_scheduler_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with scheduler(tmp_path) as (address, process), workers(address, 1, tmp_path):
         outcomes = run_on_cluster(sleep, [0.1, *[20] * 5], address)
         assert next(outcomes) == (0.1, 0.1)
@@ -144,7 +146,7 @@ def test_a_lost_scheduler_is_one_sentence(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_scheduler_without_workers_is_given_up(tmp_path, monkeypatch):
+def test_a_scheduler_without_workers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_WITHOUT_WORKERS", 0.5)
     with scheduler(tmp_path) as (address, _):
         with pytest.raises(NetworkError, match=f"The scheduler at {address} has no workers.") as caught:
@@ -152,7 +154,9 @@ def test_a_scheduler_without_workers_is_given_up(tmp_path, monkeypatch):
         assert f"dask worker {address}" in caught.value.hint
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch, capfd):
+def test_a_scheduler_that_is_not_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(jobs, "_ANSWERING", 0.5)
     with pytest.raises(NetworkError, match=r"There is no Dask scheduler at tcp://127\.0\.0\.1:9\.") as caught:
         list(run_on_cluster(square, [1], "tcp://127.0.0.1:9"))
@@ -160,7 +164,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_port_that_does_not_speak_dask_is_given_up(monkeypatch):
+def test_a_port_that_does_not_speak_dask_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_ANSWERING", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
@@ -169,12 +173,12 @@ def test_a_port_that_does_not_speak_dask_is_given_up(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["", "host", "tcp://host", "tcp://host:door", "gopher://host:70"])
-def test_nonsense_is_no_address(address):
-    with pytest.raises(UsageError, match="is no scheduler's address"):
+def test_nonsense_is_no_address(address: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid address of a scheduler"):
         list(run_on_cluster(square, [1], address))
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingProgramError) as caught:
         list(run_on_cluster(square, [1], "tcp://127.0.0.1:8786"))

@@ -15,7 +15,7 @@ RUNS = {"musicldm.codecs.vae": VAERunConfig, "musicldm.generators.diffusion": Di
 
 
 @pytest.mark.parametrize(("owner", "cls"), RUNS.items())
-def test_every_preset_is_whole_and_survives_json(owner: str, cls: type) -> None:
+def test_every_preset_is_whole_and_survives_json(owner: str, cls: type[object]) -> None:
     assert {"tiny", "small", "paper"} <= set(config.presets(owner))
     for name in config.presets(owner):
         built = config.from_dict(cls, config.preset(owner, name))

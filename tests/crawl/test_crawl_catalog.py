@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from musicldm.core.errors import ConfigError
-from musicldm.crawl.catalog import INCLUDABLE, Artist, Track, Wishes, distinct, safe_name, songs
+from musicldm.crawl.catalog import INCLUDABLE, Artist, Selection, Track, distinct, safe_name, songs
 from musicldm.crawl.settings import CrawlSettings, is_loopback
 from musicldm.crawl.titles import song_title, title_marks, words
 
@@ -52,8 +52,8 @@ def test_distinct_keeps_the_first_of_each_song() -> None:
 
 def test_an_unknown_length_swallows_nothing() -> None:
     tracks = [track("Hello", None, "1"), track("Hello", 200.0, "2"), track("Hello", 90.0, "3"), track("Ho", None, "4")]
-    assert [song.recording for song in songs(tracks, Wishes())[0]] == ["2", "3", "4"]
-    assert [song.recording for song in songs(tracks, Wishes(), fetched={"1"})[0]] == ["1", "2", "3", "4"]
+    assert [song.recording for song in songs(tracks, Selection())[0]] == ["2", "3", "4"]
+    assert [song.recording for song in songs(tracks, Selection(), fetched={"1"})[0]] == ["1", "2", "3", "4"]
 
 
 def test_one_isrc_is_one_song_and_a_live_take_is_another() -> None:
@@ -83,8 +83,8 @@ def test_what_is_not_asked_for_is_counted() -> None:
         track("Chat", 200.0, "b", "talk"),
     ]
 
-    def taken(**wishes: Any) -> tuple[str, dict[str, int]]:
-        found, others = songs(tracks, Wishes(**wishes))
+    def taken(**selection: Any) -> tuple[str, dict[str, int]]:
+        found, others = songs(tracks, Selection(**selection))
         return "".join(song.recording for song in found), dict(others)
 
     assert taken() == ("15678", {"live": 1, "remix": 1, "compilation": 1, "demo": 1, "talk": 1})
@@ -94,7 +94,7 @@ def test_what_is_not_asked_for_is_counted() -> None:
     assert taken(limit=2)[0] == "15"
     assert taken(limit=1, overrides={"4": "x"})[0] == "14"
     assert taken(include=frozenset({"demo", "talk"})) == ("15678ab", {"live": 1, "remix": 1, "compilation": 1})
-    found, _ = songs(tracks, Wishes(limit=2, min_seconds=60), fetched={"2", "5"})
+    found, _ = songs(tracks, Selection(limit=2, min_seconds=60), fetched={"2", "5"})
     assert "".join(song.recording for song in found) == "1256"  # what is there and not asked for takes no one's place
 
 

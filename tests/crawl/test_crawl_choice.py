@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from musicldm.crawl.catalog import Artist, Track
-from musicldm.crawl.youtube import THRESHOLD, score, video_id, wrong_marks
+from musicldm.crawl.matching import THRESHOLD, score, video_id, wrong_marks
 
 ARTIST = Artist("a", "Sigur Rós", aliases=("Victory Rose",))
 

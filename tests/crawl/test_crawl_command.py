@@ -60,7 +60,7 @@ def test_from_names_to_files(world: World, environment: dict[str, str], tmp_path
 def test_names_from_stdin_must_be_text(environment: dict[str, str], tmp_path: Path) -> None:
     line = [*COMMAND, "-", "-o", str(tmp_path)]
     done = subprocess.run(line, env=environment, input=b"Los R\xedos\n", capture_output=True, timeout=60)
-    assert done.returncode == 2 and b"names in stdin cannot be read: it is no UTF-8 text" in done.stderr
+    assert done.returncode == 2 and b"names in stdin cannot be read: it is not UTF-8 text" in done.stderr
 
 
 def test_cookies_are_looked_at_before_anybody_is_asked(
@@ -69,7 +69,7 @@ def test_cookies_are_looked_at_before_anybody_is_asked(
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("no cookies at all\n")
     done = command(environment, "Los Ríos", "-o", tmp_path / "raw", "--cookies", cookies)
-    assert done.returncode == 2 and "no file of cookies" in done.stderr and not world.musicbrainz.requests
+    assert done.returncode == 2 and "not a cookie file" in done.stderr and not world.musicbrainz.requests
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tTRUE\t0\tSID\tsesame\n")
     environment["PATH"] = ""  # no JavaScript runtime there
     done = command(environment, "Los Ríos", "-o", tmp_path / "raw", "--cookies", cookies, "--dry-run")
@@ -80,7 +80,7 @@ def test_a_failure_is_said_under_quiet_too(world: World, environment: dict[str, 
     world.youtube.videos["vidagua0001"].refusal = "This video is private"
     done = command(environment, "Los Ríos", "-o", tmp_path, "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"No song could be had; {tmp_path / 'catalog.jsonl'} says why.\n"
+    assert done.stderr == f"No song could be fetched; {tmp_path / 'catalog.jsonl'} says why.\n"
     done = command(environment, "Los Ríos, Glass Bells", "-o", tmp_path, "--quiet", "--strict")
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
     assert done.stderr == "Left out: 1. With --strict that counts as a failure.\n"
@@ -120,8 +120,8 @@ def test_ctrl_c_loses_nothing(world: World, environment: dict[str, str], tmp_pat
         (["Nobody"], 1, "knows no artist 'Nobody'"),
         ([" , "], 2, "No artist is named"),
         (["@/no/such/file"], 2, "cannot be read"),
-        (["Los Ríos", "--include", "live,bootleg"], 2, "does not know bootleg"),
-        (["Los Ríos", "--rate-limit", "fast"], 2, "no number of bytes"),
+        (["Los Ríos", "--include", "live,bootleg"], 2, "cannot be bootleg"),
+        (["Los Ríos", "--rate-limit", "fast"], 2, "not a number of bytes"),
         (["Los Ríos", "--override", "x=https://example.org"], 2, "not RECORDING=URL"),
         (["Los Ríos", "--override", "x=dQw4w9WgXcQ"], 2, "no recording of Los Ríos"),
         (["Los Ríos", "-o", "/proc/here"], 1, "Cannot write"),
@@ -138,16 +138,16 @@ def test_one_sentence_for_each_mistake(
     assert sentence in done.stderr and "Hint:" in done.stderr
 
 
-def test_a_crawl_that_is_shut_out_says_so_and_what_it_has(
+def test_a_crawl_that_is_blocked_says_so_and_what_it_has(
     world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
     world.youtube.videos["vidseven001"].refusal = "Sign in to confirm you’re not a bot"
     done = command(environment, "Glass Bells, Los Ríos", "-o", tmp_path, "--json")
     assert (
-        done.returncode == 1 and "Error: YouTube has shut us out: Sign in" in done.stderr and "--cookies" in done.stderr
+        done.returncode == 1 and "Error: YouTube has blocked us: Sign in" in done.stderr and "--cookies" in done.stderr
     )
     answer = json.loads(done.stdout)
-    assert len(answer["fetched"]) == 2 and "shut us out" in answer["stopped"]
+    assert len(answer["fetched"]) == 2 and "blocked us" in answer["stopped"]
     assert [(row["songs"], row["fetched"], row["missing"]) for row in answer["counts"]] == [(3, 2, 1), (1, 0, 1)]
 
 
@@ -243,7 +243,7 @@ def test_the_summary_counts_by_artist_and_reason(
     cells = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in told.splitlines() if "│" in line]
     assert cells == [["The Glass Bells", "3", "1", "0", "1", "1"], ["Los Ríos", "1", "1", "0", "0", "0"]]
     assert "No match" in told and "Refused" in told and "Network failed" not in told
-    assert "Not asked for: 1 live." in told
+    assert "Not selected: 1 live." in told
 
 
 def test_names_may_hold_commas_in_quotes() -> None:
@@ -259,5 +259,5 @@ def test_names_come_from_files_too(tmp_path: Path) -> None:
         "Björk", "Tyler, the Creator", "AC/DC", "Los Ríos", "@onefive"
     ]  # fmt: skip
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="no UTF-8"):
+    with pytest.raises(UsageError, match="not UTF-8"):
         artist_names([f"@{file}"])

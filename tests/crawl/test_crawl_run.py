@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from musicldm.core.durable import locked
-from musicldm.core.errors import BlockedError, ConfigError, NetworkError, NotFoundError, OutputError, UsageError
-from musicldm.crawl import run
-from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Wishes
-from musicldm.crawl.settings import CrawlSettings
+from musicldm.core.errors import ConfigError, NetworkError, NotFoundError, OutputError, UsageError
+from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Selection
+from musicldm.crawl.fetch import fetch
+from musicldm.crawl.plan import plan_crawl
 from tests.crawl.conftest import World
 from tests.crawl.crawl_services import Release, Song, Video
-
-GLASS = "The Glass Bells"
-
-
-def crawl(world: World, out: Path, *names: str, settings: CrawlSettings | None = None, **wishes: Any) -> run.Outcome:
-    settings = settings or world.settings
-    return run.fetch(run.plan(names or (GLASS,), out, settings, Wishes(**wishes)), settings)
-
-
-def catalog(out: Path) -> dict[str, dict[str, Any]]:
-    """The last record of each title."""
-    lines = (out / "catalog.jsonl").read_text().splitlines()
-    return {record["title"]: record for record in map(json.loads, lines)}
-
-
-def files(out: Path) -> set[str]:
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    return found - {".lock"}
+from tests.crawl.crawls import GLASS, catalog, crawl, files
 
 
 def test_songs_are_fetched_as_they_are_with_their_provenance(world: World, tmp_path: Path, song: bytes) -> None:
@@ -73,7 +52,7 @@ def test_songs_are_fetched_as_they_are_with_their_provenance(world: World, tmp_p
 
 
 def test_a_plan_takes_nothing(world: World, tmp_path: Path) -> None:
-    plan = run.plan([GLASS, "Los Ríos"], tmp_path / "out", world.settings)
+    plan = plan_crawl([GLASS, "Los Ríos"], tmp_path / "out", world.settings)
     assert [track.title for track in plan.missing] == [*world.songs, "Agua Clara"]
     assert not world.youtube.requests and not (tmp_path / "out").exists()
 
@@ -117,39 +96,39 @@ def test_what_does_not_fit_is_not_taken(world: World, tmp_path: Path) -> None:
 def test_a_song_of_unknown_length_is_measured_by_its_video(world: World, tmp_path: Path) -> None:
     world.musicbrainz.people[0].releases = [Release("r9", "Odd", "1990", [[Song("70000000-1", "Grün", None)]])]
     (record,) = crawl(world, tmp_path, max_seconds=100).left_out
-    assert record["status"] == NO_MATCH and "lasts 201 s, which is not asked for" in record["reason"]
+    assert record["status"] == NO_MATCH and "lasts 201 s, outside the limits of length" in record["reason"]
     asked = len(world.youtube.requests)
     assert len(crawl(world, tmp_path, max_seconds=120).kept) == 1 and len(world.youtube.requests) == asked
     assert len(crawl(world, tmp_path).fetched) == 1
 
 
 def test_an_unknown_artist_stops_nobody_else(world: World, tmp_path: Path) -> None:
-    plan = run.plan(["Nobody at all", "los rios", "Los Ríos"], tmp_path, world.settings)
+    plan = plan_crawl(["Nobody at all", "los rios", "Los Ríos"], tmp_path, world.settings)
     assert [artist.name for artist in plan.artists] == ["Los Ríos"] and len(plan.tracks) == 1
     assert [str(error) for error in plan.unknown] == ["MusicBrainz knows no artist 'Nobody at all'."]
     with pytest.raises(NotFoundError, match=r"'Nobody'.* 'No one'"):
-        run.plan(["Nobody", "No one"], tmp_path, world.settings)
+        plan_crawl(["Nobody", "No one"], tmp_path, world.settings)
 
 
 def test_an_artist_whom_the_network_loses_is_left_out(world: World, tmp_path: Path) -> None:
     world.musicbrainz.faults.script = ["", *["503"] * world.settings.tries]
-    plan = run.plan([GLASS, "Los Ríos"], tmp_path, world.settings)
+    plan = plan_crawl([GLASS, "Los Ríos"], tmp_path, world.settings)
     assert [artist.name for artist in plan.artists] == ["Los Ríos"]
     world.musicbrainz.faults.script = ["", *["503"] * world.settings.tries]
-    wish = Wishes(overrides={"10000000-1": "vidgruen001"})  # of a song that nobody can tell just now
-    assert len(run.plan([GLASS, "Los Ríos"], tmp_path, world.settings, wish).tracks) == 1
+    wish = Selection(overrides={"10000000-1": "vidgruen001"})  # of a song that nobody can tell just now
+    assert len(plan_crawl([GLASS, "Los Ríos"], tmp_path, world.settings, wish).tracks) == 1
     assert [str(error) for error in plan.unknown] == [
         f"{GLASS} is left out: MusicBrainz ({world.musicbrainz.address}) answered 503 Service Unavailable."
     ]
     world.musicbrainz.faults.script = ["503"] * 100
     with pytest.raises(NetworkError, match="answered 503"):
-        run.plan([GLASS, "Los Ríos", "Somebody", "Else"], tmp_path, world.settings)
+        plan_crawl([GLASS, "Los Ríos", "Somebody", "Else"], tmp_path, world.settings)
     assert len(world.musicbrainz.faults.script) == 100 - 2 * world.settings.tries
 
 
 def test_an_artist_without_recordings_is_named(world: World, tmp_path: Path) -> None:
     world.musicbrainz.people[1].releases = [Release("r", "Covers", "2000", [[Song("1", "Hers", 100.0, by="other")]])]
-    plan = run.plan([GLASS, "Los Ríos"], tmp_path, world.settings)
+    plan = plan_crawl([GLASS, "Los Ríos"], tmp_path, world.settings)
     assert [artist.name for artist in plan.songless] == ["Los Ríos"]
 
 
@@ -280,159 +259,6 @@ def test_a_recording_that_was_fetched_stands_for_its_song(world: World, tmp_path
     assert not outcome.fetched and len(outcome.plan.present) == 3
 
 
-def test_no_manifest_is_asked_for(world: World, tmp_path: Path) -> None:
-    crawl(world, tmp_path, limit=1)
-    assert len(world.youtube.requests) == 4  # search, next, player and the song
-
-
-@pytest.mark.parametrize("sign", ["the sentence", "429", "403"])
-def test_the_crawl_stops_at_the_first_sign_of_being_shut_out(world: World, tmp_path: Path, sign: str) -> None:
-    crawl(world, tmp_path, limit=1)
-    asked = len(world.youtube.requests)
-    if sign == "the sentence":
-        for video in world.youtube.videos.values():
-            video.refusal = "Sign in to confirm you’re not a bot. This helps protect our community."
-    else:
-        world.youtube.answers = [(int(sign), b"")] * 10
-    outcome = crawl(world, tmp_path, GLASS, "Los Ríos")
-    assert isinstance(outcome.stopped, BlockedError) and "shut us out" in outcome.stopped.message
-    assert not outcome.fetched and not outcome.left_out
-    assert len(world.youtube.requests) <= asked + 3
-    assert list(catalog(tmp_path)) == ["Grün"]  # the others count as not tried
-    assert [row["missing"] for row in outcome.counts()] == [2, 1]
-    world.youtube.answers = []
-    for video in world.youtube.videos.values():
-        video.refusal = ""
-    assert len(crawl(world, tmp_path, GLASS, "Los Ríos").fetched) == 3
-
-
-def test_a_question_of_age_is_no_sign(world: World, tmp_path: Path) -> None:
-    world.youtube.videos["vidgruen001"].refusal = "Sign in to confirm your age"
-    outcome = crawl(world, tmp_path)
-    assert outcome.stopped is None and catalog(tmp_path)["Grün"]["status"] == REFUSED
-    assert catalog(tmp_path)["Grün"]["reason"] == "Sign in to confirm your age."  # not what yt-dlp's options are
-
-
-def test_a_download_that_comes_too_soon_is_a_sign(world: World, tmp_path: Path) -> None:
-    for video in world.youtube.videos.values():
-        video.status = 429
-    outcome = crawl(world, tmp_path)
-    assert isinstance(outcome.stopped, BlockedError) and not outcome.left_out and len(world.youtube.downloads) == 1
-
-
-def test_one_download_that_is_forbidden_is_no_sign(world: World, tmp_path: Path) -> None:
-    world.youtube.videos["vidgruen001"].status = 403
-    outcome = crawl(world, tmp_path)
-    assert outcome.stopped is None and len(outcome.fetched) == 2
-    assert catalog(tmp_path)["Grün"]["status"] == FAILED and "403" in catalog(tmp_path)["Grün"]["reason"]
-
-
-@pytest.mark.parametrize("what", ["search", "player", "next", "media"])
-@pytest.mark.parametrize("fault", ["503", "400", "401", "404", "nonsense", "login page"])
-def test_a_server_in_trouble_is_no_refusal(world: World, tmp_path: Path, what: str, fault: str) -> None:
-    before = ["search", "next", "player", "media"].index(what)
-    world.youtube.faults.script = [""] * before + [fault] * world.settings.tries
-    (record,) = crawl(world, tmp_path, limit=1).left_out
-    assert record["status"] == FAILED and record["reason"]
-    world.youtube.faults.script = []
-    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
-
-
-def test_a_search_that_is_refused_says_nothing_of_the_song(world: World, tmp_path: Path) -> None:
-    alert = {"alertRenderer": {"type": "ERROR", "text": {"simpleText": "Something went wrong."}}}
-    world.youtube.answers = [(200, json.dumps({"alerts": [alert]}).encode())]
-    (record,) = crawl(world, tmp_path, limit=1).left_out
-    assert record["status"] == FAILED and "Something went wrong" in record["reason"]
-
-
-def test_pages_that_have_changed_are_suspicious(world: World, tmp_path: Path) -> None:
-    world.youtube.redesigned = True
-    outcome = crawl(world, tmp_path, GLASS, "Los Ríos")
-    assert outcome.fruitless == 4 == len(outcome.left_out)
-    world.youtube.redesigned = False
-    assert crawl(world, tmp_path, GLASS, "Los Ríos", retry=frozenset({NO_MATCH})).fruitless == 0
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "Premieres in 3 hours",
-        "This live event will begin in a few moments.",
-        "We're processing this video. Check back later.",
-        "",  # it has sound already, of the announcement
-    ],
-)
-def test_what_is_not_out_yet_is_tried_again(world: World, tmp_path: Path, said: str) -> None:
-    for video in world.youtube.videos.values():
-        video.refusal, video.upcoming = said, not said
-    outcome = crawl(world, tmp_path, GLASS, "Los Ríos")
-    assert outcome.stopped is None  # four in a row, and yet the network is there
-    assert {record["status"] for record in outcome.left_out} == {FAILED} and said[:9] in outcome.left_out[0]["reason"]
-    for video in world.youtube.videos.values():
-        video.refusal, video.upcoming = "", False
-    assert len(crawl(world, tmp_path, GLASS, "Los Ríos").fetched) == 4
-
-
-def test_a_connection_that_is_forbidden_is_not_our_disk(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = run.plan([GLASS], tmp_path, world.settings, Wishes(limit=1))
-
-    def forbidden(*address: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "connect", forbidden)
-    (record,) = run.fetch(plan, world.settings).left_out
-    assert record["status"] == FAILED and "Permission denied" in record["reason"]
-
-
-def test_a_server_that_drips_is_given_up(world: World, tmp_path: Path) -> None:
-    plan = run.plan([GLASS], tmp_path, world.settings, Wishes(limit=1))
-    world.youtube.trickle = 0.1  # a whole answer would come, in a minute or so
-    (record,) = run.fetch(plan, replace(world.settings, timeout=0.3, tries=1)).left_out
-    assert record["status"] == FAILED and "within" in record["reason"] and not world.youtube.downloads
-    world.youtube.trickle, world.youtube.trickle_media = 0.0, 0.1
-    (record,) = run.fetch(plan, replace(world.settings, timeout=1.0, tries=1)).left_out
-    assert record["status"] == FAILED and "within" in record["reason"] and world.youtube.downloads
-    world.youtube.trickle_media = 0.0
-    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
-
-
-@pytest.mark.parametrize("runtime", ["", "deno 2.9.9"])
-def test_what_youtube_locks_behind_javascript_waits_for_a_runtime(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
-) -> None:
-    if runtime:
-        (tmp_path / "deno").write_text(f"#!/bin/sh\necho {runtime}\n")
-        (tmp_path / "deno").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    world.youtube.videos["vidgruen001"].locked = True
-    (record,) = crawl(world, tmp_path / "out", limit=1).left_out
-    assert record["status"] == (REFUSED if runtime else FAILED)
-    assert ("JavaScript runtime" in record["reason"]) is not bool(runtime)
-
-
-@pytest.mark.parametrize("before", [0, 1])  # the search, and what names the licence
-def test_half_an_answer_is_not_nothing(world: World, tmp_path: Path, before: int) -> None:
-    world.youtube.faults.script = [""] * before + ["half"] * world.settings.tries
-    (record,) = crawl(world, tmp_path, limit=1).left_out
-    assert record["status"] == FAILED and "half an answer" in record["reason"]
-    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
-
-
-def test_an_answer_that_makes_no_sense_costs_one_song(world: World, tmp_path: Path) -> None:
-    world.youtube.faults.script = ["", "", "nonsense"]
-    outcome = crawl(world, tmp_path)
-    assert len(outcome.fetched) == 2 and outcome.stopped is None
-    (record,) = outcome.left_out
-    assert record["status"] == FAILED and "stumbles" in record["reason"]
-
-
-def test_entries_that_are_no_videos_are_passed_over(world: World, tmp_path: Path) -> None:
-    world.youtube.videos = {"": Video("", "Grün", GLASS, 200, b""), **world.youtube.videos}
-    assert len(crawl(world, tmp_path, limit=1).fetched) == 1
-
-
 def test_several_at_a_time_lose_and_mix_up_nothing(world: World, tmp_path: Path) -> None:
     outcome = crawl(world, tmp_path, GLASS, "Los Ríos", settings=replace(world.settings, jobs=4))
     assert len(outcome.fetched) == 4
@@ -456,9 +282,9 @@ def test_a_download_keeps_to_its_rate(world: World, tmp_path: Path) -> None:
 
 
 def test_one_crawl_at_a_time(world: World, tmp_path: Path) -> None:
-    plan = run.plan([GLASS], tmp_path, world.settings)
+    plan = plan_crawl([GLASS], tmp_path, world.settings)
     with locked(tmp_path), pytest.raises(OutputError, match="Another run"):
-        run.fetch(plan, world.settings)
+        fetch(plan, world.settings)
     assert not world.youtube.requests
 
 
@@ -470,7 +296,7 @@ def test_cookies_are_sent_and_their_file_stays_as_it_is(world: World, tmp_path: 
     assert any("SID=sesame" in (headers["Cookie"] or "") for headers in world.youtube.seen)
     assert file.read_text() == text
     file.write_text("no cookies at all\n")
-    with pytest.raises(ConfigError, match="no file of cookies"):
+    with pytest.raises(ConfigError, match="not a cookie file"):
         crawl(world, tmp_path / "out", settings=replace(world.settings, cookies=str(file)))
 
 

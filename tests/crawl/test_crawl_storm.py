@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,26 @@ def discography(songs_each: int, chance: random.Random) -> Discography:
     return made
 
 
+def killed_after(
+    command: list[str], environment: dict[str, str], requests: Callable[[], int], ahead: int, rng: random.Random
+) -> bool:
+    """Run the command, and kill it once it has made so many requests. Returns whether it was killed."""
+    goal = requests() + ahead
+    for _ in range(20):  # one that gives up by itself before is only started again
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            while run.poll() is None and requests() < goal:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.1))
+            run.kill()
+        if run.returncode == -signal.SIGKILL:
+            return True
+    return False
+
+
 def test_the_storm(full: bool, fence_folder: Path, tmp_path: Path) -> None:
     songs_each, kills = (100, 5) if full else (10, 2)
-    chance = random.Random(20)
-    made = discography(songs_each, chance)
+    rng = random.Random(20)
+    made = discography(songs_each, rng)
     musicbrainz, youtube = MusicBrainzServer(made.people, page=3), YouTubeServer(made.videos)
     musicbrainz.faults, youtube.faults = Faults(0.1, seed=1), Faults(0.1, seed=3)
     out = tmp_path / "raw"
@@ -87,26 +104,17 @@ def test_the_storm(full: bool, fence_folder: Path, tmp_path: Path) -> None:
     }
     servers = (musicbrainz, youtube)
 
-    def asked() -> int:
+    def requests() -> int:
         return sum(len(server.requests) for server in servers)
 
     began = time.monotonic()
-    killed, codes = 0, []
+    codes = []
     with musicbrainz.running(), youtube.running():
-        for _ in range(kills):
-            # Somewhere on the way to its share of the songs, at whatever it is doing just then.
-            ahead = asked() + chance.randint(1, 4 * 3 * songs_each // (kills + 1))
-            for _ in range(20):  # one that gives up by itself before is only started again
-                with subprocess.Popen(
-                    command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                ) as run:
-                    while run.poll() is None and asked() < ahead:
-                        time.sleep(0.01)
-                    time.sleep(chance.uniform(0, 0.1))
-                    run.kill()
-                if run.returncode == -signal.SIGKILL:
-                    killed += 1
-                    break
+        killed = sum(
+            # Somewhere in its share of the songs, at whatever it is doing just then.
+            killed_after(command, environment, requests, rng.randint(1, 4 * 3 * songs_each // (kills + 1)), rng)
+            for _ in range(kills)
+        )
         answer: dict[str, Any] = {}
         for _ in range(10):  # until the network has taken nothing
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -126,7 +134,7 @@ def test_the_storm(full: bool, fence_folder: Path, tmp_path: Path) -> None:
     explained = [song for song, state in made.expected.items() if state != "fetched" and records[song]["reason"]]
     failed, hung = (sum(getattr(server.faults, kind) for server in servers) for kind in ("failed", "hung"))
     print(
-        f"storm: {asked()} requests, {failed} failed, {hung} hung, "
+        f"storm: {requests()} requests, {failed} failed, {hung} hung, "
         f"{killed} kills, {len(codes)} runs to the end; {len(made.expected)} songs, {len(made.audio)} reachable: "
         f"{len(once)} fetched once, {len(twice)} twice, {len(lost)} lost; {len(explained)} others explained; "
         f"{time.monotonic() - began:.0f} s"
@@ -137,4 +145,4 @@ def test_the_storm(full: bool, fence_folder: Path, tmp_path: Path) -> None:
     assert len(explained) == len(made.expected) - len(made.audio)
     for song, audio in made.audio.items():
         assert (out / records[song]["path"]).read_bytes() == audio
-    assert failed + hung > 0.05 * asked() and hung
+    assert failed + hung > 0.05 * requests() and hung

@@ -21,7 +21,8 @@ from musicldm.evaluate.metrics import mel_distance, si_sdr
 from musicldm.evaluate.samples import evaluate_samples
 from musicldm.latents.encode import encode
 from musicldm.media.audio import files
-from musicldm.media.audio.preprocess import PrepareSettings, preprocess
+from musicldm.media.audio.prepare import PrepareSettings
+from musicldm.media.audio.preprocess import preprocess
 from tests.pages import PLAYS, Elements
 from tests.toy_model import RATE, toy_bundle
 from tests.toys import Command

@@ -1,4 +1,4 @@
-"""Models by name, by path and from a hub on loopback: what is found, what is fetched, and what is said of the rest."""
+"""Models by name, by path and from a hub on loopback: what is found, what is fetched, and the errors for the rest."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def test_a_card_is_printed_as_it_stands(named: Path, musicldm: Command) -> None:
 
 def test_sample_takes_a_name_and_without_one_the_piano(named: Path, musicldm: Command, tmp_path: Path) -> None:
     takes = []
-    for number, model in enumerate((["-m", "bells"], ["-m", named / "bells"], [])):
+    options: list[list[str | Path]] = [["-m", "bells"], ["-m", named / "bells"], []]
+    for number, model in enumerate(options):
         path = tmp_path / f"{number}.wav"
         done = musicldm("sample", *model, "--seconds", 0.2, "--steps", 2, "--device", "cpu", "-o", path)
         assert done.code == 0, done.err
@@ -96,7 +97,7 @@ def test_paths_and_names_meet(named: Path, tmp_path: Path, monkeypatch: pytest.M
     assert models.find("no/such/run") == Path("no/such/run")  # for its reader to say so
 
 
-def test_without_any_model_one_is_asked_for(monkeypatch: pytest.MonkeyPatch, musicldm: Command, tmp_path: Path) -> None:
+def test_without_any_model_one_is_required(monkeypatch: pytest.MonkeyPatch, musicldm: Command, tmp_path: Path) -> None:
     monkeypatch.setattr(models, "DEFAULT", "none-such")
     done = musicldm("sample", "-o", tmp_path / "out.wav")
     assert done.code == 2 and "There is no model." in done.err and "--model" in done.err
@@ -106,11 +107,11 @@ def test_without_any_model_one_is_asked_for(monkeypatch: pytest.MonkeyPatch, mus
 
 
 class Hub:
-    """Repositories of files, served as the Hugging Face Hub does; `asked` are the files that were given."""
+    """Repositories of files, served as the Hugging Face Hub does; `served` are the files that were downloaded."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
-        self.asked: list[str] = []
+        self.served: list[str] = []
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -136,7 +137,7 @@ class Hub:
                 self.send_header("Content-Length", str(len(held[file])))
                 self.end_headers()
                 if body:
-                    hub.asked.append(file)
+                    hub.served.append(file)
                     self.wfile.write(held[file])
 
             def refuse(self, code: str) -> None:
@@ -173,7 +174,7 @@ from musicldm import models
 from musicldm.core.errors import MusicLDMError
 for address in sys.argv[1:]:
     try:
-        print(models.find(address, lambda *told: print(*told, file=sys.stderr)))
+        print(models.find(address, lambda *moved: print(*moved, file=sys.stderr)))
     except MusicLDMError as error:
         print(f"{type(error).__name__}: {error} {error.hint}")
 """
@@ -200,17 +201,28 @@ def find(hub: Hub, tmp_path: Path) -> Find:
 def test_a_model_of_the_hub_is_fetched_once(hub: Hub, find: Find, shelf: Path) -> None:
     (path,), progress = find("hf://ann/bells")
     fetched, ours = bundle.read(Path(path)), bundle.read(shelf / "bells")
-    assert [part.digest for part in fetched.parts.values()] == [part.digest for part in ours.parts.values()]
+    assert {role: each.digest for role, each in fetched.components.items()} == {
+        role: each.digest for role, each in ours.components.items()
+    }
     weights = sorted(file.name for file in (shelf / "bells").glob("*.safetensors"))
-    assert sorted(hub.asked) == ["bundle.json", *weights]  # no pickle, and nothing that is not in the bundle
+    assert sorted(hub.served) == ["bundle.json", *weights]  # no pickle, and nothing that is not in the bundle
     total = sum((shelf / "bells" / file).stat().st_size for file in weights)
     assert f"{total} {total} fetching hf://ann/bells" in progress.splitlines()
-    hub.asked.clear()
+    hub.served.clear()
     assert find("hf://ann/bells", "hf:/ann/bells", "hf://ann/bells@v1")[0] == [path] * 3
-    assert hub.asked == []
+    assert hub.served == []
     # Without a network, and where it is known that there is none.
     assert find("hf://ann/bells", endpoint="http://127.0.0.1:1")[0] == [path]
     assert find("hf://ann/bells", HF_HUB_OFFLINE="1")[0] == [path]
+
+
+def test_a_model_of_the_hub_may_have_format_1(hub: Hub, find: Find) -> None:
+    piano = Path(models.__file__).parent / "piano"
+    assert json.loads((piano / "bundle.json").read_bytes())["format"] == 1
+    hub.repositories["ann/old"] = {each.name: each.read_bytes() for each in piano.iterdir() if each.is_file()}
+    (path,), _ = find("hf://ann/old")
+    assert bundle.read(Path(path)).components.keys() == {"codec", "generator"}
+    assert sorted(hub.served) == ["bundle.json", "denoiser-5f8bea6f.safetensors", "vae-21345937.safetensors"]
 
 
 def test_what_the_hub_does_not_have_is_said(hub: Hub, find: Find) -> None:
@@ -225,14 +237,14 @@ def test_what_the_hub_does_not_have_is_said(hub: Hub, find: Find) -> None:
         "hf://ann/bells@v9": "BundleError: hf://ann/bells has no revision 'v9'.",
         "hf://ann/words": "BundleError: There is no bundle in hf://ann/words",
         "hf://ann/odd": "BundleError: There is no bundle in hf://ann/odd",
-        "hf://ann/evil": "BundleError: hf://ann/evil wants 'pytorch_model.bin' read, which is no safetensors file.",
+        "hf://ann/evil": "BundleError: hf://ann/evil names 'pytorch_model.bin', which is not a safetensors file.",
         "hf://ann/half": "BundleError: hf://ann/half lacks a file",
-        "hf://ann/a..b": "UsageError: No model of the Hub is called hf://ann/a..b.",
+        "hf://ann/a..b": "UsageError: hf://ann/a..b is not a valid model on the Hub.",
     }
     said, _ = find(*cases)
     for line, expected in zip(said, cases.values(), strict=True):
         assert line.startswith(expected)
-    assert "pytorch_model.bin" not in hub.asked
+    assert "pytorch_model.bin" not in hub.served
 
 
 def test_no_network_and_no_library_are_said_at_once(find: Find, tmp_path: Path) -> None:
@@ -245,5 +257,5 @@ def test_no_network_and_no_library_are_said_at_once(find: Find, tmp_path: Path) 
 
 def test_an_address_that_is_none() -> None:
     for address in ("hf://bells", "hf://", "hf:ann/bells", "hf://a/b/c"):
-        with pytest.raises(UsageError, match="no address"):
+        with pytest.raises(UsageError, match="not a valid address"):
             models.find(address)

@@ -18,7 +18,7 @@ from musicldm.media.audio.manifest import PreparedTrack, Split, read_tracks
 
 
 def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: int) -> None:
-    """See that every track has the form that a model needs.
+    """Check that every track has the sample rate and the channels of the model.
 
     Raises:
         MismatchError: one has another rate or number of channels.
@@ -34,7 +34,7 @@ def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: in
 
 
 class CropDataset:
-    """Crops of `samples` samples whose starts lie on a grid, uniform over all places in all tracks of a split.
+    """Crops of `samples` samples whose starts lie on a grid, uniform over all positions in all tracks of a split.
 
     A batch is a pure function of (seed, step): training resumes anywhere, with any number of workers.
 
@@ -59,38 +59,38 @@ class CropDataset:
                 f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s, only {longest:.2f} s.",
                 "Choose shorter crops with --seconds, or add longer music.",
             )
-        places = [(track.samples - samples) // grid + 1 for track in self.tracks]
-        self._ends = list(itertools.accumulate(places))
+        positions = [(track.samples - samples) // grid + 1 for track in self.tracks]
+        self._ends = list(itertools.accumulate(positions))
 
     def batch(self, step: int, size: int, part: slice = slice(None)) -> Tensor:
-        """Of the `size` crops of a training step those in `part`: [B, C, samples]."""
+        """Of the `size` crops of a training step, those of a micro-batch: [B, C, samples]."""
         return self._read(self._draw(step, size)[part])
 
     def describe(self, step: int, size: int) -> list[str]:
-        """Where each of the `size` crops of a training step comes from, as a person would say it."""
-        places = [self._find(place) for place in self._draw(step, size)]
+        """Where each of the `size` crops of a training step comes from, for a person to read."""
+        positions = [self._find(position) for position in self._draw(step, size)]
         return [
             f"{track.path.parent.name}/{track.path.name} at {start / track.sample_rate:.1f} s"
-            for track, start in places
+            for track, start in positions
         ]
 
     def fixed_batch(self, count: int) -> Tensor:
-        """`count` crops (or as many as there are) evenly spread over all places: [count, C, samples]."""
+        """`count` crops (or as many as there are) evenly distributed over all positions: [count, C, samples]."""
         count = min(count, self._ends[-1])
         return self._read([int((i + 0.5) * self._ends[-1] / count) for i in range(count)])
 
     def _draw(self, step: int, size: int) -> list[int]:
         rng = np.random.default_rng(derive(self.seed, "crop", step))
-        places: list[int] = rng.integers(self._ends[-1], size=size).tolist()
-        return places
+        positions: list[int] = rng.integers(self._ends[-1], size=size).tolist()
+        return positions
 
-    def _find(self, place: int) -> tuple[PreparedTrack, int]:
-        """The track of a place, and the sample at which a crop there begins."""
-        index = bisect.bisect_right(self._ends, place)
-        return self.tracks[index], (place - (self._ends[index - 1] if index else 0)) * self.grid
+    def _find(self, position: int) -> tuple[PreparedTrack, int]:
+        """The track of a position, and the sample at which a crop there begins."""
+        index = bisect.bisect_right(self._ends, position)
+        return self.tracks[index], (position - (self._ends[index - 1] if index else 0)) * self.grid
 
-    def _read(self, places: list[int]) -> Tensor:
-        crops = [track.read(start, start + self.samples) for track, start in map(self._find, places)]
+    def _read(self, positions: list[int]) -> Tensor:
+        crops = [track.read(start, start + self.samples) for track, start in map(self._find, positions)]
         return torch.from_numpy(np.stack(crops))
 
 
@@ -100,7 +100,7 @@ def open_splits(
     """The tracks that `preprocess` left in a folder, by split; raises as `read_tracks` and `check_format` do.
 
     Args:
-        resample: give the form that is wanted to tracks that have another.
+        resample: convert tracks that have another rate or other channels.
     """
     tracks = read_tracks(data)
     if resample:

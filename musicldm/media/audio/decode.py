@@ -1,10 +1,10 @@
-"""Any audio file -> samples, as a stream. The only file that knows how foreign formats are decoded and resampled.
+"""Any audio file -> samples, as a stream. The only file that decodes foreign formats and resamples.
 
 Shapes: C channels, n samples; audio is float32 [C, n] in [-1, 1], and beyond where a lossy decoder overshoots.
 
-PyAV (ffmpeg's libraries in a wheel) decodes and soxr changes the rate. A file is not believed: whatever its name says,
-its content may not lead the decoder to other files, its packets' errors are counted, and its length is held against the
-one that it states.
+PyAV (ffmpeg's libraries in a wheel) decodes and soxr changes the rate. A file is not trusted: whatever its name says,
+its content may not lead the decoder to other files, its packets' errors are counted, and its length is compared with
+the one that it states.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from musicldm.core.errors import DataError
 
 Floats = NDArray[np.float32]
 
-BLOCK = 1 << 16  # samples that are worked on at once
+BLOCK = 1 << 16  # samples that are processed at once
 
 # Containers that hold sound themselves. A demuxer outside this list (hls, concat, dash, lavfi …) may be led by the
 # file's content to open other files, whatever the file is called.
@@ -40,29 +40,29 @@ _CONTAINER_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "fi
 # what comes before a sound that begins late.
 _LENGTH_IS_A_GUESS = {"aac", "ac3", "amr", "avi", "dts", "dtshd", "eac3", "gsm", "loas", "mpeg", "mpegts", "truehd"}
 
-_RATES = (1000, 6_000_000)  # samples a second that a sound may have; a header gone bad may state any number
+_RATES = (1000, 6_000_000)  # plausible samples a second; a damaged header may state any number
 
-_WAV_SIZE_IS_OPEN = 0x7FFF0000  # what writes to a pipe puts this or more for a size that it cannot know
+_WAV_SIZE_IS_OPEN = 0x7FFF0000  # writers to a pipe put this or more for a size that they cannot know
 
-_DAMAGED_PACKETS = 0.01  # the share that may fail to decode
-_MISSING_LENGTH = 0.02  # the share of the stated length that may be missing …
-_MISSING_SECONDS = 0.2  # … and of a short file, what encoders pad it with, which decoders take off
+_DAMAGED_PACKETS = 0.01  # the fraction that may fail to decode
+_MISSING_LENGTH = 0.02  # the fraction of the stated length that may be missing …
+_MISSING_SECONDS = 0.2  # … and in a short file, the padding of encoders, which decoders remove
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says of itself."""
+    """The metadata of a file."""
 
     container: str
     codec: str
     sample_rate: int
     channels: int
     seconds: float | None
-    """As the file declares it; None where it declares nothing that could be trusted."""
+    """As the file declares it; None where it declares none that can be trusted."""
     artist: str
     title: str
     comment: str
-    """With all its blanks."""
+    """With its white space as it is."""
 
 
 def probe(path: Path) -> AudioInfo:
@@ -125,26 +125,26 @@ def _joined(path: Path) -> Iterator[av.AudioFrame]:
             for frame in frames:
                 seconds += frame.samples / frame.sample_rate
                 if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                    yield from _taken(held)
+                    yield from _drained(held)
                     held = av.AudioFifo()
-                frame.pts = None  # one follows the other, whatever the time stamps say
+                frame.pts = None  # frames are joined in order, whatever their time stamps say
                 held.write(frame)
             if held.samples >= BLOCK:
-                yield from _taken(held)
-        yield from _taken(held)
+                yield from _drained(held)
+        yield from _drained(held)
         if damaged > max(1, _DAMAGED_PACKETS * packets):
             raise DataError(f"It is damaged: {damaged} of {packets} packets cannot be decoded.")
         declared = _declared_seconds(path, container, stream)
         if declared is not None and "matroska" in container.format.name:
-            declared -= demuxer.start  # what it calls the length is the time of the end
+            declared -= demuxer.start  # its stated length is the time of the end
         if declared is not None and declared - seconds > max(_MISSING_SECONDS, _MISSING_LENGTH * declared):
             raise DataError(f"It is truncated: {seconds:.1f} of {declared:.1f} s are there.")
         if demuxer.broke_off and (declared is None or container.format.name == "ogg"):
             raise DataError(f"It is damaged: it cannot be read beyond {seconds:.1f} s.")
 
 
-def _taken(held: av.AudioFifo) -> Iterator[av.AudioFrame]:
-    """What is in it as one frame, or none."""
+def _drained(held: av.AudioFifo) -> Iterator[av.AudioFrame]:
+    """What is in the queue as one frame; nothing where it is empty."""
     frame = held.read()
     if frame is not None:
         yield frame
@@ -174,7 +174,7 @@ def _resampled(blocks: Iterator[tuple[int, Floats]], sample_rate: int) -> Iterat
         if not resampler:
             yield block
             continue
-        step = max(1, BLOCK * rate // max(rate, sample_rate))  # what comes out is of this size, too
+        step = max(1, BLOCK * rate // max(rate, sample_rate))  # limits the size of the output blocks, too
         for start in range(0, block.shape[1], step):
             yield resampler.resample_chunk(np.ascontiguousarray(block[:, start : start + step].T)).T
     if resampler:
@@ -285,15 +285,15 @@ def _declared_mp3_seconds(path: Path, sample_rate: int) -> float | None:
 
 
 def _check_end(path: Path, container: str) -> None:
-    """See that the end of a WAV or Ogg file is there: ffmpeg takes their length from what it finds."""
-    if container == "wav" and (share := _share_of_wav(path)) < 1 - _MISSING_LENGTH:
-        raise DataError(f"It is truncated: {share:.0%} of its samples are there.")
+    """Check that the end of a WAV or Ogg file is there: ffmpeg takes their length from what it finds."""
+    if container == "wav" and (fraction := _fraction_of_wav(path)) < 1 - _MISSING_LENGTH:
+        raise DataError(f"It is truncated: {fraction:.0%} of its samples are there.")
     if container == "ogg" and not _ogg_has_end(path):
         raise DataError("It is truncated: the page that ends it is missing.")
 
 
-def _share_of_wav(path: Path) -> float:
-    """How much of a WAV file's data is there; 1 where its header leaves the size open, as a pipe's does."""
+def _fraction_of_wav(path: Path) -> float:
+    """The fraction of a WAV file's data that is there; 1 where its header leaves the size open, as a pipe's does."""
     with path.open("rb") as file:
         if file.read(12)[:4] != b"RIFF":
             return 1.0
@@ -309,7 +309,7 @@ def _share_of_wav(path: Path) -> float:
 def _ogg_has_end(path: Path) -> bool:
     """Whether the last page is whole and says that it is the last."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 17)))  # two pages hold less
+        file.seek(max(0, path.stat().st_size - (1 << 17)))  # more than two pages
         end = file.read()
     page = end[max(0, end.rfind(b"OggS")) :]
     if len(page) < 27 or not page[5] & 4:

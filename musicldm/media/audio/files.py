@@ -1,6 +1,6 @@
-"""Our own audio files: waveforms that models read from and write to, and files for people to listen to.
+"""Audio files that musicldm reads and writes itself: waveforms for models, and files for people to listen to.
 
-Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Other people's files are `decode`'s matter.
+Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Files of other origin are read by `decode`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def read(path: Path, start: int = 0, stop: int | None = None) -> Floats:
     try:
         samples, _ = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to make it anew.") from error
+        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to make it again.") from error
     return np.ascontiguousarray(samples.T)
 
 
 def fits_wav(samples: int, channels: int, bit_depth: int) -> bool:
-    """Whether a WAV file can be so long."""
+    """Whether so many samples fit into a WAV file."""
     return samples * channels * bit_depth // 8 <= _LARGEST_WAV
 
 
@@ -62,7 +62,7 @@ def writer(path: Path, format: str, sample_rate: int, channels: int, bit_depth: 
     """Write one of WAVEFORMS piece by piece: yields a function that appends integers [C, n], see `quantise`.
 
     Raises:
-        OutputError: the disk is full, or the place cannot be written.
+        OutputError: the disk is full, or the path cannot be written.
     """
     open_writer = {"wav": _wav_writer, "flac": _flac_writer}[format]
     try:
@@ -116,7 +116,7 @@ def _flac_writer(
 
 
 class _Watched:
-    """A file under soundfile, whose C code forgets the errors that happen in it."""
+    """A file for soundfile that keeps errors of writing, which its C code would ignore."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._error: OSError | None = None
@@ -138,13 +138,13 @@ class _Watched:
             raise self._error
 
 
-def quantise(audio: Floats, bit_depth: int, chance: np.random.Generator | None = None) -> NDArray[np.int32]:
-    """Float [C, n] to integers of `bit_depth` bits, clipped; with `chance`, under triangular dither of two steps."""
+def quantise(audio: Floats, bit_depth: int, rng: np.random.Generator | None = None) -> NDArray[np.int32]:
+    """Float [C, n] to integers of `bit_depth` bits, clipped; with `rng`, with triangular dither of two steps."""
     full = 1 << (bit_depth - 1)
     steps = audio * np.float32(full)
-    if chance is not None:
-        steps += chance.random(audio.shape, np.float32)
-        steps -= chance.random(audio.shape, np.float32)
+    if rng is not None:
+        steps += rng.random(audio.shape, np.float32)
+        steps -= rng.random(audio.shape, np.float32)
     np.rint(steps, out=steps)
     return np.clip(steps, -full, full - 1, out=steps).astype(np.int32)
 
@@ -152,7 +152,7 @@ def quantise(audio: Floats, bit_depth: int, chance: np.random.Generator | None =
 # ---- Files for people ----------------------------------------------------------------------------------------------
 
 _LOSSLESS = {"wav": "WAV", "flac": "FLAC"}
-_LOSSY = {  # ffmpeg's container and codec, and a quality that few can tell from the original
+_LOSSY = {  # ffmpeg's container and codec, and a quality that few can distinguish from the original
     "mp3": ("mp3", "libmp3lame", ["-q:a", "0"]),
     "ogg": ("ogg", "libvorbis", ["-q:a", "6"]),
     "m4a": ("ipod", "aac", ["-b:a", "192k"]),
@@ -191,7 +191,7 @@ def write(
     Raises:
         UsageError: a format that is not known.
         MissingProgramError: mp3, ogg or m4a, and no ffmpeg to be found.
-        OutputError: the place cannot be written.
+        OutputError: the path cannot be written.
     """
     format = format_of(target, format)
     if format in _LOSSLESS:
@@ -225,8 +225,8 @@ def piecewise(
 
     Args:
         target: a path, which gets its file whole or not at all, or a stream.
-        samples: how many there will be in all; where there are fewer after all, a file's header tells the truth.
-        bit_depth: of wav and flac; "float" of wav alone, which then holds what lies beyond ±1, too.
+        samples: how many there will be in all; where there are fewer in the end, the header of a file is corrected.
+        bit_depth: of wav and flac; "float" of wav alone, which then keeps samples beyond ±1.
         comment: put into the file's metadata.
 
     Raises:
@@ -240,7 +240,9 @@ def piecewise(
                 yield append
             target.flush()
             return
-        with tempfile.TemporaryDirectory() as folder:  # their writers go back to mend the beginning
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # these formats' writers seek back to the header, which a pipe cannot
             path = Path(folder) / f"sound.{format}"
             with piecewise(path, sample_rate, channels, samples, format, bit_depth, comment) as append:
                 yield append
@@ -272,7 +274,7 @@ def piecewise(
 
 
 def check_depth(format: str, bit_depth: BitDepth) -> None:
-    """See that a format has such a bit depth.
+    """Check that a format has such a bit depth.
 
     Raises:
         UsageError: it has not.
@@ -289,8 +291,8 @@ def check_depth(format: str, bit_depth: BitDepth) -> None:
 def _whole_wav(
     file: BinaryIO, sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str
 ) -> Iterator[Callable[[Floats], object]]:
-    """A WAV with its sizes true from the first, since nobody can go back in a pipe to mend them."""
-    # A file that somebody gave as stdout may hold something already; one that is only appended to is as a pipe.
+    """A WAV whose header has the right sizes from the start, since a pipe cannot be corrected later."""
+    # A file given as stdout may have content already; in append mode it cannot be corrected, like a pipe.
     begin = file.tell() if file.seekable() and not _only_grows(file) else None
     file.write(_wav_header(sample_rate, channels, samples, bit_depth, comment))
     written = 0
@@ -311,20 +313,20 @@ def _whole_wav(
 
 
 def _only_grows(file: BinaryIO) -> bool:
-    """Whether the system appends all that is written, wherever one seeks."""
+    """Whether the file is in append mode, where seeking does not change where writes go."""
     try:
         return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
-    except OSError:  # it is no file of the system
+    except OSError:  # not a file of the operating system
         return False
 
 
 def _bytes(bit_depth: BitDepth) -> int:
-    """Of a sample."""
+    """Bytes of one sample."""
     return 4 if bit_depth == "float" else bit_depth // 8
 
 
 def _pcm(audio: Floats, bit_depth: BitDepth) -> bytes:
-    """As WAV holds it."""
+    """The bytes of samples in a WAV file."""
     if bit_depth == "float":
         return audio.T.astype("<f4").tobytes()
     samples = quantise(audio, bit_depth).T
@@ -339,10 +341,10 @@ def _pcm(audio: Floats, bit_depth: BitDepth) -> bytes:
 def _wav_header(
     sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str, planned: int | None = None
 ) -> bytes:
-    """All before the samples.
+    """The header: all before the samples.
 
     Args:
-        planned: of a header that is written over one for so many samples: it is as long as that.
+        planned: samples of the header that this one overwrites, and whose length in bytes it must have.
     """
     width = _bytes(bit_depth)
     frame = channels * width
@@ -375,7 +377,7 @@ def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: s
     tags = ["-metadata", f"comment={comment}"] if comment else []
     command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
     quiet = subprocess.DEVNULL
-    # In a group of its own, or Ctrl-C would end it before what is done is saved.
+    # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
         with process:

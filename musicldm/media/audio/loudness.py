@@ -1,8 +1,8 @@
-"""How loud a sound is to people: integrated loudness, measured as the sound streams by.
+"""Integrated loudness, as people perceive it, measured on a stream.
 
 EBU R128, which is ITU-R BS.1770-4: the sound is K-weighted, the energy of blocks of 400 ms is taken, one beginning
 every 100 ms, and the mean of those counts that pass two gates. The weighting is done in the frequency domain, which
-takes half the time of ffmpeg's filter: that was a fifth of all that `preprocess` does.
+takes half the time of ffmpeg's filter: that filter took a fifth of the time of `preprocess`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from musicldm.media.audio.decode import Floats
 
-_GATE = -70.0  # LUFS; what lies below does not count
+_GATE = -70.0  # LUFS; what lies below is ignored
 _RELATIVE_GATE = -10.0  # LU below the mean of what is left
 
 
 class LoudnessMeter:
-    """Takes a sound piece by piece."""
+    """The loudness of a sound that arrives piece by piece."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self._tenth = round(sample_rate / 10)
         # Overlap-save: of each frame's output the first part is the end of the frame wrapped around. After 1/16 s the
-        # filter has forgotten all but a millionth of what it heard.
+        # filter's response has decayed to a millionth.
         self._settling = sample_rate // 16
         self._frame = 1 << math.ceil(math.log2(4 * self._settling))
         self._hop = self._frame - self._settling
@@ -36,7 +36,7 @@ class LoudnessMeter:
         self._samples = 0
 
     def add(self, audio: Floats) -> None:
-        """Go on with the samples [C, n]."""
+        """Add the samples [C, n]."""
         self._samples += audio.shape[1]
         self._weigh(audio)
 
@@ -75,9 +75,9 @@ def _lufs(energy: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 def _k_weighting(sample_rate: int, frame: int) -> NDArray[np.complex64]:
     """The response at the frequencies of a Fourier transform of `frame` samples: [frame // 2 + 1].
 
-    BS.1770-4 gives the two filters as coefficients at 48 kHz; these are the analogue filters behind them, made anew for
+    BS.1770-4 gives the two filters as coefficients at 48 kHz; these are the analogue filters behind them, converted to
     any rate by the bilinear transform: a shelf that lifts the treble by 4 dB, as a head does, and a low cut at 38 Hz.
-    A sound sampled so slowly that the shelf lies above all that it holds has no treble to lift.
+    Where the shelf lies above the Nyquist frequency there is no treble to lift.
     """
     z = np.exp(-2j * np.pi * np.arange(frame // 2 + 1) / frame)  # to the power -1
     s = (1 - z) / (1 + z + 1e-12)

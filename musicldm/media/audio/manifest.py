@@ -1,4 +1,4 @@
-"""What `musicldm preprocess` leaves behind, for all who read waveforms: a folder of files and their manifest."""
+"""What `musicldm preprocess` leaves behind: a folder of waveforms and their manifest."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class PreparedTrack:
     content: str
     """SHA-256 of the decoded sound and of the settings that shaped it: same content, same samples."""
     split: Split
-    """Held-out tracks are seen by no training, in no stage."""
+    """Held-out tracks are used by no training at any stage."""
     artist: str
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from and under what licence, as the crawl recorded it."""
     bytes: int | None = None
-    """The file's size; None where the manifest is from before it was written down."""
+    """The file's size; None where the manifest is of an earlier version, which did not record it."""
 
     @property
     def seconds(self) -> float:
         return self.samples / self.sample_rate
 
     def check(self) -> None:
-        """See that the file is there in its size, without reading it.
+        """Check that the file is there with its recorded size, without reading it.
 
         Raises:
             DataError: it is gone, or is not the one that was prepared.

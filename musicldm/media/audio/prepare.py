@@ -1,7 +1,7 @@
-"""One audio file of any kind to one waveform: in little memory, however long it is.
+"""One audio file of any kind to one waveform, in little RAM however long it is.
 
-The decoded sound goes through a spool, in memory or on the disk, since its first sample depends on its last: offset,
-loudness and the edges of silence are known only when all of it has been heard. The output depends on the sound and on
+The decoded sound goes through a spool, in RAM or on disk, since its first sample depends on its last: offset,
+loudness and the edges of silence are known only when all of it has been decoded. The output depends on the sound and on
 the settings alone.
 """
 
@@ -25,33 +25,33 @@ from musicldm.media.audio.decode import BLOCK, Floats, decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
 from musicldm.media.audio.spool import Spool
 
-_OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and taken off; below, nobody hears it
+_OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and removed; below, it is inaudible
 _SILENT = 1e-5  # peak; -100 dBFS
-_QUIET = 1e-6  # mean square at the edges that --trim-silence takes off; -60 dBFS
-_CEILING = 10 ** (-1 / 20)  # peak; -1 dBFS, which raising the loudness does not pass
+_QUIET = 1e-6  # mean square at the edges that --trim-silence removes; -60 dBFS
+_CEILING = 10 ** (-1 / 20)  # peak; -1 dBFS, which a gain in loudness may not exceed
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What every output has in common, and what is refused."""
+    """The format of every output, and what is refused."""
 
     sample_rate: int = 16000
     bit_depth: int = 16
-    """8, 16 or 24; the first two under triangular dither."""
+    """8, 16 or 24; the first two with triangular dither."""
     channels: int = 1
     """1 or 2."""
     format: str = "wav"
     """wav or flac."""
     loudness: float | None = None
-    """LUFS to bring each track to, but for those whose peak would then pass -1 dBFS: they stay quieter."""
+    """LUFS to bring each track to; one whose peak would then exceed -1 dBFS stays quieter."""
     trim_silence: bool = False
-    """Take off what is below -60 dBFS RMS at either end."""
+    """Remove what is below -60 dBFS RMS at either end."""
     min_seconds: float = 0.1
     """What is shorter is refused; 0 takes even one sample."""
     max_seconds: float | None = None
     """What is longer is refused."""
     keep_silent: bool = False
-    """Take what is silent from end to end, which is refused otherwise."""
+    """Accept what is silent from end to end, which is refused otherwise."""
 
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 384000:
@@ -75,12 +75,12 @@ class PrepareSettings:
             )
 
     def shaping(self) -> dict[str, Any]:
-        """Those on which the samples of an output depend."""
+        """The settings on which the samples of an output depend."""
         keys = ("sample_rate", "bit_depth", "channels", "format", "loudness", "trim_silence")
         return {key: getattr(self, key) for key in keys}
 
     def refusal(self, samples: int, silent: bool) -> str:
-        """Why a sound of so many samples is not wanted; empty where it is."""
+        """Why a sound of so many samples is refused; empty where it is not."""
         seconds = samples / self.sample_rate
         if not samples:
             return "There is no sound in it."
@@ -97,7 +97,7 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of a waveform when it has been written."""
+    """What is known of a waveform once it has been written."""
 
     samples: int
     peak: float
@@ -105,14 +105,14 @@ class Prepared:
     loudness: float | None
     """Of the output, integrated, LUFS; None where it is shorter than 0.4 s or below -70 LUFS throughout."""
     clipped: float
-    """The share of the output's samples at full scale."""
+    """The fraction of the output's samples at full scale."""
     silent: bool
     offset: float
-    """The largest offset (mean) of a channel that was taken off."""
+    """The largest offset (mean) that was removed from a channel."""
     gain: float
-    """dB by which it was made louder."""
+    """Gain in dB."""
     held_back: bool
-    """Whether its peak kept it from the loudness that was asked for."""
+    """Whether its peak kept it below the target loudness."""
     content: str
     """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
     artist: str
@@ -195,34 +195,35 @@ def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]
     return peak, meter.integrated()
 
 
-def _gain(loudness: float | None, wanted: float | None) -> float:
-    """The factor that makes a sound as loud as it is wanted."""
-    if wanted is None or loudness is None:
+def _gain(loudness: float | None, target: float | None) -> float:
+    """The factor that brings a sound to the target loudness."""
+    if target is None or loudness is None:
         return 1.0
-    gain: float = 10 ** ((wanted - loudness) / 20)
+    gain: float = 10 ** ((target - loudness) / 20)
     return gain
 
 
 def _write(sound: _Sound, start: int, stop: int, gain: float, target: Path) -> int:
-    """Write the samples [start, stop); returns how many are at full scale."""
+    """Write the samples [start, stop). Returns the number at full scale."""
     settings = sound.settings
-    chance = np.random.default_rng(int(sound.content, 16)) if settings.bit_depth < 24 else None  # the dither's
+    # Dither seeded by the content: the same sound gives the same file.
+    rng = np.random.default_rng(int(sound.content, 16)) if settings.bit_depth < 24 else None
     top, clipped = (1 << (settings.bit_depth - 1)) - 1, 0
     with files.writer(target, settings.format, settings.sample_rate, settings.channels, settings.bit_depth) as append:
         for block in sound.blocks(start, stop):
-            samples = files.quantise(block if gain == 1 else block * np.float32(gain), settings.bit_depth, chance)
+            samples = files.quantise(block if gain == 1 else block * np.float32(gain), settings.bit_depth, rng)
             clipped += int(np.count_nonzero((samples >= top) | (samples < -top)))
             append(samples)
     return clipped
 
 
 class _Sound:
-    """A decoded sound, spooled: first appended block by block, then read as often as one likes."""
+    """A decoded sound in a spool: first appended block by block, then read any number of times."""
 
     def __init__(self, settings: PrepareSettings, folder: Path) -> None:
         self.settings = settings
         self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
-        """Taken off each channel: [C, 1]."""
+        """The offset of each channel, which `read` subtracts: [C, 1]."""
         self._spool = Spool(settings.channels, folder)
         shaping = {key: value for key, value in settings.shaping().items() if key != "format"}
         self._hash = hashlib.sha256(repr(shaping).encode())
@@ -248,9 +249,9 @@ class _Sound:
         return self._hash.hexdigest()
 
     def remove_offset(self, start: int, stop: int) -> None:
-        """Have the mean of the samples [start, stop) taken off, where it is large enough to be a fault."""
+        """Remove the mean of the samples [start, stop), where it is large enough to be a fault."""
         if stop - start < self.settings.sample_rate // 10:
-            return  # the mean of so few samples is no offset, but the sound
+            return  # the mean of so few samples is part of the sound
         total = self._sum
         if stop - start < self.samples:
             total = sum(block.sum(axis=1, dtype=np.float64, keepdims=True) for block in self.blocks(start, stop))

@@ -1,4 +1,4 @@
-"""Prepared tracks of any rate and channels as a model needs them, made so as they are read: `train-vae --resample`."""
+"""Prepared tracks at a model's rate and channels, converted as they are read: `train-vae --resample`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from musicldm.media.audio import files
 from musicldm.media.audio.decode import resample
 from musicldm.media.audio.manifest import PreparedTrack
 
-_MARGIN = 256  # samples at the lower rate that are read beyond both ends; after 128 the filter has forgotten them
+_MARGIN = 256  # samples at the lower rate that are read beyond both ends; the filter's response spans 128
 
 
 @dataclass(frozen=True)
 class ResampledTrack(PreparedTrack):
-    """A prepared track at another rate, with other channels; its `content` says so too.
+    """A prepared track at another rate, with other channels; its `content` is another one, too.
 
     What it reads is the same span of the whole resampled track, within -100 dB, at the cost of that span.
     """
@@ -27,7 +27,7 @@ class ResampledTrack(PreparedTrack):
 
     @classmethod
     def of(cls, original: PreparedTrack, sample_rate: int, channels: int) -> ResampledTrack:
-        """`original` at `sample_rate` with one or two channels: mono is the mean of both, stereo twice the same."""
+        """`original` at `sample_rate` with one or two channels: mono is the mean of both, stereo is mono twice."""
         facts = {each.name: getattr(original, each.name) for each in fields(PreparedTrack)}
         form = f"{original.content} at {sample_rate} Hz with {channels} channels"
         facts |= {
@@ -66,7 +66,7 @@ class ResampledTrack(PreparedTrack):
 
 
 def fit(tracks: Iterable[PreparedTrack], sample_rate: int, channels: int) -> list[PreparedTrack]:
-    """The tracks as a model needs them: those that are so already are left as they are."""
+    """The tracks at a model's rate and channels; those that have them already are left as they are."""
     return [
         track
         if (track.sample_rate, track.channels) == (sample_rate, channels)

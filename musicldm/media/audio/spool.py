@@ -1,4 +1,4 @@
-"""A sound put aside as it is decoded, as its first sample may depend on its last; then read as often as one likes."""
+"""A store for a sound while it is decoded, as its first output sample may depend on its last input."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from musicldm.core import durable
 from musicldm.media.audio.decode import Floats
 
-_IN_MEMORY = 64 << 20  # bytes that are held before they go to the disk: 17 minutes of 16 kHz mono
+_IN_MEMORY = 64 << 20  # bytes that are held in RAM before they go to the disk: 17 minutes of 16 kHz mono
 
 
 class Spool:
-    """Float32 [C, samples]; closed, it is gone.
+    """Float32 [C, samples], deleted when it is closed.
 
     Args:
-        folder: where the disk is, once it needs one. The file has no name there, so not even a kill leaves it behind.
+        folder: for the file, once it needs one. The file has no name there, so not even a kill leaves it behind.
     """
 
     def __init__(self, channels: int, folder: Path) -> None:
@@ -33,7 +33,7 @@ class Spool:
         self._file.close()
 
     def append(self, block: Floats) -> memoryview:
-        """Go on with the samples [C, n]. Returns them as they are kept: [n, C].
+        """Append the samples [C, n]. Returns them as they are stored: [n, C].
 
         Raises:
             OutputError: the disk is full.

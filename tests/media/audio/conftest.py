@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tests.media.audio.sounds import RATE, cut_file, encode_file
-
-Tone = Callable[..., np.ndarray]
-Encode = Callable[..., Path]
+from tests.media.audio.sounds import RATE, Cut, Encode, Floats, Tone, cut_file, encode_file
 
 
 @pytest.fixture
 def tone() -> Tone:
-    def make(hertz: float = 440, seconds: float = 1.0, volume: float = 0.5, rate: int = RATE) -> np.ndarray:
+    def make(hertz: float = 440, seconds: float = 1.0, volume: float = 0.5, rate: int = RATE) -> Floats:
         """float32 [1, T]"""
         t = np.arange(round(seconds * rate)) / rate
         return (volume * np.sin(2 * np.pi * hertz * t)).astype(np.float32)[None]
@@ -30,5 +24,5 @@ def encode() -> Encode:
 
 
 @pytest.fixture
-def cut() -> Callable[[Path, float], Path]:
+def cut() -> Cut:
     return cut_file

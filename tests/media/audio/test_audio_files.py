@@ -7,6 +7,8 @@ import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
+from typing import Literal
 
 import imageio_ffmpeg
 import numpy as np
@@ -16,24 +18,24 @@ import soundfile
 from musicldm.core.errors import DataError, MissingProgramError, OutputError, UsageError
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode, probe
-from tests.media.audio.sounds import decoded, level
+from tests.media.audio.sounds import Tone, decoded, level
 
 
-def test_read_takes_any_piece(tmp_path, tone):
+def test_read_takes_any_piece(tmp_path: Path, tone: Tone) -> None:
     sound = np.concatenate([tone(rate=16000), tone(880, rate=16000)])
     files.write(tmp_path / "a.wav", sound, 16000)
     np.testing.assert_allclose(files.read(tmp_path / "a.wav", 100, 200), sound[:, 100:200], atol=1e-4)
     assert files.read(tmp_path / "a.wav", 15990, 16100).shape == (2, 10)
 
 
-def test_read_says_what_is_missing(tmp_path):
+def test_read_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.wav"):
         files.read(tmp_path / "gone.wav", 0, 10)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 @pytest.mark.parametrize("bit_depth", [8, 16, 24])
-def test_lossless_files_hold_what_was_written(tmp_path, tone, name, bit_depth):
+def test_lossless_files_hold_what_was_written(tmp_path: Path, tone: Tone, name: str, bit_depth: int) -> None:
     sound = np.concatenate([tone(), tone(880)])
     files.write(tmp_path / name, sound, 44100, bit_depth=bit_depth)
     assert soundfile.info(tmp_path / name).subtype[-2:].strip("_SU") == str(bit_depth)
@@ -42,14 +44,14 @@ def test_lossless_files_hold_what_was_written(tmp_path, tone, name, bit_depth):
     np.testing.assert_allclose(read.T, sound, atol=1.01 / 2**bit_depth)
 
 
-def test_samples_beyond_full_scale_are_clipped(tmp_path):
+def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
     files.write(tmp_path / "a.wav", np.array([[2.0, -2.0, 1.0, 0.0]], np.float32), 16000)
     np.testing.assert_allclose(files.read(tmp_path / "a.wav"), [[1, -1, 1, 0]], atol=1e-4)
 
 
-def test_a_wav_on_a_pipe_has_its_true_sizes(tone):
+def test_a_wav_on_a_pipe_has_its_true_sizes(tone: Tone) -> None:
     code = (
-        "import sys, numpy; from musicldm.audio import files;"
+        "import sys, numpy; from musicldm.media.audio import files;"
         "files.write(sys.stdout.buffer, numpy.zeros((2, 1000), numpy.float32), 16000)"
     )
     data = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
@@ -60,7 +62,9 @@ def test_a_wav_on_a_pipe_has_its_true_sizes(tone):
 
 @pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".m4a"])
 @pytest.mark.parametrize("own", [False, True], ids=["the system's ffmpeg", "the wheel's ffmpeg"])
-def test_lossy_files_last_as_long_as_the_sound(tmp_path, tone, monkeypatch, suffix, own):
+def test_lossy_files_last_as_long_as_the_sound(
+    tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch, suffix: str, own: bool
+) -> None:
     if own:
         monkeypatch.setenv("PATH", str(tmp_path))
     elif shutil.which("ffmpeg") is None:
@@ -72,8 +76,10 @@ def test_lossy_files_last_as_long_as_the_sound(tmp_path, tone, monkeypatch, suff
     assert level(audio) == pytest.approx(-6, abs=0.5)
 
 
-def test_without_any_ffmpeg_one_sentence_says_what_to_install(tmp_path, tone, monkeypatch):
-    def none():
+def test_without_any_ffmpeg_one_sentence_says_what_to_install(
+    tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> str:
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -84,27 +90,27 @@ def test_without_any_ffmpeg_one_sentence_says_what_to_install(tmp_path, tone, mo
     assert not (tmp_path / "a.mp3").exists()
 
 
-def test_an_unknown_format_is_wrong_usage(tmp_path, tone):
+def test_an_unknown_format_is_wrong_usage(tmp_path: Path, tone: Tone) -> None:
     with pytest.raises(UsageError, match="'xyz'"):
         files.write(tmp_path / "a.xyz", tone(), 44100)
     with pytest.raises(UsageError, match="without a suffix"):
         files.write(tmp_path / "a", tone(), 44100)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, tone):
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, tone: Tone) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
         files.write(tmp_path / "file" / "a.wav", tone(), 44100)
 
 
-def test_a_stream_takes_any_format(tone):
+def test_a_stream_takes_any_format(tone: Tone) -> None:
     buffer = io.BytesIO()
     files.write(buffer, tone(), 44100, format="flac")
     assert buffer.getvalue()[:4] == b"fLaC"
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg", "a.m4a"])
-def test_a_comment_comes_back(name, tmp_path, tone):
+def test_a_comment_comes_back(name: str, tmp_path: Path, tone: Tone) -> None:
     comment = '{"artist": "Frédéric Chopin", "seed": 3}'
     with files.piecewise(tmp_path / name, 44100, 1, 44100, comment=comment) as append:
         append(tone(seconds=1, rate=44100))
@@ -115,7 +121,9 @@ def test_a_comment_comes_back(name, tmp_path, tone):
 @pytest.mark.parametrize("comment", ["", "odd", "even"])
 @pytest.mark.parametrize(("depth", "error"), [(8, 2**-8), (16, 2**-16), (24, 2**-24), ("float", 0.0)])
 @pytest.mark.parametrize("samples", [1001, 400])
-def test_pieces_make_the_file_that_one_piece_makes(depth, error, comment, samples, tmp_path):
+def test_pieces_make_the_file_that_one_piece_makes(
+    depth: int | Literal["float"], error: float, comment: str, samples: int, tmp_path: Path
+) -> None:
     """Also where fewer samples come than were planned."""
     sound = np.random.default_rng(0).uniform(-0.9, 0.9, (1, samples)).astype(np.float32)
     with files.piecewise(tmp_path / "a.wav", 8000, 1, 1001, bit_depth=depth, comment=comment) as append:
@@ -128,7 +136,7 @@ def test_pieces_make_the_file_that_one_piece_makes(depth, error, comment, sample
 
 
 @pytest.mark.parametrize("mode", ["r+b", "ab"])
-def test_what_a_stream_holds_already_stays(mode, tmp_path):
+def test_what_a_stream_holds_already_stays(mode: Literal["r+b", "ab"], tmp_path: Path) -> None:
     """Also where fewer samples come than were planned; the sizes then are true where one can go back."""
     path, before = tmp_path / "out", b"what was there before"
     path.write_bytes(before)
@@ -145,9 +153,9 @@ def test_what_a_stream_holds_already_stays(mode, tmp_path):
     assert int.from_bytes(wav[40:44], "little") == (200 if mode == "r+b" else 2000)
 
 
-def test_the_sizes_of_a_wav_count_its_comment():
+def test_the_sizes_of_a_wav_count_its_comment() -> None:
     class Pipe(io.BytesIO):
-        def seekable(self):
+        def seekable(self) -> bool:
             return False
 
     samples = ((1 << 32) - 5000) // 2
@@ -158,9 +166,9 @@ def test_the_sizes_of_a_wav_count_its_comment():
         assert pipe.getvalue()[:4] == form
 
 
-def test_a_pipe_is_told_the_sizes_before_the_samples():
+def test_a_pipe_is_told_the_sizes_before_the_samples() -> None:
     class Pipe(io.BytesIO):
-        def seekable(self):
+        def seekable(self) -> bool:
             return False
 
     for samples, form in ((2**20, b"RIFF"), (2**30, b"RF64")):
@@ -175,8 +183,9 @@ def test_a_pipe_is_told_the_sizes_before_the_samples():
             assert struct.unpack("<QQQ", written[20:44]) == (len(written) - 60 - 8 + 6 * samples, 6 * samples, samples)
 
 
-def test_depths_that_a_format_does_not_have(tmp_path):
-    for name, depth in (("a.flac", "float"), ("a.mp3", 24), ("a.wav", 12)):
+def test_depths_that_a_format_does_not_have(tmp_path: Path) -> None:
+    cases: list[tuple[str, int | Literal["float"]]] = [("a.flac", "float"), ("a.mp3", 24), ("a.wav", 12)]
+    for name, depth in cases:
         with pytest.raises(UsageError), files.piecewise(tmp_path / name, 8000, 1, 10, bit_depth=depth):
             pass
     assert list(tmp_path.iterdir()) == []

@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import soundfile
 
-from tests.media.audio.sounds import RATE, cut_file, encode_file
+from tests.media.audio.sounds import RATE, Floats, cut_file, encode_file
 
 PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 
-def sine(seconds=1.0, hertz=440.0, rate=RATE, channels=1):
+def sine(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE, channels: int = 1) -> Floats:
     """float32 [C, T], another tone in each channel and for each file."""
     t = np.arange(round(seconds * rate)) / rate
     return np.stack([0.3 * np.sin(2 * np.pi * (hertz + 7 * c) * t) for c in range(channels)]).astype(np.float32)
 
 
-def noise(seconds):
+def noise(seconds: int) -> Floats:
     return (0.1 * np.random.default_rng(0).standard_normal((1, seconds * RATE))).astype(np.float32)
+
+
+World = tuple[Path, subprocess.CompletedProcess[str], dict[str, Any], dict[str, dict[str, Any]]]
+"""The root folder, how the command ended, its JSON, and the manifest by source."""
 
 
 class Maker:
     """Writes files that differ in sound, so that none is another's duplicate."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
 
-    def sine(self, **form):
+    def sine(self, **form: Any) -> Floats:
         self.count += 1
         return sine(hertz=300 + 10 * self.count, **form)
 
-    def plain(self, name, rate=RATE, subtype=None, channels=1, seconds=1.0):
+    def plain(
+        self, name: str, rate: int = RATE, subtype: str | None = None, channels: int = 1, seconds: float = 1.0
+    ) -> Path:
         return encode_file(self.folder / name, self.sine(rate=rate, channels=channels, seconds=seconds), rate, subtype)
 
-    def cut(self, name, **form):
+    def cut(self, name: str, **form: Any) -> Path:
         return cut_file(self.plain(name, seconds=4.0, **form), 0.6)
 
 
-def wav_with_odd_chunks(sound):
+def wav_with_odd_chunks(sound: Floats) -> bytes:
     """A WAV with chunks of odd sizes before and after its data, each padded by a byte."""
     data = (sound[0] * 32767).astype("<i2").tobytes()
     chunks = b"".join(
@@ -66,14 +75,14 @@ def wav_with_odd_chunks(sound):
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
-def id3_with_cover(picture):
+def id3_with_cover(picture: bytes) -> bytes:
     body = b"\0image/png\0\3\0" + picture
     frame = b"APIC" + struct.pack(">I", len(body)) + b"\0\0" + body
     size = len(frame)
     return b"ID3\3\0\0" + bytes((size >> shift) & 127 for shift in (21, 14, 7, 0)) + frame
 
 
-def video(path, sound):
+def video(path: Path, sound: Floats) -> None:
     """An mp4 with a second of moving pictures, which come first, and sound."""
     with av.open(str(path), "w") as container:
         pictures = container.add_stream("mpeg4", rate=25)
@@ -90,7 +99,9 @@ def video(path, sound):
         container.mux(voice.encode(None))
 
 
-ACCEPTED = {
+Make = Callable[[Maker, Path], object]
+
+ACCEPTED: dict[str, Make] = {
     "8 channels.wav": lambda make, path: make.plain(path.name, channels=8),
     "192 kHz.flac": lambda make, path: make.plain(path.name, rate=192000),
     "8 kHz.wav": lambda make, path: make.plain(path.name, rate=8000),
@@ -115,7 +126,12 @@ PLAYLISTS = {
     "concat": "ffconcat version 1.0\nfile '{}'\n",
 }
 
-REFUSED = {
+
+def playlist(text: str, make: Maker, path: Path) -> int:
+    return path.write_text(text.format(make.folder.parent / "foreign.wav"))
+
+
+REFUSED: dict[str, tuple[Make, str]] = {
     "empty.mp3": (lambda make, path: path.touch(), "It is empty"),
     "cut.m4a": (lambda make, path: make.cut(path.name), r"truncated: 2\.\d of 4\.\d s"),
     "cut.mp3": (lambda make, path: make.cut(path.name), r"truncated: 2\.\d of 4\.\d s"),
@@ -142,7 +158,7 @@ REFUSED = {
     "circle.wav": (lambda make, path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
     **{
         f"{kind}{suffix}": (
-            lambda make, path, text=text: path.write_text(text.format(make.folder.parent / "foreign.wav")),
+            functools.partial(playlist, text),
             "cannot be read as audio",
         )
         for kind, text in PLAYLISTS.items()
@@ -151,7 +167,7 @@ REFUSED = {
 }
 
 
-def as_plain_user():
+def as_plain_user() -> None:
     """Give up root's right to read everything; where there is no such right, nothing happens."""
     libc = ctypes.CDLL(None)
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
@@ -159,7 +175,7 @@ def as_plain_user():
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """All those files through one run of the command: its exit code, its JSON, and the manifest by source."""
     root = tmp_path_factory.mktemp("world")
     folder = root / "in"
@@ -188,12 +204,12 @@ def world(tmp_path_factory):
     return root, done, summary, {record["source"]: record for record in map(json.loads, lines)}
 
 
-def spelled(name):
+def spelled(name: str) -> str:
     """As the manifest spells it."""
     return name.replace("é", "\\xe9")
 
 
-def test_the_run_goes_on_to_its_end(world):
+def test_the_run_goes_on_to_its_end(world: World) -> None:
     _, done, summary, _ = world
     assert done.returncode == 0
     assert summary["files"] == len(ACCEPTED) + len(REFUSED)
@@ -202,7 +218,7 @@ def test_the_run_goes_on_to_its_end(world):
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_odd_files_are_taken(world, name):
+def test_odd_files_are_taken(world: World, name: str) -> None:
     root, _, _, manifest = world
     record = manifest[spelled(name)]
     assert (record["status"], record["reason"]) == ("done", "")
@@ -214,7 +230,7 @@ def test_odd_files_are_taken(world, name):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_files_are_named_with_their_reason(world, name):
+def test_bad_files_are_named_with_their_reason(world: World, name: str) -> None:
     root, done, summary, manifest = world
     assert re.search(REFUSED[name][1], summary["failed"][name])
     assert manifest[name]["status"] == "failed" and manifest[name]["reason"] == summary["failed"][name]
@@ -222,7 +238,7 @@ def test_bad_files_are_named_with_their_reason(world, name):
     assert not (root / "out" / Path(name).with_suffix(".wav")).exists()
 
 
-def test_a_playlist_reads_no_byte_of_another_file(world):
+def test_a_playlist_reads_no_byte_of_another_file(world: World) -> None:
     root, *_ = world
     untouched = (root / "control").stat().st_atime
     (root / "control").write_bytes((root / "control").read_bytes())

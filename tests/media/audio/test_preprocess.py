@@ -4,30 +4,32 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from musicldm.core.errors import DataError, OutputError, UsageError
-from musicldm.media.audio.manifest import MANIFEST, read_tracks
+from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
 from musicldm.media.audio.prepare import PrepareSettings
 from musicldm.media.audio.preprocess import preprocess
+from tests.media.audio.sounds import Cut, Encode, Tone
 
 
-def snapshot(folder):
+def snapshot(folder: Path) -> dict[str, bytes]:
     """Every WAV's bytes, by its path below the folder."""
     files = (path for path in sorted(folder.rglob("*.wav")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def last_lines(folder):
+def last_lines(folder: Path) -> dict[str, dict[str, Any]]:
     lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
     return {record["source"]: record for record in map(json.loads, lines)}
 
 
 @pytest.fixture
-def source(tmp_path, tone, encode):
+def source(tmp_path: Path, tone: Tone, encode: Encode) -> Path:
     """Three good files in nested folders with odd names."""
     root = tmp_path / "in"
     encode(root / "Élan Vital" / "first, & best\n.mp3", tone(300, 1.0), artist="Tagged", title="By its tag")
@@ -37,14 +39,14 @@ def source(tmp_path, tone, encode):
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
 # ---- What comes out
 
 
-def test_a_mirrored_tree_of_waveforms_of_one_kind(source, out):
+def test_a_mirrored_tree_of_waveforms_of_one_kind(source: Path, out: Path) -> None:
     summary = preprocess(source, out, PrepareSettings())
     assert (summary.files, summary.prepared, summary.skipped, summary.failed) == (3, 3, 0, {})
     assert list(snapshot(out)) == ["'quoted' \U0001f3b5.wav", "B-side/deep/-rf.wav", "Élan Vital/first, & best\n.wav"]
@@ -54,7 +56,7 @@ def test_a_mirrored_tree_of_waveforms_of_one_kind(source, out):
     assert summary.hours == pytest.approx(3.2 / 3600, rel=0.05)
 
 
-def test_tracks_read_back_as_the_manifest_tells(source, out):
+def test_tracks_read_back_as_the_manifest_tells(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings(sample_rate=22050, bit_depth=24, channels=2))
     tracks = read_tracks(out)
     assert [track.path for track in tracks] == sorted(out.resolve().rglob("*.wav"))
@@ -65,13 +67,13 @@ def test_tracks_read_back_as_the_manifest_tells(source, out):
         assert info.subtype == "PCM_24"
 
 
-def test_artist_and_title_from_the_tags_or_from_the_place(source, out):
+def test_artist_and_title_from_the_tags_or_from_the_place(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     names = {(track.artist, track.title) for track in read_tracks(out)}
     assert names == {("Tagged", "By its tag"), ("deep", "-rf"), ("in", "'quoted' \U0001f3b5")}
 
 
-def test_the_crawl_knows_best(source, out):
+def test_the_crawl_knows_best(source: Path, out: Path) -> None:
     record = {"recording": "id", "status": "fetched", "path": "B-side/deep/-rf.m4a", "artist": "Ann", "title": "Song"}
     catalog = source / "catalog.jsonl"
     catalog.write_text(
@@ -82,7 +84,9 @@ def test_the_crawl_knows_best(source, out):
     assert (track.title, track.provenance) == ("Song", {"licence": "CC BY"})
 
 
-def test_sources_that_differ_in_suffix_only_do_not_collide(tmp_path, out, tone, encode):
+def test_sources_that_differ_in_suffix_only_do_not_collide(
+    tmp_path: Path, out: Path, tone: Tone, encode: Encode
+) -> None:
     for hertz, suffix in ((300, "wav"), (400, "flac"), (500, "mp3")):
         encode(tmp_path / "in" / f"a.{suffix}", tone(hertz))
     preprocess(tmp_path / "in", out, PrepareSettings())
@@ -93,7 +97,7 @@ def test_sources_that_differ_in_suffix_only_do_not_collide(tmp_path, out, tone, 
     assert before.items() < snapshot(out).items()
 
 
-def test_names_that_are_not_utf8(tmp_path, out, tone, encode):
+def test_names_that_are_not_utf8(tmp_path: Path, out: Path, tone: Tone, encode: Encode) -> None:
     encode(tmp_path / "in" / "a.wav", tone())
     os.rename(tmp_path / "in" / "a.wav", os.fsencode(tmp_path / "in") + b"/caf\xe9.wav")
     preprocess(tmp_path / "in", out, PrepareSettings())
@@ -105,7 +109,7 @@ def test_names_that_are_not_utf8(tmp_path, out, tone, encode):
     assert preprocess(Path(named), tmp_path / "other", PrepareSettings()).tracks == 2
 
 
-def test_links_in_a_circle_and_the_output_inside_the_input(source):
+def test_links_in_a_circle_and_the_output_inside_the_input(source: Path) -> None:
     (source / "B-side" / "loop").symlink_to(source)
     (source / "again").symlink_to(source / "B-side")
     out = source / "out"
@@ -116,7 +120,7 @@ def test_links_in_a_circle_and_the_output_inside_the_input(source):
 # ---- Dither
 
 
-def test_dither_keeps_what_is_smaller_than_a_step(tmp_path, out, encode):
+def test_dither_keeps_what_is_smaller_than_a_step(tmp_path: Path, out: Path, encode: Encode) -> None:
     quiet = np.full((1, 160000), 0.1 / 128, np.float32)  # 0.1 of an 8-bit step, which rounding alone would lose
     encode(tmp_path / "in" / "a.wav", quiet, rate=16000)
     preprocess(tmp_path / "in", out, PrepareSettings(bit_depth=8))
@@ -126,7 +130,7 @@ def test_dither_keeps_what_is_smaller_than_a_step(tmp_path, out, encode):
     assert np.std(samples) * 128 == pytest.approx(np.sqrt(1 / 4), abs=0.02)  # triangular 1/6 and rounding 1/12
 
 
-def test_the_same_sound_gives_the_same_bytes_in_whatever_order(source, tmp_path):
+def test_the_same_sound_gives_the_same_bytes_in_whatever_order(source: Path, tmp_path: Path) -> None:
     preprocess(source, tmp_path / "one", PrepareSettings(), jobs=1)
     preprocess(source, tmp_path / "two", PrepareSettings(), jobs=3)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
@@ -136,7 +140,7 @@ def test_the_same_sound_gives_the_same_bytes_in_whatever_order(source, tmp_path)
 # ---- Again
 
 
-def test_what_is_done_is_skipped(source, out):
+def test_what_is_done_is_skipped(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
     summary = preprocess(source, out, PrepareSettings())
@@ -144,7 +148,9 @@ def test_what_is_done_is_skipped(source, out):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")} == times
 
 
-def test_sources_are_known_by_their_content_not_by_their_dates(source, out, encode, tone, tmp_path):
+def test_sources_are_known_by_their_content_not_by_their_dates(
+    source: Path, out: Path, encode: Encode, tone: Tone, tmp_path: Path
+) -> None:
     preprocess(source, out, PrepareSettings())
     before = snapshot(out)
     moved = tmp_path / "elsewhere"
@@ -160,7 +166,9 @@ def test_sources_are_known_by_their_content_not_by_their_dates(source, out, enco
     assert {name for name, data in snapshot(out).items() if data != before[name]} == {"'quoted' \U0001f3b5.wav"}
 
 
-def test_of_two_of_a_kind_the_other_takes_its_place_when_one_changes(tmp_path, out, tone, encode):
+def test_of_two_of_a_kind_the_other_takes_its_place_when_one_changes(
+    tmp_path: Path, out: Path, tone: Tone, encode: Encode
+) -> None:
     source = tmp_path / "in"
     for name in ("a.wav", "b.wav"):
         encode(source / name, tone(500))
@@ -170,7 +178,7 @@ def test_of_two_of_a_kind_the_other_takes_its_place_when_one_changes(tmp_path, o
     assert (summary.tracks, summary.prepared, summary.duplicates) == (2, 2, {})
 
 
-def test_a_track_without_source_stays_unless_it_is_of_another_kind(source, out):
+def test_a_track_without_source_stays_unless_it_is_of_another_kind(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     (source / "B-side" / "deep" / "-rf.m4a").unlink()
     assert preprocess(source, out, PrepareSettings()).tracks == 3
@@ -181,14 +189,14 @@ def test_a_track_without_source_stays_unless_it_is_of_another_kind(source, out):
     assert preprocess(source, out, PrepareSettings()).tracks == 3  # back again
 
 
-def test_another_format_takes_the_place_of_the_first(source, out):
+def test_another_format_takes_the_place_of_the_first(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     assert preprocess(source, out, PrepareSettings(format="flac")).prepared == 3
     assert not snapshot(out) and len(list(out.rglob("*.flac"))) == 3
     assert all(track.read(0, 100).shape == (1, 100) for track in read_tracks(out))
 
 
-def test_what_changed_is_done_again(source, out, tone, encode):
+def test_what_changed_is_done_again(source: Path, out: Path, tone: Tone, encode: Encode) -> None:
     preprocess(source, out, PrepareSettings())
     encode(source / "B-side" / "deep" / "-rf.m4a", tone(700, 1.4))
     (out / "'quoted' \U0001f3b5.wav").unlink()
@@ -197,14 +205,14 @@ def test_what_changed_is_done_again(source, out, tone, encode):
     assert {track.sample_rate for track in read_tracks(out)} == {8000}
 
 
-def test_a_file_that_turned_bad_leaves_no_old_waveform(source, out):
+def test_a_file_that_turned_bad_leaves_no_old_waveform(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     (source / "B-side" / "deep" / "-rf.m4a").write_text("gone to the bad")
     assert preprocess(source, out, PrepareSettings()).tracks == 2
     assert len(read_tracks(out)) == len(snapshot(out)) == 2
 
 
-def test_a_moved_file_and_a_new_one_under_its_old_name(tmp_path, out, tone, encode):
+def test_a_moved_file_and_a_new_one_under_its_old_name(tmp_path: Path, out: Path, tone: Tone, encode: Encode) -> None:
     source = tmp_path / "in"
     encode(source / "a.wav", tone(500, 0.2))
     preprocess(source, out, PrepareSettings())
@@ -215,14 +223,14 @@ def test_a_moved_file_and_a_new_one_under_its_old_name(tmp_path, out, tone, enco
     assert sorted(track.seconds for track in read_tracks(out)) == pytest.approx([0.2, 60])
 
 
-def test_a_renamed_file_takes_its_waveform_along(source, out):
+def test_a_renamed_file_takes_its_waveform_along(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     (source / "B-side" / "deep" / "-rf.m4a").rename(source / "after.m4a")
     assert preprocess(source, out, PrepareSettings()).tracks == 3
     assert (out / "after.wav").exists() and not (out / "B-side" / "deep" / "-rf.wav").exists()
 
 
-def test_what_only_refuses_does_not_have_everything_done_again(source, out):
+def test_what_only_refuses_does_not_have_everything_done_again(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     assert preprocess(source, out, PrepareSettings(min_seconds=0.2, keep_silent=True)).skipped == 3
     summary = preprocess(source, out, PrepareSettings(max_seconds=1.1))
@@ -230,7 +238,7 @@ def test_what_only_refuses_does_not_have_everything_done_again(source, out):
     assert preprocess(source, out, PrepareSettings()).tracks == len(snapshot(out)) == 3
 
 
-def test_a_wrong_input_takes_nothing_away(source, out, tmp_path):
+def test_a_wrong_input_takes_nothing_away(source: Path, out: Path, tmp_path: Path) -> None:
     preprocess(source, out, PrepareSettings())
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no audio files"):
@@ -238,7 +246,7 @@ def test_a_wrong_input_takes_nothing_away(source, out, tmp_path):
     assert len(read_tracks(out)) == 3
 
 
-def test_a_manifest_of_an_earlier_version_is_read(source, out):
+def test_a_manifest_of_an_earlier_version_is_read(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     former = []
     for record in last_lines(out).values():
@@ -249,14 +257,14 @@ def test_a_manifest_of_an_earlier_version_is_read(source, out):
     assert preprocess(source, out, PrepareSettings()).prepared == 3
 
 
-def test_a_folder_named_as_a_waveform_would_be(tmp_path, out, tone, encode):
+def test_a_folder_named_as_a_waveform_would_be(tmp_path: Path, out: Path, tone: Tone, encode: Encode) -> None:
     encode(tmp_path / "in" / "x.flac", tone(500))
     encode(tmp_path / "in" / "x.wav" / "inner.flac", tone(600))
     preprocess(tmp_path / "in", out, PrepareSettings())
     assert list(snapshot(out)) == ["x.flac.wav", "x.wav/inner.wav"]
 
 
-def test_what_is_not_ours_is_not_swept_away(source, out):
+def test_what_is_not_ours_is_not_swept_away(source: Path, out: Path) -> None:
     (out / ".tmp-mine").mkdir(parents=True)
     (out / ".tmp-notes.txt").write_text("mine")
     (out / ".tmp-0123abcd.wav").write_text("left by a kill")
@@ -267,7 +275,9 @@ def test_what_is_not_ours_is_not_swept_away(source, out):
 # ---- Bad files
 
 
-def test_each_bad_file_is_named_with_its_reason_and_the_rest_goes_on(source, out, tone, encode, cut):
+def test_each_bad_file_is_named_with_its_reason_and_the_rest_goes_on(
+    source: Path, out: Path, tone: Tone, encode: Encode, cut: Cut
+) -> None:
     (source / "text.mp3").write_text("This is no music. " * 500)
     (source / "empty.mp3").touch()
     (source / "nowhere.mp3").symlink_to(source / "missing")
@@ -297,7 +307,7 @@ def test_each_bad_file_is_named_with_its_reason_and_the_rest_goes_on(source, out
     assert {name for name, record in last_lines(out).items() if record["status"] == "failed"} == set(summary.failed)
 
 
-def test_exact_duplicates_are_kept_once(tmp_path, out, tone, encode):
+def test_exact_duplicates_are_kept_once(tmp_path: Path, out: Path, tone: Tone, encode: Encode) -> None:
     source = tmp_path / "in"
     sound = (tone() * 2**31).astype(np.int32)
     encode(source / "b.flac", sound)
@@ -314,24 +324,24 @@ def test_exact_duplicates_are_kept_once(tmp_path, out, tone, encode):
 # ---- The split
 
 
-def by_rule(track):
+def by_rule(track: PreparedTrack) -> bool:
     return int(track.content, 16) % 20 == 0
 
 
 @pytest.fixture
-def many(tmp_path, tone, encode):
+def many(tmp_path: Path, tone: Tone, encode: Encode) -> Path:
     for number in range(50):
         encode(tmp_path / "in" / f"{number:02}.wav", tone(200 + 10 * number, 0.15, rate=16000), rate=16000)
     return tmp_path / "in"
 
 
-def test_the_split_follows_from_content(many, out):
+def test_the_split_follows_from_content(many: Path, out: Path) -> None:
     preprocess(many, out, PrepareSettings())
     tracks = read_tracks(out)
     assert {t.content for t in tracks if t.split == "heldout"} == {t.content for t in tracks if by_rule(t)} != set()
 
 
-def test_without_a_chance_hit_the_smallest_hash_is_held_out_and_stays_so(many, tmp_path, out):
+def test_without_a_chance_hit_the_smallest_hash_is_held_out_and_stays_so(many: Path, tmp_path: Path, out: Path) -> None:
     preprocess(many, tmp_path / "all", PrepareSettings())
     tracks = read_tracks(tmp_path / "all")
     few = tmp_path / "few"
@@ -352,7 +362,7 @@ def test_without_a_chance_hit_the_smallest_hash_is_held_out_and_stays_so(many, t
     assert heldout == {first.content} | {track.content for track in tracks if by_rule(track)}
 
 
-def test_a_single_track_is_for_training(tmp_path, out, tone, encode):
+def test_a_single_track_is_for_training(tmp_path: Path, out: Path, tone: Tone, encode: Encode) -> None:
     encode(tmp_path / "in" / "a.wav", tone())
     assert preprocess(tmp_path / "in", out, PrepareSettings()).heldout == 0
 
@@ -360,7 +370,7 @@ def test_a_single_track_is_for_training(tmp_path, out, tone, encode):
 # ---- Places
 
 
-def test_a_missing_or_empty_input(tmp_path, out):
+def test_a_missing_or_empty_input(tmp_path: Path, out: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         preprocess(tmp_path / "in", out, PrepareSettings())
     (tmp_path / "in").mkdir()
@@ -369,7 +379,7 @@ def test_a_missing_or_empty_input(tmp_path, out):
         preprocess(tmp_path / "in", out, PrepareSettings())
 
 
-def test_nothing_usable(tmp_path, out):
+def test_nothing_usable(tmp_path: Path, out: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp3").write_text("hello")
     with pytest.raises(DataError, match="No file in") as caught:
@@ -377,7 +387,7 @@ def test_nothing_usable(tmp_path, out):
     assert "a.mp3: It cannot be read as audio" in caught.value.hint
 
 
-def test_an_output_that_cannot_be_written(source, tmp_path):
+def test_an_output_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         preprocess(source, tmp_path / "file", PrepareSettings())
@@ -385,13 +395,13 @@ def test_an_output_that_cannot_be_written(source, tmp_path):
         preprocess(source, tmp_path, PrepareSettings())
 
 
-def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path, source, out):
+def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path: Path, source: Path, out: Path) -> None:
     with pytest.raises(DataError, match="no prepared waveforms") as caught:
         read_tracks(tmp_path)
     assert "musicldm preprocess" in caught.value.hint
 
 
-def test_a_waveform_that_is_gone_or_changed_is_named_when_it_is_read(source, out):
+def test_a_waveform_that_is_gone_or_changed_is_named_when_it_is_read(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     tracks = read_tracks(out)
     assert tracks[0].read(0, tracks[0].samples).shape == (1, tracks[0].samples)

@@ -13,38 +13,40 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from tests.clusters import scheduler, worker_processes, workers
-from tests.media.audio.sounds import encode_file
+from tests.media.audio.sounds import Floats, encode_file
 
 COMMAND = [sys.executable, "-m", "musicldm", "preprocess"]
 
 
-def run(*arguments, **options):
+def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, **options)
 
 
-def waveforms(out):
+def waveforms(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.wav")}
 
 
-def finished(out):
+def finished(out: Path) -> list[Path]:
     return list(out.rglob("[!.]*.wav"))
 
 
-def manifest(out):
+def manifest(out: Path) -> dict[str, dict[str, Any]]:
     """The last record of each source."""
     lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     return {record["source"]: record for record in map(json.loads, lines)}
 
 
-def melody(chance, seconds, rate=22050):
+def melody(chance: np.random.Generator, seconds: int, rate: int = 22050) -> Floats:
     """A tune of decaying notes, float32 [1, T]."""
     t = np.arange(rate // 4) / rate
     notes = [np.exp(-6 * t) * np.sin(2 * np.pi * 220 * 2 ** (chance.integers(24) / 12) * t) for _ in range(4 * seconds)]
@@ -52,7 +54,7 @@ def melody(chance, seconds, rate=22050):
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Path:
     """A dozen tunes of many seconds, one of them twice, and two bad files."""
     folder = tmp_path / "in"
     chance = np.random.default_rng(0)
@@ -67,7 +69,9 @@ def source(tmp_path):
 # ---- Kills
 
 
-def test_killed_at_any_moment_and_begun_again_the_outputs_are_the_same(tmp_path, source, full):
+def test_killed_at_any_moment_and_begun_again_the_outputs_are_the_same(
+    tmp_path: Path, source: Path, full: bool
+) -> None:
     began = time.monotonic()
     assert run(source, tmp_path / "calm", "--jobs", 2).returncode == 0
     whole = time.monotonic() - began
@@ -75,7 +79,8 @@ def test_killed_at_any_moment_and_begun_again_the_outputs_are_the_same(tmp_path,
     assert len(calm) == 12
 
     chance = random.Random(0)
-    kills, wanted, storms = collections.Counter(), 50 if full else 4, 0
+    kills: collections.Counter[str] = collections.Counter()
+    wanted, storms = 50 if full else 4, 0
     while kills.total() < wanted:
         storms += 1
         out = tmp_path / f"storm {storms}"
@@ -108,7 +113,7 @@ def test_killed_at_any_moment_and_begun_again_the_outputs_are_the_same(tmp_path,
     print(f"kills: {dict(kills)} over {storms} output folders, all byte-identical to the undisturbed run")
 
 
-def test_a_killed_worker_costs_a_retry(tmp_path, source):
+def test_a_killed_worker_costs_a_retry(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*COMMAND, source, out, "--jobs", "1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -128,12 +133,12 @@ def test_a_killed_worker_costs_a_retry(tmp_path, source):
     assert summary["tracks"] == 12 and set(summary["failed"]) == {"bad.mp3", "0/none.m4a"}
 
 
-def test_a_cluster_does_the_same_and_survives_the_death_of_a_worker(tmp_path, source):
+def test_a_cluster_does_the_same_and_survives_the_death_of_a_worker(tmp_path: Path, source: Path) -> None:
     pytest.importorskip("distributed")
     run(source, tmp_path / "here", "--jobs", 2)
     out = tmp_path / "out"
     with scheduler(tmp_path) as (address, _), workers(address, 2, tmp_path):
-        command = [*COMMAND, source, out, "--json", "--cluster", address]
+        command = [*COMMAND, str(source), str(out), "--json", "--cluster", address]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             while process.poll() is None and len(finished(out)) < 3:
                 time.sleep(0.005)
@@ -147,11 +152,11 @@ def test_a_cluster_does_the_same_and_survives_the_death_of_a_worker(tmp_path, so
 # ---- The disk
 
 
-def files_up_to(size):
+def files_up_to(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def check_full_disk(done, out):
+def check_full_disk(done: subprocess.CompletedProcess[str], out: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 2 and done.stderr.startswith("Error: Cannot write") and "Hint:" in done.stderr
     assert not list(out.rglob("*.wav")) and not list(out.rglob(".tmp-*"))
@@ -159,7 +164,7 @@ def check_full_disk(done, out):
 
 @pytest.mark.parametrize("format", ["wav", "flac"])
 @pytest.mark.parametrize("size", ["half", "all but a byte"])
-def test_a_file_that_cannot_grow_is_one_sentence(tmp_path, source, format, size):
+def test_a_file_that_cannot_grow_is_one_sentence(tmp_path: Path, source: Path, format: str, size: str) -> None:
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(source / "0" / "00.flac", one)
@@ -172,16 +177,16 @@ def test_a_file_that_cannot_grow_is_one_sentence(tmp_path, source, format, size)
     assert json.loads(run(one, out, "--json", *options).stdout)["tracks"] == 1
 
 
-def test_after_the_disk_was_too_small_all_is_done(tmp_path, source):
+def test_after_the_disk_was_too_small_all_is_done(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     check_full_disk(run(source, out, preexec_fn=files_up_to(500_000)), out)
     assert json.loads(run(source, out, "--json").stdout)["tracks"] == 12
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, source):
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", out]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(out)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no disk can be made here")
     try:
@@ -200,9 +205,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, source):
 # ---- Two at once
 
 
-def test_two_runs_on_one_output_do_not_meet(tmp_path, source):
+def test_two_runs_on_one_output_do_not_meet(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
-    command = [*COMMAND, source, out, "--jobs", "1"]
+    command = [*COMMAND, str(source), str(out), "--jobs", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         while first.poll() is None and not (out / "manifest.jsonl").exists():
             time.sleep(0.005)
@@ -218,9 +223,9 @@ def test_two_runs_on_one_output_do_not_meet(tmp_path, source):
 # ---- Damage
 
 
-def mutated(data, chance):
+def mutated(original: bytes, chance: random.Random) -> bytes:
     """A copy of the bytes with one of the accidents that happen to files."""
-    data = bytearray(data)
+    data = bytearray(original)
     place = chance.randrange(len(data))
     length = chance.randrange(1, max(2, len(data) // 8))
     match chance.randrange(7):
@@ -243,7 +248,7 @@ def mutated(data, chance):
     return bytes(data)
 
 
-def test_mutated_files_neither_hang_nor_take_the_run_down(tmp_path, full):
+def test_mutated_files_neither_hang_nor_take_the_run_down(tmp_path: Path, full: bool) -> None:
     notes = np.random.default_rng(1)
     originals = []
     for suffix in (".m4a", ".mp3", ".ogg", ".flac", ".wav", ".webm", ".aiff"):
@@ -277,7 +282,7 @@ def test_mutated_files_neither_hang_nor_take_the_run_down(tmp_path, full):
 # ---- Memory
 
 
-def test_an_hour_takes_no_more_memory_than_it_may(tmp_path, full):
+def test_an_hour_takes_no_more_memory_than_it_may(tmp_path: Path, full: bool) -> None:
     """Ten hours with --full; and a small file that unfolds to hours of silence."""
     hours, rate = (10 if full else 1), 16000
     folder = tmp_path / "in"
@@ -296,9 +301,10 @@ def test_an_hour_takes_no_more_memory_than_it_may(tmp_path, full):
     )
     peaks = {}
     for name in ("short.wav", "long.flac", "bomb.flac"):
-        command = [sys.executable, "-c", code, folder / name, tmp_path / "out.wav"]
+        command = [sys.executable, "-c", code, str(folder / name), str(tmp_path / "out.wav")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[name] = int(re.search(r"VmHWM:\s*(\d+) kB", done.stdout)[1]) / 1024
+        (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", done.stdout)
+        peaks[name] = int(peak) / 1024
         assert ("silent" in done.stdout) is (name == "bomb.flac")
     short, long, bomb = peaks.values()
     print(

@@ -1,0 +1,324 @@
+"""The manifest under one run of `preprocess`: what is done, what remains, and which track goes where.
+
+Only the coordinator writes it; workers see tasks and answer with results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from musicldm.core import durable
+from musicldm.core.errors import MusicLDMError, OutputError
+from musicldm.media.audio.manifest import Split, open_manifest
+from musicldm.media.audio.prepare import Prepared, PrepareSettings
+from musicldm.media.audio.sources import NO_FILE, SourceFile, look, size_of, utf8
+
+CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
+
+_HELDOUT_ONE_IN = 20
+_LONGEST_NAME = 240  # bytes; file systems take 255
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a run of `preprocess`."""
+
+    files: int
+    """Sources found, usable or not."""
+    prepared: int
+    """Done in this run."""
+    skipped: int
+    """Done before."""
+    tracks: int
+    """Usable now."""
+    heldout: int
+    """Of these, kept from training."""
+    hours: float
+    """Of all usable tracks."""
+    prepared_hours: float
+    """Of those done in this run."""
+    quieter: int
+    """Of those done in this run, left below the target loudness, since their peaks would have clipped."""
+    duplicates: dict[str, str] = field(default_factory=dict)
+    """Source -> the source with the same audio that was kept."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Source -> reason."""
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    """The source's path below the input folder, in UTF-8; the key in the manifest."""
+    path: Path
+    source: SourceFile | None
+    """None where the name leads to nothing, as a broken link does."""
+    target: Path
+    settings: PrepareSettings
+    known: str
+    """SHA-256 of the source from which the present output was made; empty where it must be made again in any case."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    sha256: str
+    """Of the source."""
+    file: Path | None
+    """The output under its temporary name; None where the source is still the known one."""
+    prepared: Prepared | None
+
+
+class Ledger:
+    """The manifest under one run: what is done, what remains, and which track goes where."""
+
+    def __init__(self, source: Path, out: Path, settings: PrepareSettings, files: list[Path]) -> None:
+        self.source = source
+        self.out = out
+        self.settings = settings
+        self.paths: dict[str, Path] = {}
+        self.sources: dict[str, SourceFile | None] = {}
+        for path in files:
+            if (found := look(path)) is not NO_FILE:
+                name = utf8(path.relative_to(source))
+                while name in self.paths:  # names that differ in bytes alone are spelled alike in UTF-8
+                    name += "_"
+                self.paths[name], self.sources[name] = path, found
+        self.tried: dict[str, None] = {}
+        self.failed: dict[str, str] = {}
+        if not self.sources:
+            return  # a wrong folder or a missing disk must not change the manifest
+        self.journal = open_manifest(out)
+        self.catalog = _read_catalog(source)
+        self._take_stock()
+        self.targets = self._targets()
+        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
+
+    # Before the work
+
+    def _take_stock(self) -> None:
+        """Find which of the tracks in the manifest are there, and were prepared with the settings of this run."""
+        self.kept: dict[str, str] = {}  # content -> source
+        # Among equals, one that has a source wins, then the first in the alphabet: not the first to be finished.
+        for name, record in sorted(
+            self.journal.records.items(), key=lambda item: (item[0] not in self.sources, item[0])
+        ):
+            if record["status"] not in ("done", "stale"):
+                continue
+            size = size_of(self.out / record["path"])
+            if size is None or size != record.get("bytes", size):
+                self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
+            elif name not in self.sources and not self._has_our_shape(record):
+                # It cannot be made again; a run with its former settings will list it again.
+                reason = "Its source is gone, and it was prepared with other settings."
+                self.failed[name] = reason
+                if record["status"] == "done":
+                    self.journal.append(record | {"status": "stale", "reason": reason})
+            elif self.kept.setdefault(record["content"], name) != name:  # a kill came between keeping and dropping
+                self._drop(record, self.kept[record["content"]])
+            elif record["status"] == "stale":
+                self.journal.append(record | {"status": "done", "reason": ""})
+
+    def plan(self) -> list[Task]:
+        """The tasks that remain."""
+        tasks = []
+        for name, source in self.sources.items():
+            record = self.journal.records.get(name)
+            known = ""
+            if record and self._is_current(record):
+                if record["source_file"] == _as_dict(source):
+                    continue
+                known = record["source_sha256"]
+            tasks.append(self._task(name, known))
+        return tasks
+
+    def orphaned_duplicates(self) -> list[Task]:
+        """Tasks for duplicates whose kept twin has changed since."""
+        records = [self.journal.records.get(name) for name in self.sources]
+        lost = [r for r in records if r and r["status"] == "duplicate" and r["content"] not in self.kept]
+        return [self._task(record["source"]) for record in lost]
+
+    def _task(self, name: str, known: str = "") -> Task:
+        target = self.out / self.targets[name]
+        return Task(name, self.paths[name], self.sources[name], target, self.settings, known)
+
+    def _is_current(self, record: dict[str, Any]) -> bool:
+        """Whether a record stands for an output as this run would make it, if its source is still the same."""
+        made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
+        return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
+
+    def _has_our_shape(self, record: dict[str, Any]) -> bool:
+        return bool(record["settings"] == self.settings.shaping())
+
+    def _targets(self) -> dict[str, str]:
+        """Where each source's output goes: its own name, and its suffix kept where another has that name."""
+        suffix = f".{self.settings.format}"
+        records = self.journal.records
+        targets = {
+            name: records[name]["path"]
+            for name in self.sources
+            if name in records and records[name]["path"].endswith(suffix)
+        }
+        taken = {record["path"] for record in records.values()}
+        taken |= {str(folder) for name in (*self.sources, *taken) for folder in PurePosixPath(name).parents}
+        for name in self.sources:
+            if name not in targets:
+                path = PurePosixPath(name)
+                target = _fitting(path.with_suffix(suffix))
+                if target in taken:
+                    target = _fitting(path.with_name(path.name + suffix))
+                while target in taken:
+                    target = f"{target.removesuffix(suffix)}_{suffix}"
+                targets[name] = target
+                taken.add(target)
+        return targets
+
+    # During the work
+
+    def commit(self, task: Task, outcome: Finished | Exception) -> None:
+        """Give an output its final name, and record the result of its source."""
+        if isinstance(outcome, OutputError):
+            raise outcome  # a full disk is not this file's fault, and the next file would meet it too
+        before = self.journal.records.get(task.name)
+        if before and isinstance(outcome, Finished) and not outcome.file:
+            self.journal.append(before | {"source_file": _as_dict(task.source)})
+            return
+        self.tried[task.name] = None
+        self.failed.pop(task.name, None)
+        if before:
+            self._retire(before)
+        record: dict[str, Any] = {
+            "source": task.name,
+            "source_file": _as_dict(task.source),
+            "source_sha256": None,
+            "settings": self.settings.shaping(),
+            "status": "failed",
+            "reason": "",
+            "path": task.target.relative_to(self.out).as_posix(),
+            "split": None,
+            "content": None,
+        }
+        if isinstance(outcome, Exception):
+            expected = isinstance(outcome, MusicLDMError)
+            record["reason"] = str(outcome) if expected else f"{type(outcome).__name__}: {outcome}"
+            self.journal.append(record)
+            self.failed[task.name] = record["reason"]
+        elif outcome.file and outcome.prepared:
+            self._commit_output(task, record, outcome.sha256, outcome.file, outcome.prepared)
+
+    def _retire(self, record: dict[str, Any]) -> None:
+        """Remove the former version of an output, which counts no more."""
+        if self.kept.get(record["content"]) == record["source"]:
+            del self.kept[record["content"]]
+            self.journal.append(record | {"status": "failed", "reason": "It was about to be made again."})
+        (self.out / record["path"]).unlink(missing_ok=True)
+
+    def _commit_output(self, task: Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
+        size = size_of(file)
+        if size is None:
+            raise OutputError(
+                f"What a worker has written to {file.parent} is not visible here.",
+                "All machines of a cluster must see the input and the output under the same paths.",
+            )
+        artist, title, provenance = self._describe(task, prepared)
+        record |= {
+            "source_sha256": sha256,
+            "status": "done",
+            "bytes": size,
+            "samples": prepared.samples,
+            "seconds": round(prepared.samples / self.settings.sample_rate, 3),
+            "sample_rate": self.settings.sample_rate,
+            "channels": self.settings.channels,
+            "peak": round(prepared.peak, 6),
+            "loudness": None if prepared.loudness is None else round(prepared.loudness, 2),
+            "clipped": prepared.clipped,
+            "silent": prepared.silent,
+            "offset": round(prepared.offset, 6),
+            "gain": round(prepared.gain, 2),
+            "held_back": prepared.held_back,
+            "content": prepared.content,
+            "split": self._split(prepared.content),
+            "artist": artist,
+            "title": title,
+            "provenance": provenance,
+        }
+        rival = self.kept.get(prepared.content)
+        if rival is not None and (rival not in self.sources, rival) < (False, task.name):
+            file.unlink()
+            self._drop(record, rival)
+            return
+        durable.move(file, task.target)
+        self.journal.append(record)
+        self.kept[prepared.content] = task.name
+        if rival is not None:
+            self._drop(self.journal.records[rival], task.name)
+
+    def _drop(self, record: dict[str, Any], keeper: str) -> None:
+        """Record a duplicate, of which `keeper` is kept, and remove its output."""
+        (self.out / record["path"]).unlink(missing_ok=True)
+        self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
+
+    def _describe(self, task: Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
+        """Artist, title and provenance: from the crawl's catalog, else the file's tags, else its path."""
+        crawled = self.catalog.get(task.name, {})
+        place = PurePosixPath(task.name)
+        folder = place.parent.name or utf8(Path(self.source.resolve().name))
+        artist = crawled.get("artist") or prepared.artist or folder
+        title = crawled.get("title") or prepared.title or place.stem
+        return artist, title, crawled.get("provenance") or {}
+
+    # The split
+
+    def _split(self, content: str) -> Split:
+        return "heldout" if content in self.heldout or int(content, 16) % _HELDOUT_ONE_IN == 0 else "train"
+
+    def hold_out(self) -> None:
+        """Ensure that at least one track is for training and, of two or more, at least one is held out."""
+        tracks = sorted(self._tracks(), key=lambda record: str(record["content"]))
+        splits = {record["split"] for record in tracks}
+        if len(tracks) > 1 and splits == {"train"}:
+            self.journal.append(tracks[0] | {"split": "heldout"})
+        elif splits == {"heldout"}:
+            self.journal.append(tracks[-1] | {"split": "train"})
+
+    # At the end
+
+    def _tracks(self) -> list[dict[str, Any]]:
+        return [self.journal.records[name] for name in self.kept.values()]
+
+    def summary(self) -> Summary:
+        tracks = self._tracks()
+        records = [self.journal.records[name] for name in self.tried]
+        prepared = [record for record in records if record["status"] == "done"]
+        return Summary(
+            files=len(self.sources),
+            prepared=len(prepared),
+            skipped=len(self.sources) - len(self.tried),
+            tracks=len(tracks),
+            heldout=sum(record["split"] == "heldout" for record in tracks),
+            hours=sum(record["seconds"] for record in tracks) / 3600,
+            prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
+            quieter=sum(record["held_back"] for record in prepared),
+            duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
+            failed=self.failed,
+        )
+
+
+def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
+    """The crawl's records of what it fetched, by their path below the input folder."""
+    records = durable.Journal(source / CATALOG, key="recording").records.values()
+    return {PurePosixPath(record["path"]).as_posix(): record for record in records if record.get("status") == "fetched"}
+
+
+def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
+    return asdict(source) if source else None
+
+
+def _fitting(path: PurePosixPath) -> str:
+    """The path, with its last name shortened where a file system would refuse it."""
+    name = path.name.encode()
+    if len(name) <= _LONGEST_NAME:
+        return str(path)
+    short = name[: _LONGEST_NAME - 32].decode(errors="ignore")
+    return str(path.with_name(f"{short}~{hashlib.sha256(name).hexdigest()[:8]}{path.suffix}"))
