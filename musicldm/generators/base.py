@@ -75,22 +75,14 @@ class LatentGenerator(Protocol):
     codec_hash: str
     """The digest of the codec whose latents these are."""
 
-    @property
-    def channels(self) -> int:
-        """D."""
-
-    @property
-    def multiple(self) -> int:
-        """Lengths are multiples of so many frames; 1 where it does not matter."""
-
-    @property
-    def conditions(self) -> ConditionSet:
-        """What it can be conditioned on."""
-
-    @property
-    def limit(self) -> int | None:
-        """Frames that the memory is known to hold at once; None: no limit has shown yet."""
-        return None
+    channels: int
+    """D."""
+    multiple: int
+    """Lengths are multiples of so many frames; 1 where it does not matter."""
+    conditions: ConditionSet
+    """What it can be conditioned on."""
+    limit: int | None = None
+    """Frames that the memory is known to hold at once; None: no limit has shown yet."""
 
     def natural_window(self, trained: float) -> float:
         """Seconds that it makes best at once, having been trained on crops of so many (0: that is not known)."""

@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from musicldm.conditions.base import Conditioning, ConditionSet
+from musicldm.conditions.base import Conditioning
 from musicldm.core.bundle import Component
 from musicldm.core.devices import autocast, out_of_memory
 from musicldm.core.errors import CapacityError, UsageError
@@ -127,6 +127,9 @@ class DiffusionGenerator:
         self.codec_hash = codec_hash
         self.device = device
         self.precision = precision
+        self.channels = diffusion.config.shape.latent_channels
+        self.multiple = diffusion.config.multiple
+        self.conditions = diffusion.conditions
         self.limit: int | None = None
         """Frames that the memory is known to hold at once; None: no limit has shown yet."""
         self._on_halved = on_halved
@@ -142,21 +145,6 @@ class DiffusionGenerator:
             BundleError: the component is damaged.
         """
         return cls(*from_component(component), device, precision, on_halved)
-
-    @property
-    def channels(self) -> int:
-        """D."""
-        return self.diffusion.config.shape.latent_channels
-
-    @property
-    def multiple(self) -> int:
-        """Windows are a whole number of times so many frames."""
-        return self.diffusion.config.multiple
-
-    @property
-    def conditions(self) -> ConditionSet:
-        """What it can be conditioned on."""
-        return self.diffusion.conditions
 
     def natural_window(self, trained: float) -> float:
         """Seconds that it makes best at once, having been trained on crops of so many."""
