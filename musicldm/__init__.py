@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Codec": "musicldm.codecs.base",
-    "Generator": "musicldm.sampling",
+    "Pipeline": "musicldm.sampling",
     "LatentStore": "musicldm.latents.store",
     "UNet": "musicldm.generators.diffusion.unet",
     "load_codec": "musicldm.codecs.base",
 }
 
-__all__ = ["Codec", "Generator", "LatentStore", "UNet", "__version__", "load_codec"]
+__all__ = ["Codec", "LatentStore", "Pipeline", "UNet", "__version__", "load_codec"]
 
 
 def __getattr__(name: str) -> Any:

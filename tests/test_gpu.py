@@ -15,7 +15,7 @@ from musicldm.core.config import from_dict, preset
 from musicldm.core.errors import UsageError
 from musicldm.media.audio import files
 from musicldm.sampling import Generator
-from musicldm.training import memory
+from musicldm.training import memory_plan as memory
 from tests.toys import TOY_SPECTRAL, Command, Pipeline
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import musicldm
+from musicldm.cli import renamed
 from musicldm.cli.bundle import app as bundle
 from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
@@ -60,6 +61,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted."""
     console = Console()
     try:
+        renamed.check(sys.argv[1:])
         app()
     except MusicLDMError as error:
         _traceback_if_debugging()

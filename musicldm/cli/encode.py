@@ -37,7 +37,7 @@ def encode(
     precision: Annotated[
         str,
         typer.Option(
-            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes others."
+            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes any other."
         ),
     ] = "32",
     batch_size: Annotated[

@@ -52,7 +52,7 @@ LearningRate = Annotated[
     float | None, typer.Option(help="Of AdamW, at its peak.", callback=positive, show_default="the preset's")
 ]
 TrainSeed = Annotated[
-    int | None, typer.Option("--seed", help="Where weights, crops and noise come from.", show_default="the preset's")
+    int | None, typer.Option("--seed", help="Of first weights, crops and noise.", show_default="the preset's")
 ]
 TrainPrecision = Annotated[
     str | None,
@@ -64,9 +64,7 @@ TrainPrecision = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
-        min=0, help="Processes that read crops beside the training; 0: in between.", show_default="the preset's"
-    ),
+    typer.Option(min=0, help="Processes that read crops ahead of the training; 0: none.", show_default="the preset's"),
 ]
 Devices = Annotated[
     int | None,
@@ -88,7 +86,7 @@ Vram = Annotated[
     float | None,
     typer.Option(
         metavar="GB",
-        help="Memory of the GPU to fit into, by smaller parts of a step and by computing activations again.",
+        help="Memory of the GPU to fit into, by micro-batches and by activation checkpointing.",
         callback=positive,
         show_default="what it has",
     ),
@@ -96,7 +94,7 @@ Vram = Annotated[
 Resample = Annotated[
     bool, typer.Option("--resample", help="Take tracks of other rates and channels too, and convert them on the fly.")
 ]
-Init = Annotated[
+InitFrom = Annotated[
     Path | None,
-    typer.Option(metavar="BUNDLE", help="Begin with the weights of this bundle: to go on with other music."),
+    typer.Option("--init-from", metavar="BUNDLE", help="Begin with the weights of this bundle: to fine-tune it."),
 ]

@@ -1,4 +1,4 @@
-"""`musicldm train-diffusion`: latents to a denoiser."""
+"""`musicldm train-diffusion`: latents to a generator of latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicldm.cli.options import (
     Device,
     Devices,
     DryRun,
-    Init,
+    InitFrom,
     Json,
     LearningRate,
     Nodes,
@@ -42,6 +42,7 @@ def train_diffusion(
         str, typer.Option(help="tiny: minutes on a CPU; small: for a GPU; paper: the study's.")
     ] = "small",
     config: ConfigFile = None,
+    generator: Annotated[str, typer.Option(metavar="NAME", help="Which kind of generator.")] = "diffusion",
     objective: Annotated[
         Literal["eps", "x0", "v", "flow"] | None,
         typer.Option(help="What the network predicts.", show_default="the preset's"),
@@ -50,10 +51,10 @@ def train_diffusion(
         Literal["linear", "cosine", "flow"] | None,
         typer.Option(help="How the noise grows.", show_default="the preset's"),
     ] = None,
-    denoiser: Annotated[
+    network: Annotated[
         Literal["unet", "transformer"] | None, typer.Option(help="Which network.", show_default="the preset's")
     ] = None,
-    init: Init = None,
+    init_from: InitFrom = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     seconds: Seconds = None,
@@ -74,17 +75,18 @@ def train_diffusion(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the denoiser that makes latents out of noise.
+    """Train the diffusion model that makes latents out of noise.
 
-    Ctrl-C saves and stops; the same command goes on. The bundle it leaves holds the VAE too: sample needs nothing else.
+    Ctrl-C saves and stops; the same command goes on. The bundle that it leaves holds the codec too: sample needs
+    nothing else.
     """
     from musicldm.core.devices import pick_device
-    from musicldm.generators.diffusion.rehearsal import rehearsal
-    from musicldm.generators.diffusion.training import DiffusionRunConfig, train_diffusion
+    from musicldm.generators.base import GENERATORS, GeneratorFamily
     from musicldm.latents.store import LatentStore
+    from musicldm.sampling.demos import render as render_demos
     from musicldm.training.processes import rank_of
 
-    given = {
+    training = {
         "steps": steps,
         "batch_size": batch_size,
         "seconds": seconds,
@@ -97,17 +99,20 @@ def train_diffusion(
         "strategy": strategy,
         "wandb": wandb,
     }
-    noise = {"objective": objective, "schedule": schedule}
-    over = {"training": given, "model": {"denoiser": denoiser, "noise": noise}}
-    plan = load_config(DiffusionRunConfig, "musicldm.generators.diffusion", preset, config, over)
+    family: GeneratorFamily = GENERATORS.load(generator)
+    over = {
+        "training": training,
+        "model": {"network": network, "noise": {"objective": objective, "schedule": schedule}},
+    }
+    plan = load_config(family.run_config, family.package, preset, config, over, family.upgrade)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, rehearsed = pick_device(device), rehearsal(plan, LatentStore.open(store, skip_broken).header)
-    plan, fit = fitted(plan, rehearsed, output, where, vram)
+    where, rehearsal = pick_device(device), family.rehearsal(plan, LatentStore.open(store, skip_broken).header)
+    plan, fit = fitted(plan, rehearsal, output, where, vram)
     if dry_run:
-        show(console, plan, fit or foreseen(plan, rehearsed, where), [])
+        show(console, plan, fit or foreseen(plan, rehearsal, where), family.describe(plan.model))
         return
     if fit:
         console.note(sentence(fit))
-    with console.progress("Training the denoiser") as progress, speaking_once(plan.training):
-        result = train_diffusion(store, output, plan, where, progress, console.warn, skip_broken, init)
+    with console.progress("Training the generator") as progress, speaking_once(plan.training):
+        result = family.train(store, output, plan, where, progress, console.warn, skip_broken, init_from, render_demos)
     render(console, result, plan.training.steps, "loss")

@@ -15,7 +15,7 @@ from musicldm.cli.options import (
     Device,
     Devices,
     DryRun,
-    Init,
+    InitFrom,
     Json,
     LearningRate,
     Nodes,
@@ -47,7 +47,7 @@ def train_vae(
         ),
     ] = "small",
     config: ConfigFile = None,
-    init: Init = None,
+    init_from: InitFrom = None,
     resample: Resample = False,
     steps: Steps = None,
     batch_size: BatchSize = None,
@@ -101,5 +101,5 @@ def train_vae(
     if fit:
         console.note(sentence(fit))
     with console.progress("Training the codec") as progress, speaking_once(plan.training):
-        result = family.train(data, output, plan, where, progress, console.warn, init, resample)
+        result = family.train(data, output, plan, where, progress, console.warn, init_from, resample)
     render(console, result, plan.training.steps, family.figure)

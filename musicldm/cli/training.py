@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,12 +22,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def load_config(cls: type[T], owner: str, preset: str, file: Path | None, options: dict[str, Any]) -> T:
-    """The preset, under the user's file, under the options that were given."""
+def load_config(
+    cls: type[T],
+    owner: str,
+    preset: str,
+    file: Path | None,
+    options: dict[str, Any],
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> T:
+    """The preset, under the user's file, under the options that were given.
+
+    Args:
+        upgrade: a file that was written for an earlier release -> the same for this one.
+    """
     data = config.preset(owner, preset)
     if file:
-        data = config.merge(data, config.read_toml(file))
-    return config.from_dict(cls, config.merge(data, options))
+        data = config.merge(data, upgrade(config.read_toml(file)))
+    return config.from_dict(cls, config.merge(data, given(options)))
+
+
+def given(tree: dict[str, Any]) -> dict[str, Any]:
+    """Of a tree of options those that were given, and no table without any."""
+    kept = {key: given(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
 def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:

@@ -1,1 +1,1 @@
-"""Noise -> normalised latents."""
+"""Noise -> normalised latents [B, D, L]: one folder a family."""

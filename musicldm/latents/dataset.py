@@ -1,4 +1,4 @@
-"""Latent store -> crops for training a denoiser. This is the hot path: from a folder it reads memory maps and nothing
+"""Latent store -> crops for training a generator. This is the hot path: from a folder it reads memory maps and nothing
 else; what is compressed or far away is fetched a whole batch at once, and the next batches meanwhile.
 
 Chance is counter-based: a batch is a pure function of (seed, step), so that a run resumed at any step sees exactly
@@ -8,9 +8,11 @@ which order the tracks came into the store.
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,17 +29,36 @@ Floats = npt.NDArray[np.float32]
 _AHEAD = 2  # batches that are fetched before they are asked for
 
 
-class LatentBatch(NamedTuple):
-    """Crops and where they come from."""
+@dataclass(frozen=True)
+class Crops:
+    """Where the crops of a batch come from: all that a condition may look at.
 
-    latents: Tensor
-    """Normalised, drawn from the posterior: float32 [B, D, L]."""
-    artist: Tensor
-    """The artist's place in `LatentDataset.artists`, -1 where they are not among them: int64 [B]."""
+    Where memory is only planned, they come from nowhere: from no artist, and from a table without tracks.
+    """
+
+    artists: list[str]
+    """Of the track; empty where nobody knows it."""
     start: Tensor
     """Where in its track the crop begins, in seconds: float32 [B]."""
     total: Tensor
     """The length of its track in seconds: float32 [B]."""
+    frames: int
+    """L, of every crop."""
+    tracks: TrackTable
+    """All tracks in use."""
+    numbers: npt.NDArray[np.int64]
+    """Which of these tracks each crop is of, [B]."""
+    first: npt.NDArray[np.int64]
+    """The frame of its track with which it begins, [B]."""
+
+
+class LatentBatch(NamedTuple):
+    """Crops, and what they are conditioned on."""
+
+    latents: Tensor
+    """Normalised, drawn from the posterior: float32 [B, D, L]."""
+    conditions: dict[str, Tensor]
+    """The values of each condition that was asked for, [B, …], by its name."""
 
 
 class LatentDataset:
@@ -58,6 +79,7 @@ class LatentDataset:
         seconds: the length of the tracks in use.
         statistics: of the store's training tracks, whatever the split.
         artists: the names of those by whom there is something to train on, sorted, whatever the split.
+        conditions: what gives the values of each condition for the crops of a batch; see `with_conditions`.
 
     Raises:
         DataError: no track of the split is as long as a crop.
@@ -93,13 +115,23 @@ class LatentDataset:
         self.seconds = float(self._seconds.sum())
         trained_on = ~tracks.columns["heldout"] & (tracks.columns["frames"] >= crop_frames)
         self.artists = sorted(tracks.artists[number] for number in np.unique(tracks.columns["artist"][trained_on]))
-        places = {name: place for place, name in enumerate(self.artists)}
-        self._artist = np.array([places.get(self.tracks.artists[number], -1) for number in columns["artist"]], np.int64)
+        self._artist = columns["artist"].astype(np.int64)
+        self.conditions: Mapping[str, Callable[[Crops], Tensor]] = {}
         # Crops are numbered through all tracks, one for each frame at which a crop can start.
         crops = columns["frames"].astype(np.int64) - crop_frames + 1
         self._ends = np.cumsum(crops)
         self._begins = self._ends - crops
         self._ahead = _Ahead() if not store.is_mapped else None
+
+    def with_conditions(self, readers: Mapping[str, Callable[[Crops], Tensor]]) -> LatentDataset:
+        """The same crops with the values of conditions, by the name of each.
+
+        The readers run where crops are read, which may be another process: they must be pure and can be pickled.
+        """
+        dataset = copy.copy(self)
+        dataset.conditions = dict(readers)
+        dataset._ahead = _Ahead() if self._ahead is not None else None
+        return dataset
 
     def batch(self, step: int, batch_size: int, part: slice = slice(None)) -> LatentBatch:
         """Of the `batch_size` crops of a training step those in `part`.
@@ -124,7 +156,7 @@ class LatentDataset:
         """The same `count` crops at every call, evenly spaced over the tracks, each the mean of its posterior."""
         tracks, starts = self._placed((2 * np.arange(count) + 1) * self._ends[-1] // (2 * count))
         mean, _ = self._read(tracks, starts)
-        return self._told(mean, tracks, starts)
+        return self._conditioned(mean, tracks, starts)
 
     def _random(self, step: int) -> np.random.Generator:
         seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
@@ -140,16 +172,23 @@ class LatentDataset:
         np.exp(logvar, out=logvar)
         logvar *= noise
         mean += logvar
-        return self._told(mean, tracks, starts)
+        return self._conditioned(mean, tracks, starts)
 
-    def _told(self, raw: Floats, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> LatentBatch:
-        """Raw latents of crops, normalised, with what is known of them."""
-        return LatentBatch(
-            latents=self._normalised(raw),
-            artist=torch.from_numpy(self._artist[tracks]),
+    def _conditioned(self, raw: Floats, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> LatentBatch:
+        """Raw latents of crops, normalised, with the values of their conditions."""
+        latents = self._normalised(raw)
+        if not self.conditions:
+            return LatentBatch(latents, {})
+        crops = Crops(
+            artists=[self.tracks.artists[number] for number in self._artist[tracks].tolist()],
             start=torch.from_numpy((starts / self._store.header.frame_rate).astype(np.float32)),
             total=torch.from_numpy(self._seconds[tracks].astype(np.float32)),
+            frames=self.crop_frames,
+            tracks=self.tracks,
+            numbers=tracks,
+            first=starts,
         )
+        return LatentBatch(latents, {name: read(crops) for name, read in self.conditions.items()})
 
     def _placed(self, crops: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The tracks of numbered crops, and the frames in them at which the crops begin."""

@@ -6,14 +6,15 @@ so a channel's variance has two terms: Var(mean) + E[exp(logvar)] (law of total 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.core.bundle import REPAIR_HINT
-from musicldm.core.errors import DataError
+from musicldm.core.bundle import REPAIR_HINT, Component, codec_key
+from musicldm.core.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,3 +127,35 @@ class LatentStatistics:
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise DataError("The latent statistics are damaged.", REPAIR_HINT)
         return statistics
+
+
+@dataclass(frozen=True)
+class GeneratorLatents:
+    """What a generator's component states of the latents that it makes: how they are scaled, and whose they are."""
+
+    statistics: LatentStatistics
+    codec_hash: str
+    """The digest of the codec that they belong to."""
+
+    @classmethod
+    def of(cls, component: Component) -> GeneratorLatents:
+        """Read them from a generator's component, of this release or an earlier one.
+
+        Raises:
+            BundleError: it does not state both.
+        """
+        config = component.config
+        try:
+            return cls(LatentStatistics.from_dict(config["statistics"]), str(config[codec_key(config)]))
+        except (KeyError, DataError) as error:
+            message = "The bundle does not state whose latents its generator makes, and how they are scaled."
+            raise BundleError(message, REPAIR_HINT) from error
+
+    @staticmethod
+    def without(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What else stands in the configuration of such a component: that of the network."""
+        return {key: value for key, value in config.items() if key not in ("statistics", codec_key(config))}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the configuration of a component."""
+        return {"statistics": self.statistics.to_dict(), "codec": self.codec_hash}

@@ -1,75 +1,76 @@
-"""What can be asked of a denoiser beside "denoise": functions that make one `denoise(x, level) -> x0` of another.
+"""Denoisers and samplers made of others: functions of functions, which know tensors and noise levels alone.
 
-Guidance, keeping what is known, and long latents in windows. Samplers know nothing of it. Latents are normalised,
+Each takes a `denoise(x, level) -> x0` (or a sampler) and returns one that does more: follows its conditions more
+closely, keeps what is known, takes latents of any length in windows. Samplers need not know. Latents are normalised,
 [B, D, L].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from musicldm.conditions.base import Conditions
-from musicldm.generators.diffusion.model import Diffusion
-from musicldm.noise.samplers import Callback, Denoise, Noise
+from musicldm.noise.samplers import Callback, Denoise, Noise, Sampler
 from musicldm.noise.schedule import NoiseLevel
 
+Pair = Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]]
+"""(x [B, D, L], level) -> the conditioned and the unconditional estimate of the clean signal, each [B, D, L]."""
 
-def guided(
-    diffusion: Diffusion,
-    told: Conditions,
-    scale: float = 1.0,
+
+def classifier_free_guidance(
+    pair: Pair,
+    conditioned: Denoise,
+    scale: float,
+    steps: int,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: float = 0.0,
 ) -> Denoise:
-    """Away from what the network says untold: x0 = u + scale·(c − u), both in one batch (Ho & Salimans 2022, eq. 6).
+    """Away from the unconditional estimate u: x0 = u + scale·(c − u) (Ho & Salimans 2022, eq. 6).
 
     Args:
-        told: of one item; every item of a batch is told the same.
-        scale: 1 asks once, as told.
-        interval: noise levels where to guide, as shares of the process's time (Kynkäänniemi et al. 2024).
-        rescale: φ, how far the guided estimate gets the spread of the one that was told (Lin et al. 2023, eq. 16).
+        pair: both estimates, most cheaply in one batch.
+        conditioned: the conditioned estimate c alone, where there is no guidance: at a scale of 1, or outside of
+            the interval.
+        scale: 1 leaves c as it is; more exaggerates it.
+        steps: N, the steps of the noise process.
+        interval: noise levels at which to guide, as fractions of the process's time (Kynkäänniemi et al. 2024).
+        rescale: φ, how far the guided estimate gets the standard deviation of c (Lin et al. 2023, eq. 16).
     """
-    untold = Conditions.none(1, told.artists.shape[1], told.artists.device)
-    anything = bool(told.artists.any()) or bool((told.position >= 0).any())
-    last = len(diffusion.schedule) - 1
 
     def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
-        batch = x.shape[0]
-        inside = interval[0] <= float(level.time) / last <= interval[1]
-        if scale == 1 or not anything or not inside:
-            return diffusion.denoise(x, level, told.expanded(batch))
-        both = Conditions.cat([told.expanded(batch), untold.expanded(batch)])
-        conditional, unconditional = diffusion.denoise(torch.cat([x, x]), level, both).chunk(2)
-        x0 = unconditional + scale * (conditional - unconditional)
+        inside = interval[0] <= float(level.time) / (steps - 1) <= interval[1]
+        if scale == 1 or not inside:
+            return conditioned(x, level)
+        c, u = pair(x, level)
+        x0 = u + scale * (c - u)
         if rescale:
-            spread, wanted = (each.std(dim=(1, 2), keepdim=True) for each in (x0, conditional))
-            x0 = rescale * x0 * (wanted / spread.clamp_min(1e-6)) + (1 - rescale) * x0
+            std, wanted = (each.std(dim=(1, 2), keepdim=True) for each in (x0, c))
+            x0 = rescale * x0 * (wanted / std.clamp_min(1e-6)) + (1 - rescale) * x0
         return x0
 
     return denoise
 
 
-def keeping(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
+def inpainting(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     """Where `mask` [1, 1, L] is true, the estimate is `known` [1, D, L].
 
-    Started at `level.mix(known, noise)` there, every sampler keeps that part at the right noise level on its way and
-    ends with it: its steps see each frame's state and estimate alone, and the estimate is right.
+    Started at `level.mix(known, noise)` there, every sampler keeps that part at the right noise level all the way and
+    ends with it: its steps combine state and estimate frame by frame, and there the estimate is right.
     """
 
-    def kept(x: Tensor, level: NoiseLevel) -> Tensor:
+    def inpainted(x: Tensor, level: NoiseLevel) -> Tensor:
         return torch.where(mask, known, denoise(x, level))
 
-    return kept
+    return inpainted
 
 
-def resampling(sampler: Callable[..., Tensor], repeats: int) -> Callable[..., Tensor]:
-    """A sampler that takes each step so often, with noise added back in between, so that what is made and what is kept
-    come to agree: RePaint (Lugmayr et al. 2022, algorithm 1). A step knows nothing of the one before it.
+def repaint(sampler: Sampler, repeats: int) -> Sampler:
+    """A sampler that takes each step `repeats` times, with noise added back in between, so that what is made and what
+    is kept come to agree (RePaint: Lugmayr et al. 2022, algorithm 1). A step knows nothing of the one before it.
     """
     if repeats == 1:
         return sampler
@@ -77,7 +78,7 @@ def resampling(sampler: Callable[..., Tensor], repeats: int) -> Callable[..., Te
     def sample(
         denoise: Denoise,
         x: Tensor,
-        levels: list[NoiseLevel],
+        levels: Sequence[NoiseLevel],
         noise: Noise = torch.randn_like,
         callback: Callback | None = None,
     ) -> Tensor:
@@ -93,18 +94,19 @@ def resampling(sampler: Callable[..., Tensor], repeats: int) -> Callable[..., Te
 
 
 def _as_step(callback: Callback, step: int, first: bool, _: int, x0: Tensor) -> None:
+    # A step counts once, however often it is taken.
     if first:
         callback(step, x0)
 
 
-def windowed(denoise: Denoise, window: int, overlap: int, batch: int = 1, circular: bool = False) -> Denoise:
-    """Latents [1, D, L] of any length as overlapping windows, `batch` at a time, whose estimates are cross-faded
-    (MultiDiffusion, Bar-Tal et al. 2023).
+def multidiffusion(denoise: Denoise, window: int, overlap: int, batch: int = 1, circular: bool = False) -> Denoise:
+    """Latents [1, D, L] of any length in overlapping windows, `batch` at a time, whose estimates are cross-faded
+    (MultiDiffusion: Bar-Tal et al. 2023).
 
     Args:
         window: frames that the denoiser sees at once.
-        overlap: frames that a window shares with the next one, at least; half of it where circular.
-        circular: the end goes on with the beginning: each join lies in the middle of another window.
+        overlap: frames that a window shares with the next one, at least; half of the window where circular.
+        circular: the end leads into the beginning: each join lies in the middle of another window.
     """
 
     def together(x: Tensor, level: NoiseLevel) -> Tensor:
@@ -113,7 +115,8 @@ def windowed(denoise: Denoise, window: int, overlap: int, batch: int = 1, circul
             return denoise(x, level)
         width = min(window, frames)
         places = _places(frames, width, width // 2 if circular else overlap, circular).to(x.device)
-        # Up and down over the whole window: hardly anything weighs where a window ends.
+        # A Hann window, so that hardly anything weighs where a window ends; without its outermost zeros, by which a
+        # frame that only one window covers would be divided.
         weight = torch.hann_window(width + 2, periodic=False, device=x.device, dtype=x.dtype)[1:-1]
         total, weights = torch.zeros_like(x), x.new_zeros(frames)
         for some in torch.split(places, batch):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,19 @@ from musicldm.noise.schedule import NoiseLevel
 Denoise = Callable[[Tensor, NoiseLevel], Tensor]
 Noise = Callable[[Tensor], Tensor]
 Callback = Callable[[int, Tensor], None]
+
+
+class Sampler(Protocol):
+    """The signature that all samplers share; see the module."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        levels: Sequence[NoiseLevel],
+        noise: Noise = torch.randn_like,
+        callback: Callback | None = None,
+    ) -> Tensor: ...
 
 
 def ddpm(
@@ -228,7 +242,7 @@ def _stride(t: NoiseLevel, s: NoiseLevel) -> float:
     return -math.log(decay) if decay else math.inf
 
 
-SAMPLERS = {
+SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
     "ddpm": ddpm,
     "dpm++2m": dpmpp_2m,

@@ -1,6 +1,52 @@
-"""Seed -> normalised latents -> raw latents -> waveform: a bundle made ready to sample from, and all its ways."""
+"""Seed -> normalised latents -> raw latents -> waveform: a bundle made ready to sample from, and its tasks.
 
-from musicldm.sampling.options import Sampling
-from musicldm.sampling.pipeline import Generator, generator_component
+The public names arrive when first used: the command line reads the table of tasks without loading torch.
+"""
 
-__all__ = ["Generator", "Sampling", "generator_component"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicldm.sampling.pipeline import Pipeline
+    from musicldm.sampling.request import Request
+    from musicldm.sampling.tasks import (
+        TASKS,
+        Extend,
+        Infill,
+        Interpolate,
+        InterpolateSeeds,
+        Loop,
+        New,
+        Task,
+        Vary,
+    )
+
+_PUBLIC = {
+    "Pipeline": "pipeline",
+    "Request": "request",
+    **dict.fromkeys(
+        ("TASKS", "Extend", "Infill", "Interpolate", "InterpolateSeeds", "Loop", "New", "Task", "Vary"), "tasks"
+    ),
+}
+
+__all__ = [
+    "TASKS",
+    "Extend",
+    "Infill",
+    "Interpolate",
+    "InterpolateSeeds",
+    "Loop",
+    "New",
+    "Pipeline",
+    "Request",
+    "Task",
+    "Vary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"musicldm.sampling.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,7 @@
-"""The last touches to waveforms [C, n], piece by piece: levels, joins, and where a piece repeats itself."""
+"""The last touches to waveforms [C, n], piece by piece: levels, joins and cuts."""
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,31 +13,31 @@ from torch import Tensor
 from musicldm.core.errors import DataError
 
 PEAK = 0.98
-"""What would clip is lowered to this."""
+"""The level to which what would clip is brought down."""
 
 
-def finite(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The pieces, all of them numbers.
+def check_finite(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The pieces as they come, as long as all samples are finite.
 
     Raises:
         DataError: one is not.
     """
     for piece in pieces:
         if not torch.isfinite(piece).all():
-            raise DataError("The model produced values that are no numbers.", "Try --precision 32, or train it longer.")
+            raise DataError("The model produced values that are no numbers.", "Try precision 32, or train it longer.")
         yield piece
 
 
-def lowered(waveform: Tensor) -> Tensor:
-    """The whole of it made softer where it would clip."""
+def peak_normalize(waveform: Tensor) -> Tensor:
+    """A waveform, made softer as a whole where it would clip."""
     peak = waveform.abs().max()
     return waveform * (PEAK / peak) if peak > PEAK else waveform
 
 
-def limited(pieces: Iterable[Tensor], look_ahead: int) -> Iterator[Tensor]:
-    """No sample beyond PEAK: the gain sinks over `look_ahead` samples before a peak and rises as long after it.
+def limiter(pieces: Iterable[Tensor], look_ahead: int) -> Iterator[Tensor]:
+    """No sample beyond PEAK: the gain falls over `look_ahead` samples before a peak and rises for as long after it.
 
-    Where it would not clip, not a bit is changed. As many samples come out, a little later.
+    Where nothing would clip, not a bit is changed. As many samples come out, a little later.
     """
     held: Tensor | None = None  # [C, look_ahead that are out, what is not]
     for piece in pieces:
@@ -66,11 +65,11 @@ def _limit(audio: Tensor, look_ahead: int) -> Tensor:
 
 
 def at_loudness(pieces: Iterable[Tensor], lufs: float, sample_rate: int, channels: int) -> Iterator[Tensor]:
-    """A sound in pieces, made so loud as a whole, its peaks limited; silence stays what it is.
+    """A sound in pieces, brought as a whole to a loudness in LUFS, its peaks limited; silence stays silence.
 
     How loud it is shows only at its end: until then it lies on disk.
     """
-    from musicldm.media.audio.loudness import LoudnessMeter  # not for those who leave the loudness alone
+    from musicldm.media.audio.loudness import LoudnessMeter  # only where it is asked for
     from musicldm.media.audio.spool import Spool
 
     meter = LoudnessMeter(sample_rate, channels)
@@ -81,10 +80,10 @@ def at_loudness(pieces: Iterable[Tensor], lufs: float, sample_rate: int, channel
         loudness = meter.integrated()
         gain = 1.0 if loudness is None else 10 ** ((lufs - loudness) / 20)
         blocks = (torch.from_numpy(sound.read(a, a + sample_rate)) for a in range(0, sound.samples, sample_rate))
-        yield from limited((block * gain for block in blocks), sample_rate // 100)
+        yield from limiter((block * gain for block in blocks), sample_rate // 100)
 
 
-def passing(pieces: Iterable[Tensor], skipped: int, samples: int) -> Iterator[Tensor]:
+def cut(pieces: Iterable[Tensor], skipped: int, samples: int) -> Iterator[Tensor]:
     """Of a sound in pieces, `samples` samples after the first `skipped`."""
     at, end = 0, skipped + samples
     for piece in pieces:
@@ -94,8 +93,8 @@ def passing(pieces: Iterable[Tensor], skipped: int, samples: int) -> Iterator[Te
             yield kept
 
 
-def leading_over(old: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The pieces, their beginning cross-faded with `old` [C, n], out of which they lead."""
+def crossfade_into(old: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The pieces, their beginning cross-faded out of `old` [C, n]."""
     fade, at = old.shape[1], 0
     for piece in pieces:
         n = min(fade - at, piece.shape[1])
@@ -106,7 +105,7 @@ def leading_over(old: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def after(kept: Tensor, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
-    """`kept` [C, n] and then the pieces; it waits for the first of them, or a failure would pass for music."""
+    """`kept` [C, n] and then the pieces. It waits for the first of them: where that fails, nothing was handed out."""
     first = next(pieces)
     if kept.shape[1]:
         yield kept
@@ -115,16 +114,6 @@ def after(kept: Tensor, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def crossfade(old: Tensor, new: Tensor) -> Tensor:
-    """From one [C, n] to the other, evenly."""
+    """From one [C, n] to the other, linearly."""
     rise = torch.arange(1, old.shape[1] + 1, dtype=old.dtype) / (old.shape[1] + 1)
     return old + (new - old) * rise
-
-
-def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Along the great circle from a to b, which keeps the spread of noise (Shoemake 1985)."""
-    # On the CPU: not every device has 64 bits.
-    cosine = F.cosine_similarity(a.cpu().double().flatten(), b.cpu().double().flatten(), dim=0).item()
-    angle = math.acos(max(-1.0, min(1.0, cosine)))
-    if math.sin(angle) < 1e-4:  # one direction, or no circle that would be the shortest
-        return torch.lerp(a, b, share)
-    return math.sin((1 - share) * angle) / math.sin(angle) * a + math.sin(share * angle) / math.sin(angle) * b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,3 +109,8 @@ class PlanConfig:
     """Micro-batches of a device in a step."""
     checkpointing: bool = False
     """Whether activations are recomputed in any case."""
+
+
+def crop_length(seconds: float, unit: int, rate: float) -> int:
+    """The least multiple of `unit` that lasts `seconds` at `rate` a second."""
+    return max(1, math.ceil(seconds * rate / unit - 1e-6)) * unit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -94,8 +93,3 @@ def micro_batch(batch: Any, part: slice) -> Any:
 def to_device(batch: Any, device: torch.device) -> Any:
     """The batch on a device; from pinned memory, without waiting for it."""
     return tree_map(lambda column: column.to(device, non_blocking=True), batch)
-
-
-def crop_length(seconds: float, unit: int, rate: float) -> int:
-    """The least multiple of `unit` that lasts `seconds` at `rate` a second."""
-    return max(1, math.ceil(seconds * rate / unit - 1e-6)) * unit

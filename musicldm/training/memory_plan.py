@@ -1,7 +1,7 @@
 """What fits into a GPU: the least costly way to train within its memory.
 
-Memory is predicted (see `memory_trace`); where there is a GPU, the choice is measured on it, and else the plan is called
-unverified.
+Memory is predicted (see `memory_trace`). Only a GPU can tell whether that holds: where there is one, the choice is
+measured on it, and else the plan is called unverified.
 """
 
 from __future__ import annotations
@@ -145,9 +145,8 @@ def decide(
         CapacityError: nothing fits.
         UsageError: more memory than the GPU has.
     """
-    request = PlanConfig(
-        vram or 0.0, training.batch_size, training.seconds, training.accumulate, training.checkpointing
-    )
+    wanted = vram or 0.0
+    request = PlanConfig(wanted, training.batch_size, training.seconds, training.accumulate, training.checkpointing)
     known, kept = _known(run)
     if known and known == (request if vram else replace(request, vram=known.vram)):
         return replace(training, **kept), known, None
@@ -156,7 +155,7 @@ def decide(
         return training, None, None
     if device.type != "cuda":
         precision = "16" if training.precision == "auto" else training.precision  # bf16 takes as much
-        found = plan(rehearsal, training, precision, int((vram or 0) * USABLE * GIB))
+        found = plan(rehearsal, training, precision, int(wanted * USABLE * GIB))
     else:
         found = _on_gpu(rehearsal, training, device, vram)
     return found.training, request, found

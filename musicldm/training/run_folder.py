@@ -87,7 +87,7 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
     if not begun and (run / "bundle" / bundle.INDEX).exists():
         raise MismatchError(
             f"{run} has a trained model, but no checkpoint to resume from.",
-            f"Choose another folder with -o; --init {run} begins with these weights.",
+            f"Choose another folder with -o; --init-from {run} begins with these weights.",
         )
     if path.exists() and begun:
         try:

@@ -35,7 +35,7 @@ class Demo:
 
 
 class Trainable(nn.Module, ABC, Generic[Model]):
-    """A model in training, beside the moving average of its weights (`ema`) that is validated, demonstrated and shipped.
+    """A model in training, beside the moving average of its weights, `ema`, that is validated, heard and shipped.
 
     A step's crops go through the network in micro-batches, on one device or several, with the same result: each
     micro-batch is a slice of the step's crops, gradients are averaged over all of them, and random numbers belong to

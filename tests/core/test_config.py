@@ -9,7 +9,7 @@ import pytest
 from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
-from musicldm.generators.diffusion.training import DiffusionRunConfig
+from musicldm.generators.diffusion.config import DiffusionRunConfig
 
 RUNS = {"musicldm.codecs.vae": VAERunConfig, "musicldm.generators.diffusion": DiffusionRunConfig}
 

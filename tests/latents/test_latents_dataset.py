@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
+from musicldm.conditions.base import ConditionConfig
 from musicldm.core.errors import DataError
-from musicldm.latents.dataset import LatentDataset
+from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
@@ -28,11 +30,41 @@ def numbered(path: Path, *frames: int) -> LatentStore:
     return store
 
 
-def first_frames(dataset: LatentDataset, batch: torch.Tensor) -> np.ndarray:
+def start(crops: Crops) -> torch.Tensor:
+    return crops.start
+
+
+def total(crops: Crops) -> torch.Tensor:
+    return crops.total
+
+
+def letter(crops: Crops) -> torch.Tensor:
+    """The first of the artist's name."""
+    return torch.tensor([ord(name[0]) for name in crops.artists])
+
+
+def frame(crops: Crops) -> torch.Tensor:
+    """Where each crop begins; sees to it that the table of tracks has a track of that artist for it."""
+    for number, artist in zip(crops.numbers.tolist(), crops.artists, strict=True):
+        assert crops.tracks[number].artist == artist and crops.tracks[number].frames >= crops.frames
+    return torch.from_numpy(crops.first)
+
+
+READERS = {"start": start, "total": total, "letter": letter, "frame": frame}
+
+
+def check_equal(one: LatentBatch, other: LatentBatch) -> None:
+    assert torch.equal(one.latents, other.latents)
+    assert one.conditions.keys() == other.conditions.keys() == READERS.keys()
+    assert all(torch.equal(one.conditions[name], other.conditions[name]) for name in READERS)
+
+
+def first_frames(dataset: LatentDataset, batch: torch.Tensor) -> npt.NDArray[np.int32]:
     """Which frame each crop begins with; sees to it that the rest follows on."""
     count = dataset.statistics.denormalise(batch)[:, 0]
     torch.testing.assert_close(count.diff(dim=-1), torch.ones_like(count[:, 1:]), atol=1e-3, rtol=0)
-    return count[:, 0].round().int().numpy()
+    frames: npt.NDArray[np.int32] = count[:, 0].round().int().numpy()
+    return frames
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
@@ -54,11 +86,14 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> None:
-    dataset = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
+    plain = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
+    dataset = plain.with_conditions(READERS)
     whole = dataset.batch(3, 6)
-    micro_batches = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
-    for column, some in zip(whole, zip(*micro_batches, strict=True), strict=True):
-        assert torch.equal(torch.cat(some), column)
+    parts = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
+    assert torch.equal(torch.cat([part.latents for part in parts]), whole.latents)
+    assert whole.conditions.keys() == READERS.keys()
+    for name, values in whole.conditions.items():
+        assert torch.equal(torch.cat([part.conditions[name] for part in parts]), values)
     names = dataset.describe(3, 6)
     for name, frame in zip(names, first_frames(dataset, whole.latents).tolist(), strict=True):
         number, frame = (0, frame) if frame < 40 else (1, frame - 40)
@@ -95,12 +130,12 @@ def test_the_noise_is_the_posteriors(tmp_path: Path) -> None:
 
 
 def test_a_fixed_batch_is_evenly_spaced_posterior_means(tmp_path: Path) -> None:
-    dataset = LatentDataset(numbered(tmp_path / "store", 107, 57), crop_frames=8)
+    dataset = LatentDataset(numbered(tmp_path / "store", 107, 57), crop_frames=8).with_conditions(READERS)
     batch = dataset.fixed_batch(6)
     assert first_frames(dataset, batch.latents).tolist() == [12, 37, 62, 87, 119, 144]
-    assert batch.start.tolist() == pytest.approx([frame / HEADER.frame_rate for frame in (12, 37, 62, 87, 12, 37)])
-    for column, again in zip(batch, dataset.fixed_batch(6), strict=True):
-        assert torch.equal(column, again)
+    begins = [frame / HEADER.frame_rate for frame in (12, 37, 62, 87, 12, 37)]
+    assert batch.conditions["start"].tolist() == pytest.approx(begins)
+    check_equal(batch, dataset.fixed_batch(6))
 
     store = filled(tmp_path / "other", 16)
     dataset = LatentDataset(store, crop_frames=16)
@@ -117,17 +152,19 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
             count = np.tile(np.arange(begin, begin + length, dtype=np.float32)[:, None], (1, 3))
             writer.append(replace(track(number, length), artist=artist), [(count, np.full_like(count, -30))])
             begin += length
-    dataset = LatentDataset(store, crop_frames=8)
+    dataset = LatentDataset(store, crop_frames=8).with_conditions(READERS)
     assert dataset.artists == ["Abba", "Zoë"]
     batch = dataset.batch(0, 200)
     first = first_frames(dataset, batch.latents)
-    begins, lengths, artists = np.array([0, 30, 80]), np.array([30, 50, 9]), np.array([1, 0, 1])
+    begins, lengths, letters = np.array([0, 30, 80]), np.array([30, 50, 9]), np.array([ord(who) for who in "ZAZ"])
     which = np.searchsorted(begins, first, side="right") - 1
     assert set(which.tolist()) == {0, 1, 2}
-    np.testing.assert_array_equal(batch.artist, artists[which])
-    np.testing.assert_allclose(batch.start, (first - begins[which]) * HEADER.hop / HEADER.rate, rtol=1e-6)
+    values = batch.conditions
+    np.testing.assert_array_equal(values["letter"], letters[which])
+    np.testing.assert_allclose(values["start"], (first - begins[which]) * HEADER.hop / HEADER.rate, rtol=1e-6)
     samples = lengths[which] * HEADER.hop - 1
-    np.testing.assert_allclose(batch.total, samples / HEADER.rate, rtol=1e-6)
+    np.testing.assert_allclose(values["total"], samples / HEADER.rate, rtol=1e-6)
+    np.testing.assert_array_equal(values["frame"], first - begins[which])
 
 
 def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> None:
@@ -139,8 +176,11 @@ def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> 
             writer.append(replace(track(number, length, split), artist=artist), [latents(number, length)])
     training, heldout = (LatentDataset(store, 8, split) for split in ("train", "heldout"))
     assert training.artists == heldout.artists == ["Abba", "Zoë"]
-    assert set(training.batch(0, 100).artist.tolist()) == {0, 1}
-    assert set(heldout.batch(0, 100).artist.tolist()) == {-1, 1}
+    readers = ConditionConfig().fitted(training).readers()
+    places = [
+        set(split.with_conditions(readers).batch(0, 100).conditions["artist"].tolist()) for split in (training, heldout)
+    ]
+    assert places == [{0, 1}, {-1, 1}]
 
 
 def test_the_order_in_which_tracks_came_does_not_matter(tmp_path: Path) -> None:
@@ -160,12 +200,11 @@ def test_a_compressed_store_reads_ahead_and_gives_the_same(tmp_path: Path) -> No
         with store.writer(**SMALL) as writer:
             for number in range(3):
                 writer.append(track(number, 40), pieces(latents(number, 40)))
-    expected = LatentDataset(plain, crop_frames=12)
-    dataset = LatentDataset(packed, crop_frames=12)
+    expected = LatentDataset(plain, crop_frames=12).with_conditions(READERS)
+    dataset = LatentDataset(packed, crop_frames=12).with_conditions(READERS)
     for step in (0, 1, 2, 5, 8, 11, 3, 3):
-        for one, other in zip(dataset.batch(step, 4), expected.batch(step, 4), strict=True):
-            assert torch.equal(one, other)
-    assert torch.equal(pickle.loads(pickle.dumps(dataset)).batch(4, 4).latents, expected.batch(4, 4).latents)
+        check_equal(dataset.batch(step, 4), expected.batch(step, 4))
+    check_equal(pickle.loads(pickle.dumps(dataset)).batch(4, 4), expected.batch(4, 4))
 
 
 def test_splits_keep_apart_and_statistics_are_of_the_training_tracks(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from musicldm.nn.layers import StridedConv1d
+from musicldm.nn.blocks import StridedConv1d
 
 
 @pytest.mark.parametrize("channels", [1, 2, 8, 12, 16])

@@ -19,10 +19,11 @@ import torch
 from musicldm.core.errors import DataError, OutputError
 from musicldm.training import checkpoints
 from musicldm.training.checkpoints import Checkpoints, read
+from musicldm.training.state import TrainState
 
 
 def state(step: int, numbers: int = 200) -> dict[str, Any]:
-    return {"course": {"step": step}, "state_dict": {"a": torch.full((numbers,), float(step)), "b": torch.arange(20)}}
+    return {"state": {"step": step}, "state_dict": {"a": torch.full((numbers,), float(step)), "b": torch.arange(20)}}
 
 
 def saved(folder: Path, steps: int = 1, numbers: int = 200) -> Checkpoints:
@@ -35,7 +36,7 @@ def saved(folder: Path, steps: int = 1, numbers: int = 200) -> Checkpoints:
 
 def step(checkpoint: dict[str, Any]) -> int:
     """Of a checkpoint that is right in all its numbers."""
-    number = int(checkpoint["course"]["step"])
+    number = int(checkpoint["state"]["step"])
     assert (checkpoint["state_dict"]["a"] == number).all() and (checkpoint["state_dict"]["b"] == torch.arange(20)).all()
     return number
 
@@ -178,3 +179,18 @@ def test_a_full_disk_and_one_that_forgets(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.rmtree(tmp_path)
     with pytest.raises(OutputError, match="Cannot write"):
         kept.write(state(3))
+
+
+def test_a_checkpoint_of_release_0_1(tmp_path: Path) -> None:
+    """Format 2 had other names for the state and for the averaged weights."""
+    course = {"step": 7, "position": 9, "rate_scale": 0.5, "returns": 1, "returned": 5, "overflows": 0}
+    course |= {"loss_mean": 0.1, "loss_variance": 0.2, "best": 1.5}
+    weights = {"model.a": torch.ones(2), "averaged.a": torch.zeros(2), "discriminator.averaged.a": torch.ones(1)}
+    old = {"format": 2, "course": course, "origin": {}, "state_dict": weights, "optimizer": {}, "scaler": {}}
+    torch.save(old, tmp_path / "last.ckpt")
+    new = read(tmp_path / "last.ckpt")
+    state = TrainState(**new["state"])
+    assert (state.step, state.position, state.lr_factor, state.rollbacks, state.rolled_back_to) == (7, 9, 0.5, 1, 5)
+    assert (state.loss_mean, state.loss_variance, state.best_loss) == (0.1, 0.2, 1.5)
+    assert list(new["state_dict"]) == ["model.a", "ema.a", "discriminator.averaged.a"]
+    assert "course" not in new and new["format"] == checkpoints.FORMAT

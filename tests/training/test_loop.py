@@ -1,4 +1,4 @@
-"""The loop itself, on a toy: parts of a batch, returns to the last good checkpoint, exact resume, several processes."""
+"""The loop itself, on a toy: micro-batches, rollbacks to the last good checkpoint, exact resume, several processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,14 @@ from musicldm.core.errors import (
     UsageError,
 )
 from musicldm.training.config import TrainingConfig
-from musicldm.training.run import rank_of, settle
+from musicldm.training.processes import rank_of
+from musicldm.training.run_folder import resolve_precision
 from tests.training import toy_training
 from tests.training.toy_training import Line, Points, differing, stopped_at, train
 
 
-def last(run: Path) -> dict:
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+def last(run: Path) -> dict[str, Any]:
+    return dict(torch.load(run / "checkpoints/last.ckpt", weights_only=True))
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -41,16 +43,16 @@ class Power(Exception):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("moment", ["step", "part"])
+@pytest.mark.parametrize("moment", ["step", "micro-batch"])
 def test_a_resumed_run_ends_where_the_undisturbed_one_does(moment: str, workers: int, tmp_path: Path) -> None:
-    """With a second group of parameters, and after a return to a checkpoint."""
-    options = {"accumulate": 2, "workers": workers, "precision": "bf16"}
+    """With a second group of parameters, and after a rollback."""
+    options: dict[str, Any] = {"accumulate": 2, "workers": workers, "precision": "bf16"}
 
     def points() -> Points:
         return Points({6: math.nan})
 
     train(tmp_path / "whole", points(), **options)
-    assert last(tmp_path / "whole")["course"]["returns"] == 1
+    assert last(tmp_path / "whole")["state"]["rollbacks"] == 1
     calls = []
 
     def after_a_step(done: float, total: float | None, text: str = "") -> None:
@@ -59,36 +61,40 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(moment: str, workers:
 
     def inside_a_step(line: Line) -> None:
         calls.append(0)
-        if moment == "part" and len(calls) == 2 * 9 + 2:
+        if moment == "micro-batch" and len(calls) == 2 * 9 + 2:
             raise Power
 
     with pytest.raises(Power):
         train(tmp_path / "cut", points(), progress=after_a_step, on_losses=inside_a_step, **options)
-    assert last(tmp_path / "cut")["course"]["step"] == 5
+    assert last(tmp_path / "cut")["state"]["step"] == 5
     train(tmp_path / "cut", points(), **options | {"workers": 2 - workers})
     assert differing(tmp_path / "whole", tmp_path / "cut") == []
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
 
 
-def test_a_step_in_parts_is_the_same_step(tmp_path: Path) -> None:
+def test_a_step_in_micro_batches_is_the_same_step(tmp_path: Path) -> None:
     """Also the noise that the loss adds to each crop is the same."""
     train(tmp_path / "whole")
-    train(tmp_path / "parts", accumulate=4)
-    whole, parts = (last(tmp_path / run)["state_dict"] for run in ("whole", "parts"))
+    train(tmp_path / "split", accumulate=4)
+    whole, split = (last(tmp_path / run)["state_dict"] for run in ("whole", "split"))
     for name, tensor in whole.items():
-        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-6)
-    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "parts"), strict=True):
+        torch.testing.assert_close(split[name], tensor, rtol=1e-4, atol=1e-6)
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "split"), strict=True):
         assert one["name"] == other["name"] and float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-3)
 
 
-def test_the_rate_climbs_and_falls(tmp_path: Path) -> None:
-    """Over the optimizer's steps, whatever the number of parts; each group from its own peak."""
+def test_the_learning_rate_climbs_and_falls(tmp_path: Path) -> None:
+    """Over the optimizer's steps, whatever the number of micro-batches; each group from its own peak."""
     rates: list[tuple[float, ...]] = []
 
     class Watched(Line):
-        def average(self) -> None:
-            rates.append(tuple(group["lr"] for group in self._optimizer().param_groups))
-            super().average()
+        def make_optimizer(self) -> torch.optim.Optimizer:
+            self.optimizer = super().make_optimizer()
+            return self.optimizer
+
+        def update_ema(self) -> None:
+            rates.append(tuple(group["lr"] for group in self.optimizer.param_groups))
+            super().update_ema()
 
     train(tmp_path, module=Watched, accumulate=2, steps=20, warmup=4)
     peaks = [min(1, (k + 1) / 4) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * k / 20))) for k in range(20)]
@@ -101,31 +107,31 @@ def test_a_loss_that_is_no_number_is_met_once(tmp_path: Path) -> None:
     result = train(tmp_path, source, announce=said.append, accumulate=4)
     assert result.steps == 12 and not result.interrupted
     # Position 7 is step 7, which went back to the checkpoint of step 5: 12 steps, and 3 batches for nothing.
-    course = last(tmp_path)["course"]
-    assert (course["step"], course["position"], course["returns"], course["rate_scale"]) == (12, 15, 1, 0.5)
+    state = last(tmp_path)["state"]
+    assert (state["step"], state["position"], state["rollbacks"], state["lr_factor"]) == (12, 15, 1, 0.5)
     assert source.drawn[:15] == list(range(15))
     (sentence,) = said
-    # Of the four parts, each of one crop, only one was bad.
+    # Of the four micro-batches, each of one crop, only one was bad.
     assert "At step 7" in sentence and "no longer a number on Artist/Song 7.wav at 1.0 s: back to step 5" in sentence
     assert "0.005" in sentence
     (event,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     assert event["step"] == 7 and event["back_to"] == 5 and event["crops"] == ["Artist/Song 7.wav at 1.0 s"]
-    state = last(tmp_path)["state_dict"]
-    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    weights = last(tmp_path)["state_dict"]
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     measured = [int(row["step"]) for row in rows(tmp_path) if row["name"] == "val/loss"]
     assert measured == [0, 5, 10, 12]
     assert all(math.isfinite(float(row["value"])) for row in rows(tmp_path))
 
 
 def test_nothing_of_a_bad_batch_remains(tmp_path: Path) -> None:
-    """A run whose fifth batch is bad ends as one that never drew it, at the same rate."""
+    """A run whose fifth batch is bad ends as one that never drew it, at the same learning rate."""
 
     class Skipping(Line):
-        def training_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-            if self.course.position == 5:
-                self.course.position = 6
-                self.course.rate_scale = 0.5
-            super().training_step(batch, batch_idx)
+        def update_ema(self) -> None:
+            super().update_ema()
+            if self.state.position == 5:  # the fifth batch is trained on
+                self.state.position = 6
+                self.state.lr_factor = 0.5
 
     class Others(Points):
         def batch(self, position: int, batch_size: int, part: slice) -> torch.Tensor:
@@ -151,9 +157,9 @@ def test_a_checkpoint_that_was_bad_itself(tmp_path: Path) -> None:
     """Nothing can be learned from the weights of step 10; those of step 5 are still there, also after a cut."""
 
     class Poisoned(Line):
-        def average(self) -> None:
-            super().average()
-            if self.course.position == 10:
+        def update_ema(self) -> None:
+            super().update_ema()
+            if self.state.position == 10:
                 torch.nn.init.constant_(self.model.weight, math.nan)
 
     def cut(sentence: str) -> None:
@@ -165,7 +171,7 @@ def test_a_checkpoint_that_was_bad_itself(tmp_path: Path) -> None:
     assert train(tmp_path / "whole", module=Poisoned, announce=said.append).steps == 12
     assert ["At step 10" in sentence for sentence in said] == [True, True]
     assert "back to step 10" in said[0] and "back to step 5" in said[1]
-    assert last(tmp_path / "whole")["course"]["rate_scale"] == 0.25
+    assert last(tmp_path / "whole")["state"]["lr_factor"] == 0.25
     said.clear()
     with pytest.raises(Power):
         train(tmp_path / "cut", module=Poisoned, announce=cut)
@@ -181,8 +187,8 @@ def test_a_validation_that_is_no_number_is_never_the_best(tmp_path: Path) -> Non
             return {"loss": next(looks)}
 
     train(tmp_path, module=Judged, steps=15)
-    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["course"]
-    assert (best["step"], best["best"]) == (10, 1.0)
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["state"]
+    assert (best["step"], best["best_loss"]) == (10, 1.0)
 
 
 def test_a_full_device_is_one_sentence(tmp_path: Path) -> None:
@@ -199,7 +205,7 @@ def test_patience_ends(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"At step 2 .* has gone back 2 times already") as caught:
         train(tmp_path, Points(bad), patience=2)
     assert "--learning-rate" in caught.value.hint
-    assert last(tmp_path)["course"]["returns"] == 2, "what was on disk stays good"
+    assert last(tmp_path)["state"]["rollbacks"] == 2, "what was on disk stays good"
     # Patience may change; the same run goes on.
     assert train(tmp_path, Points(bad), patience=3).steps == 12
 
@@ -209,15 +215,15 @@ def test_scaled_gradients_that_overflow_are_passed_over(tmp_path: Path) -> None:
     said: list[str] = []
     train(tmp_path / "few", announce=said.append, precision="16")
     few = last(tmp_path / "few")
-    passed_over = few["course"]["position"] - 12
-    assert said == [] and (few["course"]["step"], few["course"]["overflows"]) == (12, 0)
+    passed_over = few["state"]["position"] - 12
+    assert said == [] and (few["state"]["step"], few["state"]["overflows"]) == (12, 0)
     assert passed_over > 0 and few["scaler"]["scale"] == 65536 / 2**passed_over
     assert len([row for row in rows(tmp_path / "few") if row["name"] == "val/loss"]) == 4
 
     class Overflowing(Line):
-        def learn(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-            terms = super().learn(batch)
-            if 6 <= self.course.position <= 26:
+        def forward_backward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            terms = super().forward_backward(batch)
+            if 6 <= self.state.position <= 26:
                 self.model.weight.grad.fill_(math.inf)  # type: ignore[union-attr]
             return terms
 
@@ -234,7 +240,7 @@ def test_three_checkpoints_and_the_best_of_them(tmp_path: Path) -> None:
             return {"loss": abs(self.step - 5.0)}
 
     train(tmp_path, module=Worse)
-    steps = {path.stem: torch.load(path, weights_only=True)["course"]["step"] for path in tmp_path.glob("*/*.ckpt")}
+    steps = {path.stem: torch.load(path, weights_only=True)["state"]["step"] for path in tmp_path.glob("*/*.ckpt")}
     assert steps == {"last": 12, "previous": 10, "best": 5}
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "best.ckpt",
@@ -243,19 +249,19 @@ def test_three_checkpoints_and_the_best_of_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_step_belongs_to_whole_parts() -> None:
-    with pytest.raises(ConfigError, match="10 crops does not divide into 4 equal parts"):
+def test_a_batch_divides_into_micro_batches() -> None:
+    with pytest.raises(ConfigError, match="10 crops does not divide into 4 equal micro-batches"):
         TrainingConfig(batch_size=10, accumulate=2, devices=2)
 
 
 def test_precision_is_settled_once(tmp_path: Path) -> None:
     auto = TrainingConfig(precision="auto")
-    assert settle(auto, tmp_path, toy_training.CPU).precision == "32"
+    assert resolve_precision(auto, tmp_path, toy_training.CPU).precision == "32"
     (tmp_path / "config.json").write_text('{"training": {"precision": "bf16"}}')
-    assert settle(auto, tmp_path, toy_training.CPU).precision == "bf16"
-    assert settle(TrainingConfig(precision="32"), tmp_path, toy_training.CPU).precision == "32"
+    assert resolve_precision(auto, tmp_path, toy_training.CPU).precision == "bf16"
+    assert resolve_precision(TrainingConfig(precision="32"), tmp_path, toy_training.CPU).precision == "32"
     with pytest.raises(UsageError, match="Unknown precision"):
-        settle(TrainingConfig(precision="8"), tmp_path, toy_training.CPU)
+        resolve_precision(TrainingConfig(precision="8"), tmp_path, toy_training.CPU)
 
 
 def test_another_precision_does_not_resume(tmp_path: Path) -> None:
@@ -307,7 +313,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     two, one = tmp_path / "two/run", tmp_path / "one"
     done = alone(two, devices=2, bad={"7": math.inf}, stop=12)
     assert done.returncode == 0, done.stderr
-    said, results = [], []
+    said: list[str] = []
+    results: list[str] = []
     for line in done.stdout.splitlines():
         (results if line.startswith("{") else said).append(line)
     assert sorted(map(json.loads, results), key=str) == [
@@ -319,7 +326,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
     train(one, Points({7: math.inf}), on_losses=stopped_at(12, rank=0), accumulate=2)
-    assert last(two)["course"]["position"] == last(one)["course"]["position"] == 13
+    assert last(two)["state"]["position"] == last(one)["state"]["position"] == 13
     for name, tensor in last(one)["state_dict"].items():
         torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-6)
     assert [(row["step"], row["name"]) for row in rows(two)] == [(row["step"], row["name"]) for row in rows(one)]
@@ -330,7 +337,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(tmp_path: Path) -> N
     train(tmp_path / "whole", accumulate=2)
     stop = stopped_at(7, rank=0)
     stopped = train(tmp_path / "stopped", on_losses=stop, announce=said.append, accumulate=2)
-    assert stopped.interrupted and stopped.steps == 8 and last(tmp_path / "stopped")["course"]["position"] == 8
+    assert stopped.interrupted and stopped.steps == 8 and last(tmp_path / "stopped")["state"]["position"] == 8
     assert said == ["Saving after this step; Ctrl-C again stops at once."]
     assert train(tmp_path / "stopped", accumulate=2).steps == 12
     assert differing(tmp_path / "whole", tmp_path / "stopped") == []

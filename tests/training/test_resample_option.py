@@ -33,7 +33,7 @@ def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command
     refused = musicldm(*train)
     assert refused.code == 1 and "other.wav has 2 channel(s) at 22050 Hz" in refused.err and "--resample" in refused.err
     assert musicldm(*train, "--resample").code == 0
-    tracks = json.loads((tmp_path / "vae/bundle/bundle.json").read_text())["facts"]["vae"]["tracks"]
+    tracks = json.loads((tmp_path / "vae/bundle/bundle.json").read_text())["facts"]["codec"]["tracks"]
     assert len(tracks) == 9
 
     encode = ["encode", mixed, tmp_path / "store.zarr", "--vae", tmp_path / "vae"]

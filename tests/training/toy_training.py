@@ -20,8 +20,9 @@ from musicldm.core.bundle import Bundle, Component, TrainingFacts
 from musicldm.core.errors import DataError
 from musicldm.core.seeding import derive
 from musicldm.training.config import TrainingConfig
-from musicldm.training.loop import Demo, Trainable
-from musicldm.training.run import TrainingResult, fit
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.trainable import Demo, Trainable
 
 CPU = torch.device("cpu")
 SHORT: dict[str, Any] = {
@@ -76,14 +77,14 @@ class Line(Trainable[nn.Linear]):
 
     def validate(self) -> dict[str, float]:
         points = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-        output = self.best(points.to(self.device)).cpu()
+        output = self.ema(points.to(self.device)).cpu()
         return {"loss": (output - points.sum(dim=1, keepdim=True)).square().mean().item()}
 
     def demos(self) -> list[Demo]:
         return []
 
     def bundle(self, name: str) -> Bundle:
-        part = Component("toy", {"width": 3}, self.best.state_dict())
+        part = Component("toy", {"width": 3}, self.ema.state_dict())
         return Bundle(name, {"codec": part}, {"codec": TrainingFacts(step=self.step)})
 
 
@@ -97,8 +98,18 @@ def train(
     **options: Any,
 ) -> TrainingResult:
     config = TrainingConfig(**SHORT | options)
-    line = module(config, on_losses)
-    return fit(line, source or Points(), run, {"training": vars(config)}, 1.0, CPU, progress, announce)
+    return fit_line(module(config, on_losses), run, source, progress, announce)
+
+
+def fit_line(
+    line: Line,
+    run: Path,
+    source: Points | None = None,
+    progress: Callable[..., None] = lambda done, total, text="": None,
+    announce: Callable[[str], None] = lambda sentence: None,
+) -> TrainingResult:
+    config = {"training": vars(line.training_config)}
+    return fit(line, source or Points(), run, config, 1.0, CPU, progress, announce)
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -116,18 +127,11 @@ def differing(one: Path, other: Path) -> list[str]:
     return [key for key in a if not (torch.equal(a[key], b[key]) if torch.is_tensor(a[key]) else a[key] == b[key])]
 
 
-class Telling(Line):
-    """Leaves the weights of each process beside the run's folder."""
-
-    def on_train_end(self) -> None:
-        torch.save(self.state_dict(), Path(sys.argv[1]).with_name(f"rank-{self.global_rank}.pt"))
-
-
 def stopped_at(position: int, rank: int) -> Callable[[Line], None]:
     """SIGTERM to the process of that rank, in the middle of the step of that position."""
 
     def stop(line: Line) -> None:
-        if (line.course.position, line.global_rank) == (position, rank):
+        if (line.state.position, rank_of(line.training_config)) == (position, rank):
             os.kill(os.getpid(), signal.SIGTERM)
 
     return stop
@@ -137,5 +141,8 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[2])
     source = Points({int(position): float(factor) for position, factor in options.pop("bad").items()})
     stop = stopped_at(options.pop("stop"), rank=1)
-    result = train(Path(sys.argv[1]), source, Telling, stop, announce=print, **options)
+    run, line = Path(sys.argv[1]), Line(TrainingConfig(**SHORT | options), stop)
+    result = fit_line(line, run, source, announce=print)
+    # Each process leaves its weights beside the run's folder.
+    torch.save(line.state_dict(), run.with_name(f"rank-{rank_of(line.training_config)}.pt"))
     print(json.dumps({"main": result.main, "steps": result.steps, "interrupted": result.interrupted}))

@@ -12,8 +12,7 @@ from typing import Literal
 from musicldm.codecs.vae.discriminator import DiscriminatorConfig
 from musicldm.codecs.vae.losses import LossConfig
 from musicldm.core.errors import ConfigError
-from musicldm.training.config import PlanConfig, TrainingConfig
-from musicldm.training.data import crop_length
+from musicldm.training.config import PlanConfig, TrainingConfig, crop_length
 
 NAME = "vae"
 """In `CODECS`."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm.nn.layers import StridedConv1d
+from musicldm.nn.blocks import StridedConv1d
 
 SPECTRUM_SCALE = 3.0
 """Brings the bins of music, whose samples are about 0.1, to about one."""

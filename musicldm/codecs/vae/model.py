@@ -27,7 +27,8 @@ from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, Wa
 from musicldm.core import bundle
 from musicldm.core.config import from_dict, to_dict
 from musicldm.core.errors import UsageError
-from musicldm.nn.layers import Checkpointable, Downsample, LinearAttention, ResnetBlock, Upsample
+from musicldm.nn.attention import LinearAttention
+from musicldm.nn.blocks import Checkpointable, Downsample, ResnetBlock, Upsample
 
 
 class Stage(nn.Sequential):

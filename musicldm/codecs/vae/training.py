@@ -18,7 +18,7 @@ from musicldm.codecs.vae.discriminator import (
     discriminator_loss,
     feature_loss,
 )
-from musicldm.codecs.vae.losses import study_loss, vae_loss
+from musicldm.codecs.vae.losses import vae_loss
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
@@ -27,10 +27,11 @@ from musicldm.core.devices import autocast
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.l1 import waveform_spectrogram_l1
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
 from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.init_from import init_from
+from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.run_folder import defaults_filled, resolve_precision
@@ -111,8 +112,8 @@ class VAETraining(Trainable[VAE]):
             posterior = self.ema.encode(waveform)
             output = self.ema.decode(posterior.mode())
             losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
-            losses["study"] = study_loss(waveform, output)
-            losses["silence"] = study_loss(waveform, torch.zeros_like(waveform))
+            losses["study"] = waveform_spectrogram_l1(waveform, output)
+            losses["silence"] = waveform_spectrogram_l1(waveform, torch.zeros_like(waveform))
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() * len(crop) / len(self.heldout)
         return {"loss": totals.pop("total"), **totals}
@@ -150,7 +151,7 @@ def train_vae(
     device: torch.device,
     progress: Progress = silent,
     announce: Announce = ignore,
-    init: Path | None = None,
+    init_from: Path | None = None,
     resample: bool = False,
 ) -> TrainingResult:
     """Train a VAE on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
@@ -173,7 +174,7 @@ def train_vae(
     torch.manual_seed(derive(training.seed, "weights"))
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
     module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    init_from(module, init, "codec", to_dict(config.model), announce)
+    init_weights(module, init_from, "codec", to_dict(config.model), announce)
     seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
     identity = {"codec": NAME, **to_dict(config)}
     return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)

@@ -1,37 +1,28 @@
-"""A denoiser as it is trained, shipped and used: the network, the noise process, and what its latents look like."""
+"""A diffusion model as it is trained, shipped and used: the network, the noise process, the scale of its latents."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from musicldm.conditions.base import ConditionConfig, Conditions
-from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
-from musicldm.generators.diffusion.unet import UNet, UNetConfig
-from musicldm.nn.layers import Checkpointable
-from musicldm.noise.schedule import NoiseConfig, NoiseLevel, NoiseSchedule
+from musicldm.conditions.base import Conditioning, ConditionSet
+from musicldm.core import bundle
+from musicldm.core.bundle import Component
+from musicldm.core.config import from_dict, to_dict
+from musicldm.core.errors import BundleError
+from musicldm.generators.diffusion import upgrade
+from musicldm.generators.diffusion.config import DiffusionConfig
+from musicldm.generators.diffusion.transformer import Transformer
+from musicldm.generators.diffusion.unet import UNet
+from musicldm.latents.statistics import LatentStatistics
+from musicldm.nn.blocks import Checkpointable
+from musicldm.noise.schedule import NoiseLevel, NoiseSchedule
 
-LIMIT = 5.0  # in spreads of a channel: 3 in 1,000 of a piano's normalised latents lie further out
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """Everything that it takes to build a denoiser."""
-
-    denoiser: Literal["unet", "transformer"] = "unet"
-    """Which of the two networks; the other's table is of no use."""
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    conditions: ConditionConfig = field(default_factory=ConditionConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-
-    @property
-    def network(self) -> UNetConfig | TransformerConfig:
-        """The one that is in use."""
-        return self.unet if self.denoiser == "unet" else self.transformer
+KIND = "diffusion"
+"""In `GENERATORS`."""
+LIMIT = 5.0  # in standard deviations of a channel: 3 in 1,000 of a piano's normalised latents lie further out
 
 
 class Diffusion(Checkpointable):
@@ -43,30 +34,64 @@ class Diffusion(Checkpointable):
         self.schedule = NoiseSchedule(config.noise)
         self.network: UNet | Transformer = (
             UNet(config.unet, config.conditions)
-            if config.denoiser == "unet"
+            if config.network == "unet"
             else Transformer(config.transformer, config.conditions)
         )
+        self.register_load_state_dict_pre_hook(_upgrade_tensors)  # type: ignore[no-untyped-call]
 
-    def loss(self, x0: Tensor, time: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
-        """Mean squared error of the prediction for clean latents x0, times [B] and noise ε: one an item, [B].
+    @property
+    def conditions(self) -> ConditionSet:
+        """What it can be conditioned on."""
+        return self.network.conditions
+
+    def loss(self, x0: Tensor, time: Tensor, eps: Tensor, conditioning: Conditioning) -> Tensor:
+        """Mean squared error of the prediction for clean latents x0, times [B] and noise ε: one for each item, [B].
 
         As it is, without the weights of `noise.min_snr`.
         """
         level = self.schedule.of(time, x0)
-        prediction: Tensor = self.network(level.mix(x0, eps), time, conditions).float()
-        wanted = level.target(self.config.noise.objective, x0, eps)
-        return (prediction - wanted).square().mean(dim=(1, 2))
+        prediction: Tensor = self.network(level.mix(x0, eps), time, conditioning).float()
+        target = level.target(self.config.noise.objective, x0, eps)
+        return (prediction - target).square().mean(dim=(1, 2))
 
     def weight(self, time: Tensor, like: Tensor) -> Tensor:
-        """What the loss at times [B] counts in training: [B]."""
+        """The weight of the loss at times [B] in training: [B]."""
         noise = self.config.noise
         if not noise.min_snr:
             return torch.ones_like(time, dtype=like.dtype)
         return torch.as_tensor(self.schedule.of(time, like).weight(noise.objective, noise.min_snr)).flatten()
 
-    def denoise(self, x: Tensor, level: NoiseLevel, conditions: Conditions) -> Tensor:
-        """The estimate of the clean signal in x at a level, kept where latents can be: what the samplers ask."""
+    def denoise(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning) -> Tensor:
+        """The estimate of the clean signal in x [B, D, L] at a level, kept where latents can be: what samplers call."""
         time = torch.full((x.shape[0],), float(level.time), device=x.device)
-        output = self.network(x, time, conditions).to(x.dtype)
+        output = self.network(x, time, conditioning).to(x.dtype)
         # Where hardly any signal is left, ε-prediction divides its error by a tiny α.
         return level.x0(self.config.noise.objective, x, output).clamp(-LIMIT, LIMIT)
+
+    def component(self, statistics: LatentStatistics, codec_hash: str) -> Component:
+        """This model as a component of a bundle, with the scale of its latents and the codec that they belong to."""
+        about = {**to_dict(self.config), "statistics": statistics.to_dict(), "codec": codec_hash}
+        return Component(KIND, about, self.state_dict())
+
+
+def from_component(component: Component) -> tuple[Diffusion, LatentStatistics, str]:
+    """A model from a bundle of any release, in evaluation mode, with the statistics and the digest of the codec whose
+    latents it makes.
+
+    Raises:
+        BundleError: the configuration or the weights are damaged.
+    """
+    about = upgrade.component_config(component.config)
+    try:
+        statistics = LatentStatistics.from_dict(about.pop("statistics"))
+        codec_hash = str(about.pop("codec"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError("The bundle does not say how its latents are scaled.", bundle.REPAIR_HINT) from error
+    diffusion = Diffusion(from_dict(DiffusionConfig, about))
+    bundle.fill(diffusion, component)
+    return diffusion.eval().requires_grad_(False), statistics, codec_hash
+
+
+def _upgrade_tensors(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: those of release 0.1 get their names of today."""
+    upgrade.tensors(state)

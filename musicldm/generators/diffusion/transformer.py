@@ -1,10 +1,12 @@
-"""The other denoiser: a transformer over latents [B, D, L] of any length.
+"""The other network: a transformer over latents [B, D, L] of any length.
 
-    x ─in─ [norm, attention, norm, MLP] × depth ─norm─ out
+    x ─in─ [norm, attention, (cross-attention,) norm, MLP] × depth ─norm─ out
 
 The embedding of time and conditions scales, shifts and gates each half of a block, and every gate starts at zero, so
 that an untrained block is the identity (adaLN-zero, Peebles & Xie 2023). Positions are rotations of queries and keys
-(Su et al. 2021), which know distances only: a crop teaches what holds for any length.
+(Su et al. 2021), which know distances only: a crop teaches what holds for any length. Where a condition is a sequence,
+frames attend to it between the halves (Chen et al. 2023, "PixArt-α"); per-frame conditions are projected and added
+behind the input.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm.conditions.base import ConditionConfig, ConditionEmbedding, Conditions
+from musicldm.conditions.base import ConditionConfig, Conditioning, ConditionSet, Embedding
 from musicldm.core.errors import ConfigError
+from musicldm.nn.attention import CrossAttention
+from musicldm.nn.blocks import Block, Checkpointable
 from musicldm.nn.embeddings import TimeEmbedding
-from musicldm.nn.layers import Block, Checkpointable
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,14 @@ class TransformerConfig:
 
 
 class TransformerBlock(Block):
-    """Attention and an MLP, each between a normalisation that the embedding steers and a gate."""
+    """Attention and an MLP, each between a normalisation that the embedding steers and a gate.
 
-    def __init__(self, config: TransformerConfig, embedding_width: int) -> None:
+    Args:
+        embedding_width: E, of the vector that steers it and of a sequence.
+        cross_attention: whether frames attend to a sequence as well.
+    """
+
+    def __init__(self, config: TransformerConfig, embedding_width: int, cross_attention: bool = False) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -67,11 +75,14 @@ class TransformerBlock(Block):
         self.steer = nn.Linear(embedding_width, 6 * width)
         nn.init.zeros_(self.steer.weight)
         nn.init.zeros_(self.steer.bias)
+        self.cross = CrossAttention(width, embedding_width, config.heads) if cross_attention else None
 
-    def forward(self, h: Tensor, embedding: Tensor, rotation: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, rotation: Tensor, conditions: Embedding) -> Tensor:
         """h [B, L, width]; embedding [B, E]; rotation [L, width/heads/2], complex."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.steer(F.silu(embedding)).unsqueeze(1).chunk(6, dim=-1)
         h = h + gate1 * self._attend(self.norm1(h) * (1 + scale1) + shift1, rotation)
+        if self.cross is not None:
+            h = self.cross(h.transpose(1, 2), conditions.sequence, conditions.mask).transpose(1, 2)
         out: Tensor = h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
         return out
 
@@ -84,16 +95,22 @@ class TransformerBlock(Block):
 
 
 class Transformer(Checkpointable):
-    """(noisy latents [B, D, L], times t [B], conditions) -> prediction [B, D, L], for any L."""
+    """(noisy latents [B, D, L], times t [B], conditioning) -> prediction [B, D, L], for any L."""
 
     def __init__(self, config: TransformerConfig, conditions: ConditionConfig) -> None:
         super().__init__()
         self.config = config
         embedding_width = 2 * config.width
         self.time = TimeEmbedding(config.width, embedding_width)
-        self.conditions = ConditionEmbedding(conditions, embedding_width)
+        self.conditions = ConditionSet(conditions, embedding_width)
         self.stem = nn.Linear(config.latent_channels, config.width)
-        self.blocks = nn.ModuleList(TransformerBlock(config, embedding_width) for _ in range(config.depth))
+        frame_channels, has_sequence = self.conditions.frame_channels, self.conditions.has_sequence
+        self.frames = nn.Linear(frame_channels, config.width, bias=False) if frame_channels else None
+        if self.frames is not None:
+            nn.init.zeros_(self.frames.weight)  # it begins as it would be without them
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config, embedding_width, has_sequence) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
         self.steer = nn.Linear(embedding_width, 2 * config.width)
         self.head = nn.Linear(config.width, config.latent_channels)
@@ -101,12 +118,17 @@ class Transformer(Checkpointable):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        embedding = self.time(t) + self.conditions(conditions)
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        conditions: Embedding = self.conditions(conditioning, x.shape[-1])
+        embedding = self.time(t)
+        if conditions.vector is not None:
+            embedding = embedding + conditions.vector
         h = self.stem(x.transpose(1, 2))
+        if self.frames is not None and conditions.frames is not None:
+            h = h + self.frames(conditions.frames.transpose(1, 2))
         rotation = _rotation(x.shape[-1], self.config.width // self.config.heads, x.device)
         for block in self.blocks:
-            h = block(h, embedding, rotation)
+            h = block(h, embedding, rotation, conditions)
         shift, scale = self.steer(F.silu(embedding)).unsqueeze(1).chunk(2, dim=-1)
         prediction: Tensor = self.head(self.norm(h) * (1 + scale) + shift)
         return prediction.transpose(1, 2)

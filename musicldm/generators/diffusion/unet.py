@@ -1,10 +1,11 @@
-"""The denoiser: a 1-D U-Net over latents [B, D, L] that knows the noise level in every block.
+"""One of the two networks: a 1-D U-Net over latents [B, D, L] that knows the noise level in every block.
 
     x ─in─ stage 0 ─↓─ stage 1 ─↓─ … middle … ─↑─ stage 1 ─↑─ stage 0 ─out─
               └──────────┴──── skips, concatenated ────┴──────────┘
 
 A stage is a few ResNet blocks steered by the embedding of time and conditions (FiLM), each followed by attention at
-the low rates. After Ho et al. 2020, in one dimension.
+the low rates: of the frames to each other and, where a condition is a sequence, to that. Per-frame conditions are
+projected and added behind the input. After Ho et al. 2020, in one dimension.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm.conditions.base import ConditionConfig, ConditionEmbedding, Conditions
+from musicldm.conditions.base import ConditionConfig, Conditioning, ConditionSet, Embedding
 from musicldm.core.errors import ConfigError
+from musicldm.nn.attention import CrossAttention, SelfAttention
+from musicldm.nn.blocks import Block, Checkpointable, Downsample, ResnetBlock, Upsample
 from musicldm.nn.embeddings import TimeEmbedding
-from musicldm.nn.layers import Attention, Block, Checkpointable, Downsample, ResnetBlock, RMSNorm, Upsample
+from musicldm.nn.norms import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,33 @@ class UNetConfig:
 
 
 class Unit(Block):
-    """One ResNet block, with attention after it where wanted; a skip joins the input."""
+    """One ResNet block, with attention after it where wanted; a skip joins the input.
 
-    def __init__(self, channels: int, out_channels: int, embedding_width: int, heads: int, attention: bool) -> None:
+    Args:
+        embedding_width: E, of the vector that steers it and of a sequence.
+        attention: whether frames attend to each other.
+        cross_attention: whether they attend to a sequence as well.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        embedding_width: int,
+        heads: int,
+        attention: bool,
+        cross_attention: bool = False,
+    ) -> None:
         super().__init__()
         self.block = ResnetBlock(channels, out_channels, embedding_width)
-        self.attention = Attention(out_channels, heads) if attention else nn.Identity()
+        self.attention = SelfAttention(out_channels, heads) if attention else nn.Identity()
+        self.cross = CrossAttention(out_channels, embedding_width, heads) if cross_attention else None
 
-    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, conditions: Embedding, skip: Tensor | None = None) -> Tensor:
         joined = x if skip is None else torch.cat([x, skip], dim=1)
         out: Tensor = self.attention(self.block(joined, embedding))
+        if self.cross is not None:
+            out = self.cross(out, conditions.sequence, conditions.mask)
         return out
 
 
@@ -68,9 +88,9 @@ class DownStage(nn.Module):
         self.units = nn.ModuleList(units)
         self.downsample = downsample
 
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, conditions: Embedding, skips: list[Tensor]) -> Tensor:
         for unit in self.units:
-            h = unit(h, embedding)
+            h = unit(h, embedding, conditions)
             skips.append(h)
         if self.downsample is not None:
             h = self.downsample(h)
@@ -86,14 +106,14 @@ class UpStage(nn.Module):
         self.units = nn.ModuleList(units)
         self.upsample = upsample
 
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, conditions: Embedding, skips: list[Tensor]) -> Tensor:
         for unit in self.units:
-            h = unit(h, embedding, skips.pop())
+            h = unit(h, embedding, conditions, skips.pop())
         return h if self.upsample is None else self.upsample(h)
 
 
 class UNet(Checkpointable):
-    """(noisy latents [B, D, L], times t [B], conditions) -> prediction [B, D, L], for any L."""
+    """(noisy latents [B, D, L], times t [B], conditioning) -> prediction [B, D, L], for any L."""
 
     def __init__(self, config: UNetConfig, conditions: ConditionConfig) -> None:
         super().__init__()
@@ -101,12 +121,16 @@ class UNet(Checkpointable):
         widths, embedding_width = config.widths, 4 * config.widths[0]
         last = len(widths) - 1
         self.time = TimeEmbedding(config.widths[0], embedding_width)
-        self.conditions = ConditionEmbedding(conditions, embedding_width)
+        self.conditions = ConditionSet(conditions, embedding_width)
         self.stem = nn.Conv1d(config.latent_channels, widths[0], 3, padding=1)
+        frame_channels, has_sequence = self.conditions.frame_channels, self.conditions.has_sequence
+        self.frames = nn.Conv1d(frame_channels, widths[0], 1, bias=False) if frame_channels else None
+        if self.frames is not None:
+            nn.init.zeros_(self.frames.weight)  # it begins as it would be without them
 
         def unit(channels: int, out_channels: int, stage: int) -> Unit:
             attention = stage >= len(widths) - config.attention_stages
-            return Unit(channels, out_channels, embedding_width, config.heads, attention)
+            return Unit(channels, out_channels, embedding_width, config.heads, attention, attention and has_sequence)
 
         skips = [widths[0]]  # the channels of what will lie on the pile
         self.down = nn.ModuleList()
@@ -132,16 +156,22 @@ class UNet(Checkpointable):
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         frames = x.shape[-1]
-        embedding = self.time(t) + self.conditions(conditions)
-        h = self.stem(F.pad(x, (0, -frames % self.config.multiple)))
+        padding = 0, -frames % self.config.multiple
+        conditions: Embedding = self.conditions(conditioning, frames)
+        embedding = self.time(t)
+        if conditions.vector is not None:
+            embedding = embedding + conditions.vector
+        h = self.stem(F.pad(x, padding))
+        if self.frames is not None and conditions.frames is not None:
+            h = h + F.pad(self.frames(conditions.frames), padding)
         skips = [h]
         for stage in self.down:
-            h = stage(h, embedding, skips)
+            h = stage(h, embedding, conditions, skips)
         for unit in self.middle:
-            h = unit(h, embedding)
+            h = unit(h, embedding, conditions)
         for stage in self.up:
-            h = stage(h, embedding, skips)
+            h = stage(h, embedding, conditions, skips)
         prediction: Tensor = self.head(F.silu(self.norm(h)))
         return prediction[..., :frames]

@@ -1,12 +1,7 @@
-"""The building blocks that the VAE and the U-Net share. B batch, C channels, L frames; every tensor is [B, C, L].
-
-Nothing here pools over time: a normalisation sees the channels of one frame only, and linear attention sees a fixed
-block of frames. So a track worked through in windows comes out exactly as it would whole.
-"""
+"""The building blocks that networks share. B batch, C channels, L frames; every tensor is [B, C, L]."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from musicldm.nn.norms import RMSNorm
 
 
 class Block(nn.Module):
@@ -54,19 +51,6 @@ def _blocks(module: nn.Module) -> Iterator[Block]:
             yield from _blocks(child)
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the channels of each frame (Zhang & Sennrich 2019)."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gain = nn.Parameter(torch.ones(channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        power = x.float().square().mean(dim=1, keepdim=True)
-        return x * torch.rsqrt(power + self.eps).to(x.dtype) * self.gain.to(x.dtype)
-
-
 class ResnetBlock(Block):
     """Two convolutions with pre-normalisation and a residual path; `embedding` steers the second by FiLM.
 
@@ -95,66 +79,6 @@ class ResnetBlock(Block):
             h = torch.addcmul(shift, h, 1 + scale)
         out: Tensor = self.skip(x) + self.conv2(F.silu(h))
         return out
-
-
-class AttentionLayer(Block):
-    """Queries, keys and values of normalised frames, attention, and a residual path; untrained, the identity."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = RMSNorm(channels)
-        self.to_qkv = nn.Conv1d(channels, 3 * channels, 1, bias=False)
-        self.to_out = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.to_out.weight)
-        if self.to_out.bias is not None:
-            nn.init.zeros_(self.to_out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.to_out(self.attend(self.to_qkv(self.norm(x))))
-        return out
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        """Queries, keys and values [B, 3C, L] -> [B, C, L]."""
-        raise NotImplementedError
-
-
-class LinearAttention(AttentionLayer):
-    """Attention whose cost grows with the length, not its square (Shen et al. 2018, "Efficient Attention").
-
-    Frames attend within blocks of `block` frames that lie on the track's own grid: the first block starts at frame 0
-    of the input, so an input that starts at a multiple of `block` gives what the whole track would give.
-    """
-
-    def __init__(self, channels: int, block: int, heads: int = 4) -> None:
-        super().__init__(channels, heads)
-        self.block = block
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        with torch.autocast(qkv.device.type, enabled=False):  # sums over many frames need float32
-            batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
-            padding = -frames % self.block
-            # [B, 3C, L] -> three of [B, blocks, heads, C/heads, block]
-            qkv = F.pad(qkv.float(), (0, padding)).view(batch, 3, self.heads, channels // self.heads, -1, self.block)
-            q, k, v = qkv.permute(1, 0, 4, 2, 3, 5).unbind(0)
-            if padding:  # frames that do not exist draw no attention
-                exists = torch.arange(frames + padding, device=k.device).view(-1, 1, 1, self.block) < frames
-                k = k.masked_fill(~exists, -torch.inf)
-            q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
-            context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
-            out = context.transpose(-1, -2) @ q
-            return out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
-
-
-class Attention(AttentionLayer):
-    """Softmax attention over all frames: for the low resolutions of the U-Net."""
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
-        qkv = qkv.view(batch, 3, self.heads, channels // self.heads, frames).transpose(-1, -2)
-        # The fused kernels want a frame's channels side by side; without them every pair of frames has its number.
-        q, k, v = qkv.contiguous().unbind(1)
-        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, frames)
 
 
 class StridedConv1d(nn.Conv1d):

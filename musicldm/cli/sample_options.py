@@ -1,0 +1,272 @@
+"""The options of `musicldm sample`: each declared once, with its type, its default and its help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
+from musicldm.core.errors import UsageError
+from musicldm.sampling.tasks import TASKS, Given, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from musicldm.generators.base import GeneratorFamily
+    from musicldm.sampling.request import Request
+
+_TASK, _HOW, _OUT = "Task: one of these, or else new music", "Sampling", "Output"
+CONDITIONS = ("artist", "position")
+"""Options that are conditions of the model."""
+GENERATORS_OWN = frozenset(
+    {"sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "guidance_rescale", "repaint"}
+)
+"""Options that only some kinds of generators have, under these names."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a command line of `musicldm sample` says."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A bundle, the run folder that holds it, a name of musicldm models, or hf://owner/name.",
+            show_default="piano, where it is installed",
+        ),
+    ] = None
+    seconds: Annotated[
+        float, typer.Option(help="Length of each take, or of what follows --extend.", callback=positive)
+    ] = 10.0
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1; 5 where they interpolate"),
+    ] = None
+    seed: Seed = 0
+    take: Annotated[int, typer.Option(min=1, help="Number of the first take, to make more of them later.")] = 1
+    artist: Annotated[str, typer.Option(help='A name, or "Chopin:0.7,Bach:0.3".', show_default=False)] = ""
+    position: Annotated[
+        float | None,
+        typer.Option(
+            help="Position in a track: 0 its start, 1 its end. A long piece is there throughout.", show_default=False
+        ),
+    ] = None
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make a take again, from its .json or from itself.", show_default=False),
+    ] = None
+    vary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make a variation of this.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    strength: Annotated[
+        float, typer.Option(help="How far from the file: near 0 hardly, 1 wholly new.", rich_help_panel=_TASK)
+    ] = 0.6
+    infill: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make spans of this anew.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    start: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--from", help="Where a span begins, in seconds; repeatable.", rich_help_panel=_TASK, show_default=False
+        ),
+    ] = None
+    stop: Annotated[
+        list[float] | None,
+        typer.Option("--to", help="Where it ends; one for each --from.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    extend: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Go on from the end of this.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    interpolate: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="From one file to another.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    interpolate_seeds: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="A B", help="From one seed to another.", rich_help_panel=_TASK, show_default=False),
+    ] = None
+    loop: Annotated[
+        bool, typer.Option("--loop", help="New music whose end leads into its start.", rich_help_panel=_TASK)
+    ] = False
+    sampler: Annotated[
+        Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
+        typer.Option(help="How to denoise.", rich_help_panel=_HOW),
+    ] = "unipc"
+    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm needs many.", rich_help_panel=_HOW)] = 50
+    spacing: Annotated[
+        Literal["trailing", "uniform", "karras"],
+        typer.Option(help="Where the steps lie in time.", rich_help_panel=_HOW),
+    ] = "trailing"
+    eta: Annotated[
+        float, typer.Option(min=0, max=1, help="Of ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW)
+    ] = 0.0
+    guidance: Annotated[
+        float,
+        typer.Option(
+            help="How closely to follow --artist and --position: 1 as learned, 3 much more.", rich_help_panel=_HOW
+        ),
+    ] = 1.0
+    guidance_interval: Annotated[
+        tuple[float, float],
+        typer.Option(
+            metavar="LOW HIGH", help="Noise levels at which to guide: 0 clean, 1 noise.", rich_help_panel=_HOW
+        ),
+    ] = (0.0, 1.0)
+    guidance_rescale: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far guidance keeps the standard deviation: 0 not at all, 1 wholly.",
+            rich_help_panel=_HOW,
+        ),
+    ] = 0.0
+    window: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds denoised at once.", callback=positive, rich_help_panel=_HOW, show_default="16 or more"
+        ),
+    ] = None
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint", help="Denoise all windows of a long piece together, not one after another.", rich_help_panel=_HOW
+        ),
+    ] = False
+    repaint: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How often to take each step where something is kept: more fits better, and takes longer.",
+            rich_help_panel=_HOW,
+        ),
+    ] = 1
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file; - for stdout; {i} is the take's number.",
+            rich_help_panel=_OUT,
+            show_default="out.wav",
+        ),
+    ] = None
+    format: Annotated[
+        str | None,
+        typer.Option(help="wav, flac, mp3, ogg or m4a.", rich_help_panel=_OUT, show_default="by the file's name"),
+    ] = None
+    bit_depth: Annotated[
+        Literal["16", "24", "float"] | None,
+        typer.Option(help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float where a file is kept"),
+    ] = None
+    normalize: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False
+        ),
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: pays off over many takes.")
+    ] = False
+    as_json: Json = False
+    quiet: Quiet = False
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that it takes."""
+        return [path for path in (self.vary, self.infill, self.extend, *(self.interpolate or ())) if path]
+
+    @property
+    def spans(self) -> list[tuple[float, float]]:
+        """In seconds."""
+        return list(zip(self.start or [], self.stop or [], strict=True))
+
+    def for_task(self, sounds: Sequence[Tensor], weight: float) -> Given:
+        """What a task is built from.
+
+        Args:
+            sounds: the input files.
+            weight: between two things, where a task goes from one to the other.
+        """
+        return Given(sounds, self.seconds, self.strength, self.spans, self.interpolate_seeds or (0, 0), weight)
+
+    def request(self, family: GeneratorFamily, take: int, given: frozenset[str]) -> Request:
+        """How to sample.
+
+        Args:
+            take: counted from 0.
+
+        Raises:
+            UsageError: an option that this kind of generator does not have, or one that makes no sense.
+        """
+        from musicldm.sampling.request import Request
+
+        theirs = {field.name for field in fields(family.options)}
+        for name in (GENERATORS_OWN & given) - theirs:
+            raise UsageError(f"{spelled(name)} does not go with a {family.name} model.", "Leave it out.")
+        own: dict[str, Any] = {name: getattr(self, name) for name in GENERATORS_OWN & theirs}
+        conditions = {name: getattr(self, name) for name in CONDITIONS}
+        return Request(self.seed, take, conditions, family.options(**own), self.window, self.joint)
+
+
+def spelled(name: str) -> str:
+    """An option as one types it."""
+    return {"start": "--from and --to", "stop": "--from and --to"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def chosen_task(options: SampleOptions, given: frozenset[str]) -> type[Task]:
+    """The task that a command line asks for.
+
+    Raises:
+        UsageError: several, or options that do not go with it.
+    """
+    chosen = [task for task in TASKS.values() if task.option and getattr(options, task.name)]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0].option} and {chosen[1].option} are different tasks.", "Choose one.")
+    task = chosen[0] if chosen else TASKS["new"]
+    if len(options.start or []) != len(options.stop or []):
+        raise UsageError("Each --from needs a --to.", "Such as --from 10 --to 20.")
+    for field in fields(options):
+        fitting = [each for each in TASKS.values() if field.name in each.takes]
+        if field.name in given and fitting and task not in fitting:
+            known = ", ".join(each.option or "new music" for each in fitting)
+            raise UsageError(
+                f"{spelled(field.name)} does not go with {task.option or 'new music'}.", f"It goes with {known}."
+            )
+    return task
+
+
+def takes_of(
+    options: SampleOptions, given: frozenset[str], task: type[Task], replayed: tuple[int, int] | None
+) -> tuple[list[int], int]:
+    """The numbers of the takes, from 1 on, and how many there are between two things.
+
+    Args:
+        replayed: the number of the take that is made again, and of how many it was one.
+    """
+    if task.is_between and replayed and "count" not in given:
+        return [replayed[0]], replayed[1]
+    first = replayed[0] if replayed and "take" not in given and not task.is_between else options.take
+    count = options.count or (5 if task.is_between else 1)
+    return list(range(first, first + count)), count if task.is_between else 1
+
+
+def laid_over(
+    options: SampleOptions, given: frozenset[str], recorded: dict[str, Any]
+) -> tuple[SampleOptions, frozenset[str]]:
+    """Recorded options where the command line says nothing else; those that are not the default count as given."""
+    fresh = {name: value for name, value in recorded.items() if name not in given}
+    defaults = {field.name: field.default for field in fields(options)}
+    return replace(options, **fresh), given | {name for name, value in fresh.items() if value != defaults[name]}
