@@ -22,7 +22,7 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.vae.training import train_vae
 from musicldm.codecs.windows import reconstruct
 from musicldm.core import config
-from musicldm.evaluate.metrics import Judge
+from musicldm.evaluate.metrics import Comparison
 from musicldm.media.audio import spectrogram
 from musicldm.media.audio.dataset import open_splits
 
@@ -81,11 +81,11 @@ def contend(name: str, data: Path, folder: Path, minutes: float, threads: int) -
     if train_vae(data, folder, parsed(plan, lengths), CPU).interrupted:
         raise KeyboardInterrupt
     vae = VAE.load(folder)
-    judge = Judge(vae.config.sample_rate)
+    comparison = Comparison(vae.config.sample_rate)
     for track in open_splits(data, vae.config.sample_rate, 1)["heldout"]:
         original = torch.from_numpy(track.read(0, track.samples))
-        judge.add(original, reconstruct(vae, original))
-    figures = judge.result()
+        comparison.add(original, reconstruct(vae, original))
+    figures = comparison.result()
     return {
         "parameters": float(sum(weight.numel() for weight in vae.parameters())),
         "steps": steps,
@@ -93,8 +93,8 @@ def contend(name: str, data: Path, folder: Path, minutes: float, threads: int) -
         "mel": figures.mel,
         "si_sdr": figures.si_sdr or 0.0,
         "stft": figures.stft,
-        "study": figures.study,
-        "study_to_silence": figures.study_to_silence or 0.0,
+        "l1": figures.l1,
+        "l1_to_silence": figures.l1_to_silence or 0.0,
     }
 
 
@@ -116,13 +116,13 @@ def parsed(plan: dict[str, Any], lengths: dict[str, int]) -> VAERunConfig:
 
 def show(options: argparse.Namespace) -> None:
     """The table, and spectrograms of one held-out excerpt."""
-    table = Table("", "M parameters", "steps", "minutes", "mel", "SI-SDR, dB", "STFT", "study's loss", "of silence's")
+    table = Table("", "M parameters", "steps", "minutes", "mel", "SI-SDR, dB", "STFT", "L1", "of silence's")
     track = open_splits(options.data, 16000, 1)["heldout"][0]
     original = torch.from_numpy(track.read(track.samples // 2, track.samples // 2 + 10 * 16000))
     panels = {"original": original.numpy()}
     for name in options.only:
         result = json.loads((options.output / name / "result.json").read_text())
-        figures = [f"{result[key]:.3f}" for key in ("mel", "si_sdr", "stft", "study", "study_to_silence")]
+        figures = [f"{result[key]:.3f}" for key in ("mel", "si_sdr", "stft", "l1", "l1_to_silence")]
         table.add_row(
             name, f"{result['parameters'] / 1e6:.1f}", str(result["steps"]), f"{result['minutes']:.1f}", *figures
         )

@@ -34,7 +34,7 @@ from musicldm.core.config import from_dict, preset
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.training import DiffusionRunConfig
 from musicldm.latents.dataset import LatentDataset
-from musicldm.latents.schema import ARRAYS, METADATA, PartTable, TrackEntry, group_json
+from musicldm.latents.schema import ARRAYS, METADATA, SegmentTable, TrackEntry, group_json
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore, StoreHeader, Track
 
@@ -125,12 +125,12 @@ class Way:
 
 class Ours(Way):
     def __init__(self, dataset: LatentDataset) -> None:
-        store, parts = dataset._store, [part.id for part in dataset.tracks.parts]
-        part, offset = dataset.tracks.columns["part"].tolist(), dataset.tracks.columns["offset"].tolist()
+        store, segments = dataset._store, [segment.id for segment in dataset.tracks.segments]
+        segment, offset = dataset.tracks.columns["part"].tolist(), dataset.tracks.columns["offset"].tolist()
 
         def read(crops: Crops, mean: np.ndarray, logvar: np.ndarray) -> None:
-            frames = [(parts[part[t]], offset[t] + start, offset[t] + stop) for t, start, stop in crops]
-            with store.at_hand(frames):
+            frames = [(segments[segment[t]], offset[t] + start, offset[t] + stop) for t, start, stop in crops]
+            with store.prefetch(frames):
                 for i, (name, start, stop) in enumerate(frames):
                     store.read_frames(name, start, stop, (mean[i], logvar[i]))
 
@@ -221,11 +221,11 @@ def one_by_one(read: Callable[[int, int, int], Sequence[np.ndarray]]) -> Read:
 
 
 def all_at_once(entries: list[TrackEntry], read: Callable[[list], list[np.ndarray]]) -> Read:
-    """`read` is given (part, 0 or 1, start, stop) of everything in a batch."""
+    """`read` is given (segment, 0 or 1, start, stop) of everything in a batch."""
 
     def read_all(crops: Crops, mean: np.ndarray, logvar: np.ndarray) -> None:
         tracks = [(entries[track], start, stop) for track, start, stop in crops]
-        wanted = [(t.part, i, t.offset + start, t.offset + stop) for t, start, stop in tracks for i in range(2)]
+        wanted = [(t.segment, i, t.offset + start, t.offset + stop) for t, start, stop in tracks for i in range(2)]
         for n, values in enumerate(read(wanted)):
             (mean, logvar)[n % 2][n // 2] = values
 
@@ -267,8 +267,8 @@ def lmdb(store: LatentStore, entries: list[TrackEntry], folder: Path) -> Read:
 def zarr_arrays(where: Path | str, entries: list[TrackEntry]) -> dict[str, list]:
     import zarr
 
-    parts = {entry.part for entry in entries}
-    return {part: [zarr.open_array(f"{where}/parts/{part}/{name}", mode="r") for name in ARRAYS] for part in parts}
+    segments = {entry.segment for entry in entries}
+    return {segment: [zarr.open_array(f"{where}/parts/{segment}/{name}", mode="r") for name in ARRAYS] for segment in segments}
 
 
 def zarr_items(where: Path | str, entries: list[TrackEntry]) -> Read:
@@ -276,7 +276,7 @@ def zarr_items(where: Path | str, entries: list[TrackEntry]) -> Read:
 
     def read(track: int, start: int, stop: int) -> list[np.ndarray]:
         entry = entries[track]
-        return [array[entry.offset + start : entry.offset + stop] for array in arrays[entry.part]]
+        return [array[entry.offset + start : entry.offset + stop] for array in arrays[entry.segment]]
 
     return one_by_one(read)
 
@@ -295,14 +295,14 @@ def zarr_together(where: Path | str, entries: list[TrackEntry]) -> Read:
 def tensorstore(path: Path, entries: list[TrackEntry]) -> Read:
     import tensorstore as ts
 
-    def opened(part: str, name: str) -> Any:
-        kvstore = {"driver": "file", "path": f"{path}/parts/{part}/{name}"}
+    def opened(segment: str, name: str) -> Any:
+        kvstore = {"driver": "file", "path": f"{path}/parts/{segment}/{name}"}
         return ts.open({"driver": "zarr3", "kvstore": kvstore}).result()
 
-    arrays = {part: [opened(part, name) for name in ARRAYS] for part in {entry.part for entry in entries}}
+    arrays = {segment: [opened(segment, name) for name in ARRAYS] for segment in {entry.segment for entry in entries}}
 
     def read(wanted: list) -> list[np.ndarray]:
-        return [future.result() for future in [arrays[part][i][start:stop].read() for part, i, start, stop in wanted]]
+        return [future.result() for future in [arrays[segment][i][start:stop].read() for segment, i, start, stop in wanted]]
 
     return all_at_once(entries, read)
 
@@ -392,7 +392,7 @@ def training(store: LatentStore, rounds: int) -> Table:
 
 
 def opening(path: Path, tracks: int) -> Table:
-    """A store of many tracks, in parts as `compact` makes them, whose shards are holes in the file."""
+    """A store of many tracks, in segments as `compact` makes them, whose shards are holes in the file."""
     simulate(path, tracks)
     script = (
         "import sys, time; from musicldm.latents.store import LatentStore;"
@@ -416,19 +416,19 @@ def simulate(path: Path, tracks: int, in_a_part: int = 4096) -> None:
     LatentStore.create(path, HEADER)
     frames = 3500
     for number in shown(range(0, tracks, in_a_part), "Simulating", transient=True):
-        part = f"20260101T000000000000-{number:08x}"
+        segment = f"20260101T000000000000-{number:08x}"
         count = min(in_a_part, tracks - number)
         total, shard = count * frames, 65536
         full = 64 * (2 * 1024 * 32 + 4) + 16 * 64 + 4
         sizes = [full] * -(-total // shard)
         for name in ("mean", "logvar"):
             for i, size in enumerate(sizes):
-                file = path / "parts" / part / name / "c" / str(i) / "0"
+                file = path / "parts" / segment / name / "c" / str(i) / "0"
                 file.parent.mkdir(parents=True)
                 file.touch()
                 os.truncate(file, size)
         moments = Moments(total, np.zeros(32), np.full(32, float(total)), np.ones(32))
-        table = PartTable(part, total, 1024, shard, {"mean": sizes, "logvar": sizes}, moments, ())
+        table = SegmentTable(segment, total, 1024, shard, {"mean": sizes, "logvar": sizes}, moments, ())
         rows = [
             TrackEntry(
                 samples=frames * HEADER.hop,
@@ -439,7 +439,7 @@ def simulate(path: Path, tracks: int, in_a_part: int = 4096) -> None:
                 provenance={"licence": "CC0", "source": f"https://example.org/{n}"},
                 folder="f",
                 source=f"{n}.wav",
-                part=part,
+                segment=segment,
                 offset=(n - number) * frames,
                 frames=frames,
                 seconds=frames * HEADER.hop / HEADER.sample_rate,
@@ -449,7 +449,7 @@ def simulate(path: Path, tracks: int, in_a_part: int = 4096) -> None:
             ).to_dict()
             for n in range(number, number + count)
         ]
-        (path / "parts" / part / METADATA).write_bytes(group_json(table.to_attributes(rows)))
+        (path / "parts" / segment / METADATA).write_bytes(group_json(table.to_attributes(rows)))
 
 
 if __name__ == "__main__":

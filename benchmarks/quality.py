@@ -122,7 +122,7 @@ class Bench:
         self.generator = Generator.load(options.run, options.device)
         self.store = LatentStore.open(options.store)
         config = self.generator.vae.config
-        if self.store.header.vae_hash != self.generator.vae.weights_hash:
+        if self.store.header.codec_hash != self.generator.vae.weights_hash:
             raise SystemExit(f"{options.store} was made with another VAE than {options.run}.")
         self.splits = open_splits(options.data, config.sample_rate, config.audio_channels)
         self.entries = {entry.key: entry for entry in self.store.tracks}

@@ -1,9 +1,9 @@
-"""Does each metric hear what is wrong? `python benchmarks/sensitivity.py DATA [--model BUNDLE]`
+"""Does each metric detect what is wrong? `python benchmarks/sensitivity.py DATA [--model BUNDLE]`
 
 Half of the tracks of DATA are the reference; pieces of the other half are measured against it as they are, and then
-with the treble cut off, under noise, at another pitch, and with time shuffled, more and more of each. A metric hears a
-fault where it moves the right way by more than half of its 95 % interval: distances up, likeness down. In the table,
-+ is heard, . is not moved by so much, and - is moved the wrong way.
+low-passed, with noise, at another pitch, and with time shuffled, each in increasing degrees. A metric detects a fault
+where it moves in the right direction by more than half of its 95 % interval: distances up, likeness down. In the table,
++ means detected, . moved by less, and - moved in the wrong direction.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.base import load_codec
 from musicldm.core import durable
 from musicldm.core.seeding import derive
-from musicldm.evaluate.samples import Ear, Figure, Heard, figures_of, statistics_of
+from musicldm.evaluate.extractor import FeatureExtractor, PieceFeatures, statistics_of
+from musicldm.evaluate.figures import Figure, figures_of
 from musicldm.evaluate.sounds import Piece, music_in, pieces_of
 from musicldm.media.audio.decode import resample
 
 Fault = Callable[[Tensor, int, torch.Generator], Tensor]
-"""A sound [C, T], its rate and chance, to the sound with something wrong."""
+"""A sound [C, T], its rate and a random generator -> the sound with something wrong."""
 
 RISING = {"frechet", "mmd"}
 SHOWN = {"frechet": 2, "mmd": 4, "density": 2, "coverage": 2, "consistency": 3, "variance": 3}
@@ -44,9 +45,9 @@ def low_pass(hertz: float) -> Fault:
 
 
 def noise(decibels: float) -> Fault:
-    def add(audio: Tensor, _: int, chance: torch.Generator) -> Tensor:
+    def add(audio: Tensor, _: int, rng: torch.Generator) -> Tensor:
         level = audio.square().mean().sqrt() * 10 ** (-decibels / 20)
-        return audio + level * torch.randn(audio.shape, generator=chance)
+        return audio + level * torch.randn(audio.shape, generator=rng)
 
     return add
 
@@ -59,7 +60,7 @@ def pitch(semitones: int) -> Fault:
         advance = torch.linspace(0, torch.pi * size / 4, size // 2 + 1)[:, None]
         longer = torchaudio.functional.phase_vocoder(spectrum, 1 / ratio, advance)
         slow = torch.istft(longer, size, size // 4, window=window)
-        # torchaudio's own way back to the length makes a filter for each of thousands of phases.
+        # torchaudio's own resampling would make a filter for each of thousands of phases.
         back = torch.from_numpy(resample(slow.numpy(), round(rate * ratio), rate))
         return torch.nn.functional.pad(back, (0, max(0, audio.shape[1] - back.shape[1])))[:, : audio.shape[1]]
 
@@ -67,9 +68,9 @@ def pitch(semitones: int) -> Fault:
 
 
 def shuffle(seconds: float) -> Fault:
-    def mix(audio: Tensor, rate: int, chance: torch.Generator) -> Tensor:
+    def mix(audio: Tensor, rate: int, rng: torch.Generator) -> Tensor:
         blocks = torch.split(audio, round(seconds * rate), dim=1)
-        return torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=chance)], dim=1)
+        return torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=rng)], dim=1)
 
     return mix
 
@@ -85,7 +86,7 @@ FAULTS: dict[str, Fault] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="what preprocess made, or any folder of music")
-    parser.add_argument("--model", type=Path, help="whose VAE to look through, too")
+    parser.add_argument("--model", type=Path, help="with the codec for distances in latent space")
     parser.add_argument("--pieces", type=int, default=60, help="of either half of the tracks")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--json", type=Path, help="a file for the figures")
@@ -94,8 +95,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     began = time.perf_counter()
-    vae = VAE.load(options.model) if options.model else None
-    rate, channels = (vae.config.sample_rate, vae.config.audio_channels) if vae else (16000, 1)
+    codec = load_codec(options.model) if options.model else None
+    rate, channels = (codec.spec.rate, codec.spec.media_channels) if codec else (16000, 1)
     sounds = music_in(options.data, rate, channels, "all")
     lengths = [sound.seconds for sound in sounds]
 
@@ -103,11 +104,11 @@ def main() -> None:
         return list(pieces_of(sounds[half::2], lengths[half::2], options.seconds, options.pieces, {}))
 
     reference, others = pieces(0), pieces(1)
-    ear = Ear(rate, vae, statistics_of(reference, vae) if vae else None, None)
-    theirs = [ear.hear(piece) for piece in reference]
-    table = {"as it is": judged([ear.hear(piece) for piece in others], theirs)}
+    extract = FeatureExtractor(rate, codec, statistics_of(reference, codec) if codec else None, None)
+    theirs = [extract(piece) for piece in reference]
+    table = {"as it is": judged([extract(piece) for piece in others], theirs)}
     for name, fault in FAULTS.items():
-        table[name] = judged([ear.hear(broken(piece, name, fault, rate)) for piece in others], theirs)
+        table[name] = judged([extract(broken(piece, name, fault, rate)) for piece in others], theirs)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     show(table)
     about = f"{len(others)} pieces of {options.seconds:g} s against {len(reference)} of other tracks of {options.data}"
@@ -118,30 +119,30 @@ def main() -> None:
 
 
 def broken(piece: Piece, name: str, fault: Fault, rate: int) -> Piece:
-    chance = torch.Generator().manual_seed(derive(piece.name, name))
-    return Piece(f"{piece.name}, {name}", piece.track, fault(piece.audio, rate, chance))
+    rng = torch.Generator().manual_seed(derive(piece.name, name))
+    return Piece(f"{piece.name}, {name}", piece.track, fault(piece.audio, rate, rng))
 
 
-def judged(those: list[Heard], theirs: list[Heard]) -> dict[str, Figure]:
+def judged(pieces: list[PieceFeatures], theirs: list[PieceFeatures]) -> dict[str, Figure]:
     """By metric and embedding."""
-    return {f"{each.metric} {each.embedding}": each for each in figures_of(those, theirs) if each.metric in SHOWN}
+    return {f"{each.metric} {each.embedding}": each for each in figures_of(pieces, theirs) if each.metric in SHOWN}
 
 
 def show(table: dict[str, dict[str, Figure]]) -> None:
-    """A row for each fault, and beside each figure whether it heard it."""
+    """A row for each fault, and beside each figure whether the metric detected it."""
     before = table["as it is"]
     shown = Table("", *before)
     shown.columns[0].no_wrap = True
-    heard = dict.fromkeys(before, 0)
+    detected = dict.fromkeys(before, 0)
     for name, row in table.items():
         cells = []
         for key, figure in row.items():
             mark = "" if row is before else verdict(before[key], figure)
-            heard[key] += mark == "+"
+            detected[key] += mark == "+"
             value = figure.estimate.value
             cells.append("-" if value is None else f"{value:.{SHOWN[figure.metric]}f}{mark}")
         shown.add_row(name, *cells)
-    shown.add_row("heard", *(f"{count} of {len(FAULTS)}" for count in heard.values()))
+    shown.add_row("detected", *(f"{count} of {len(FAULTS)}" for count in detected.values()))
     Console(width=200).print(shown)
 
 
@@ -150,8 +151,8 @@ def verdict(before: Figure, after: Figure) -> str:
     if one.value is None or other.value is None:
         return ""
     moved = (other.value - one.value) * (1 if after.metric in RISING else -1)
-    doubt = 0.0 if one.high is None else max(one.high - one.value, one.value - (one.low or 0.0))
-    return "+" if moved > doubt else "-" if moved < -doubt else "."
+    margin = 0.0 if one.high is None else max(one.high - one.value, one.value - (one.low or 0.0))
+    return "+" if moved > margin else "-" if moved < -margin else "."
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import musicldm
+from musicldm.codecs.base import CODECS
+from musicldm.core.registry import Registry
 
 ROOT = Path(musicldm.__file__).parent
 ANY = {path.name for path in ROOT.iterdir() if path.is_dir()}
@@ -70,6 +74,20 @@ def test_arrows_point_one_way() -> None:
         for name in imports(file):
             if name.startswith("musicldm.") and name.split(".")[1] not in allowed:
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("registry", [CODECS], ids=["codecs"])
+def test_only_its_line_in_the_registry_names_a_family(registry: Registry) -> None:
+    """Every codec is one folder: what stands outside of it reaches it by its name in the registry."""
+    wrong = []
+    for name in registry.names():
+        package = f"musicldm.{registry.kind}s.{name}"
+        for file in ROOT.rglob("*.py"):
+            place = ".".join(("musicldm", *file.relative_to(ROOT).parts))
+            if not place.startswith(f"{package}."):
+                lines = file.read_text(encoding="utf-8").splitlines()
+                wrong += [f"{place}: {line.strip()}" for line in lines if package in line and "FAMILY" not in line]
     assert wrong == []
 
 

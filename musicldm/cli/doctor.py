@@ -1,4 +1,4 @@
-"""`musicldm doctor`: a look at everything before hours of work."""
+"""`musicldm doctor`: examine everything before hours of work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from musicldm.cli.console import Console
 from musicldm.cli.options import Device, Json, Quiet
 
-_SIGNS = {"ok": "ok", "warning": "warning", "wrong": "WRONG"}
+_LABELS = {"ok": "ok", "warning": "warning", "wrong": "WRONG"}
 
 
 def doctor(
@@ -19,30 +19,30 @@ def doctor(
         list[str] | None,
         typer.Argument(
             metavar="[DATA|STORE|BUNDLE]...",
-            help="Folders of audio, latent stores, bundles or models: each is looked at, and how they fit together.",
-            show_default="the machine alone",
+            help="Folders of audio, latent stores, bundles or models: each is examined, and how they fit together.",
+            show_default="only the machine",
         ),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """See in under a minute whether all is well: machine, music, latents, models; exit with 1 where something is wrong.
+    """Check machine, music, latents and models in under a minute; exit with 1 where something is wrong.
 
-    Name what a training is about to use. What makes a loss fall and the output stay noise is looked for above all: a
-    VAE that is untrained or another one, latents that are not scaled, dead channels, clips that are too short.
+    Name what a training is about to use. Above all, doctor looks for what lets a loss fall while the output stays
+    noise: an untrained or wrong codec, latents that are not scaled, dead channels, clips that are too short.
     """
-    from musicldm.doctor.checks import examine
+    from musicldm.doctor.examine import examine
 
     console = Console(quiet, as_json)
-    with console.progress("Looking") as progress:
+    with console.progress("Examining") as progress:
         findings = list(examine(things or [], device, progress))
     width = max(len(each.about) for each in findings)
-    lines, before = list[str](), ""
+    lines, previous = list[str](), ""
     for each in findings:
-        about = "" if each.about == before else each.about
-        lines.append(f"{_SIGNS[each.verdict]:<8} {about:<{width}}  {each.text}")
-        before = each.about
+        about = "" if each.about == previous else each.about
+        lines.append(f"{_LABELS[each.verdict]:<8} {about:<{width}}  {each.text}")
+        previous = each.about
         if each.advice:
             lines.append(f"{'':<8} {'':<{width}}  → {each.advice}")
     counts = Counter(each.verdict for each in findings)
@@ -50,6 +50,6 @@ def doctor(
         {"wrong": counts["wrong"], "warnings": counts["warning"], "findings": [asdict(each) for each in findings]},
         lines,
     )
-    console.note(f"{counts['ok']} ok, {counts['warning']} to think about, {counts['wrong']} wrong.")
+    console.note(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['wrong']} wrong.")
     if counts["wrong"]:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""musicldm encode: waveforms and a VAE to a latent store."""
+"""`musicldm encode`: prepared audio and a codec to a latent store."""
 
 from __future__ import annotations
 
@@ -24,17 +24,27 @@ def _batch_size(text: str) -> int | None:
 def encode(
     data: Annotated[Path, typer.Argument(help="The folder that preprocess made.")],
     store: Store,
-    vae: Annotated[Path, typer.Option(metavar="BUNDLE", help="The VAE: a run folder of train-vae, or its bundle.")],
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            "--vae",
+            metavar="BUNDLE",
+            help="The codec: a run folder of train-vae, its bundle, or the name of a model.",
+        ),
+    ],
     device: Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; others are noted down."),
+        typer.Option(
+            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes any other."
+        ),
     ] = "32",
     batch_size: Annotated[
         int | None,
         typer.Option(
             metavar="N|auto",
-            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, which is faster so.",
+            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more would be slower.",
             parser=_batch_size,
             show_default="auto",
         ),
@@ -55,7 +65,7 @@ def encode(
             metavar="BITS",
             min=1,
             max=10,
-            help="Make the store smaller: keep so many of each number's 10 bits (7 is gentle), and squeeze them.",
+            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress them.",
             show_default="uncompressed",
         ),
     ] = None,
@@ -69,15 +79,16 @@ def encode(
 ) -> None:
     """Encode waveforms to latents, whole tracks of any length, into a store from which train-diffusion reads.
 
-    Tracks that are in the store already are skipped. A track that cannot be used is named with its reason, and the
-    rest goes on; interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
+    Tracks that are in the store already are skipped. A track that cannot be used is named with the reason, and the
+    others go on; interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
     machine work.
     """
-    from musicldm.codecs.vae.model import VAE
+    from musicldm.codecs.base import load_codec
     from musicldm.latents import encode as library
+    from musicldm.latents.encoders import READERS
 
     console = Console(quiet, json)
-    model = VAE.load(vae)
+    model = load_codec(codec)
     devices = [device] if cluster else library.pick_devices(device)
     start = time.monotonic()
     try:
@@ -90,7 +101,7 @@ def encode(
                 progress,
                 devices=devices,
                 cluster=cluster,
-                readers=jobs or library.READERS,
+                readers=jobs or READERS,
                 batch_size=batch_size,
                 precision=precision,
                 keep_bits=compress,

@@ -1,4 +1,4 @@
-"""musicldm evaluate: how good is a VAE, and how good are samples?"""
+"""`musicldm evaluate`: how good is a codec, and how good are samples?"""
 
 from __future__ import annotations
 
@@ -9,50 +9,53 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.evaluate_memorization import memory
-from musicldm.cli.evaluate_tables import samples_lines, vae_lines
+from musicldm.cli.evaluate_tables import codec_lines, samples_lines
 from musicldm.cli.options import Device, Html, Json, Quiet
 from musicldm.core.errors import UsageError
 
 app = typer.Typer(
-    no_args_is_help=True, help="How good is it: a VAE, samples beside music, and whether they are copies."
+    no_args_is_help=True,
+    help="Evaluate a codec, or samples: how close they are to music, and whether they are copies of it.",
 )
 
 app.command()(memory)
 
-Split = Annotated[Literal["train", "heldout", "all"], typer.Option(help="Which tracks of what preprocess made.")]
+Split = Annotated[
+    Literal["train", "heldout", "all"], typer.Option(help="Which tracks of a prepared folder or a store.")
+]
 
 
 @app.command()
 def vae(
     model: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="The VAE's: a run folder, a bundle, or a model's name.")
+        str, typer.Argument(metavar="BUNDLE", help="The codec: a run folder, a bundle, or a model's name.")
     ],
-    data: Annotated[Path, typer.Argument(help="What preprocess made, or any folder of audio files.")],
+    data: Annotated[Path, typer.Argument(help="A folder that preprocess made, or any folder of audio files.")],
     split: Split = "heldout",
     html: Html = None,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hear how near a VAE brings back music that it has not seen, and look at its latents.
+    """Measure how well a codec reconstructs music that it has not seen, and examine its latents.
 
-    Every track goes to latents (the posterior's mode) and back. In brackets: 95 % confidence intervals over tracks.
+    Every track is encoded (to the posterior's mode) and decoded. In brackets: 95 % confidence intervals over tracks.
     """
-    from musicldm.cli.evaluate_pages import vae_page
-    from musicldm.codecs.vae.model import VAE
+    from musicldm.cli.evaluate_pages import codec_page
+    from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
-    from musicldm.evaluate.vae import evaluate_vae
+    from musicldm.evaluate.codec import evaluate_codec
 
     console = Console(quiet, json)
-    loaded = VAE.load(model, pick_device(device))
+    codec = load_codec(model, pick_device(device))
     with console.progress("Evaluating") as progress:
-        result = evaluate_vae(loaded, data, split, progress)
+        result = evaluate_codec(codec, data, split, progress)
     for name, reason in result.left_out.items():
         console.warn(f"Left out {name}: {reason}")
-    console.result(result.to_dict(), vae_lines(result))
+    console.result(result.to_dict(), codec_lines(result))
     if html is not None:
-        vae_page(result, loaded, data, split).write(html)
-        console.note(f"A page to listen to: {html}")
+        codec_page(result, codec, data, split).write(html)
+        console.note(f"Page with audio: {html}")
 
 
 @app.command()
@@ -61,7 +64,7 @@ def samples(
     reference: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA|STORE", help="Music to hold them against: what preprocess made, any folder, a store."
+            metavar="DATA|STORE", help="Music to compare with: a folder that preprocess made, any folder, a store."
         ),
     ] = None,
     model: Annotated[
@@ -71,33 +74,37 @@ def samples(
             "--vae",
             "-m",
             metavar="BUNDLE",
-            help="Whose VAE to compare in the latent space of: a run folder, a bundle, or a model's name. A store has "
+            help="The codec in whose latent space to compare: a run folder, a bundle, or a model's name; a store has "
             "its own.",
         ),
     ] = None,
     split: Split = "train",
     pieces: Annotated[int, typer.Option(min=1, help="Pieces of the reference, each as long as a sample.")] = 200,
-    yardsticks: Annotated[
-        bool, typer.Option(help="Measure the reference's halves, its way through the VAE, and decoded noise, too.")
+    baselines: Annotated[
+        bool, typer.Option(help="Also measure the reference's halves, its reconstruction, and decoded noise.")
     ] = True,
     clap: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="A CLAP model in safetensors, to compare by it too.", show_default="one in the cache"
+            metavar="FOLDER",
+            help="A CLAP model in safetensors, as one more embedding.",
+            show_default="one in the cache",
         ),
     ] = None,
     html: Html = None,
     curve: Annotated[
         Path | None,
-        typer.Option("--steps-curve", metavar="JSON", help="A quality.json of benchmarks/quality.py to draw there."),
+        typer.Option(
+            "--steps-curve", metavar="JSON", help="A quality.json of benchmarks/quality.py to plot on the page."
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say how near samples are to music: distances, self-similarity, level, clipping and silence.
+    """Measure how close samples are to music: distances, self-similarity, level, clipping and silence.
 
-    Beside the samples stand yardsticks: how near music is to itself, and how far noise is from it. ± are 95 %
+    Beside the samples stand baselines: how close music is to itself, and how far noise is from it. ± are 95 %
     confidence intervals over samples.
     """
     from musicldm.cli.evaluate_pages import samples_page, steps_curves
@@ -107,10 +114,10 @@ def samples(
 
     console = Console(quiet, json)
     if curve is not None and html is None:
-        raise UsageError("The curve of steps is drawn on a page.", "Name one with --html FILE.")
+        raise UsageError("The curve of steps is plotted on a page.", "Name one with --html FILE.")
     curves = steps_curves(curve) if curve is not None else {}
     where = pick_device(device)
-    ear = Clap(clap, where) if clap else Clap.found(where)
+    embedding = Clap(clap, where) if clap else Clap.found(where)
     with console.progress("Evaluating") as progress:
         result = evaluate_samples(
             out,
@@ -118,8 +125,8 @@ def samples(
             model,
             split=split,
             pieces=pieces,
-            yardsticks=yardsticks,
-            clap=ear,
+            baselines=baselines,
+            clap=embedding,
             device=where,
             progress=progress,
         )
@@ -130,4 +137,4 @@ def samples(
     console.result(result.to_dict(), samples_lines(result))
     if html is not None:
         samples_page(result, out, curves).write(html)
-        console.note(f"A page to listen to: {html}")
+        console.note(f"Page with audio: {html}")

@@ -17,15 +17,19 @@ def memory(
     store: Annotated[
         str, typer.Option(metavar="STORE", help="The latents of the training music: a folder, or s3://bucket/folder.")
     ],
-    vae: Annotated[
+    codec: Annotated[
         str | None,
-        typer.Option(metavar="BUNDLE", help="The VAE of the store.", show_default="the copy that the store keeps"),
+        typer.Option(
+            "--codec",
+            "--vae",
+            metavar="BUNDLE",
+            help="The codec of the store.",
+            show_default="the copy that the store keeps",
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Where to keep what is found out about the store.", show_default="in the store"
-        ),
+        typer.Option(metavar="FOLDER", help="Where to keep the index of the store.", show_default="in the store"),
     ] = None,
     html: Html = None,
     strict: Strict = False,
@@ -33,32 +37,32 @@ def memory(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the training passage that each sound is nearest to, and say whether the sound is a copy of it.
+    """Detect memorization: find the training passage nearest to each sound, and say whether the sound is a copy of it.
 
-    Copied: nearer than nearly all held-out music ever comes. Close: nearer than most of it does. New: as near as music
-    is to other music. The first time all of the store is decoded, which is kept for later.
+    Copied: closer than nearly all held-out music ever comes. Close: closer than most of it. New: no closer than music
+    usually is to other music. The first run decodes the whole store, and keeps an index of it for the next.
     """
-    from musicldm.cli.evaluate_pages import memory_page
-    from musicldm.codecs.vae.model import VAE
+    from musicldm.cli.evaluate_pages import memorization_page
+    from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
-    from musicldm.evaluate.memorization import evaluate_memory
+    from musicldm.evaluate.memorization import evaluate_memorization
 
     console = Console(quiet, json)
     where = pick_device(device)
-    model = VAE.load(vae) if vae else None
+    named = load_codec(codec) if codec else None
     with console.progress("Searching") as progress:
-        result = evaluate_memory(out, store, model, cache=cache, device=where, progress=progress)
+        result = evaluate_memorization(out, store, named, cache=cache, device=where, progress=progress)
     for name, reason in result.left_out.items():
         console.warn(f"Left out {name}: {reason}")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items())
     console.note(
-        f"{counts}; by {result.passages} passages of {result.hours:.2f} h of training music, and "
-        f"{result.heldout_tracks} held-out tracks, whose passages have a similarity of {result.heldout_median:.2f} in "
-        f"the median and {result.heldout_highest:.2f} at most."
+        f"{counts}; searched {result.passages} passages of {result.hours:.2f} h of training music, calibrated by "
+        f"{result.heldout_tracks} held-out tracks, whose passages have a median similarity of "
+        f"{result.heldout_median:.2f}, at most {result.heldout_highest:.2f}."
     )
     console.result(result.to_dict(), [match_line(match) for match in result.matches])
     if html is not None:
-        memory_page(result, out, model, where).write(html)
-        console.note(f"A page to listen to: {html}")
+        memorization_page(result, out, named, where).write(html)
+        console.note(f"Page with audio: {html}")
     if strict and result.left_out:
         raise typer.Exit(1)

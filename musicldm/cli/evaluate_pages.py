@@ -1,4 +1,4 @@
-"""What `musicldm evaluate` found, as pages to open and listen to."""
+"""The results of `musicldm evaluate` as HTML pages with audio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from musicldm.cli.evaluate_tables import (
     clock,
+    codec_sentence,
     latent_rows,
     level_sentence,
     levels_sentence,
@@ -21,22 +22,21 @@ from musicldm.cli.evaluate_tables import (
     remarks,
     samples_rows,
     track_rows,
-    vae_sentence,
 )
-from musicldm.codecs.vae.model import VAE
+from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.errors import DataError
-from musicldm.evaluate.memorization import MemoryResult, training_passage
+from musicldm.evaluate.codec import CodecResult
+from musicldm.evaluate.memorization import MemorizationResult, training_passage
 from musicldm.evaluate.report import Page, Series, Sound
 from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
 from musicldm.evaluate.sounds import Splits, files_in, music_in
-from musicldm.evaluate.vae import VAEResult
-from musicldm.latents.encode import VAE_COPY
+from musicldm.evaluate.stores import codec_for
 from musicldm.latents.store import LatentStore
 
 SAMPLES, TRACKS, MATCHES = 20, 6, 20
-"""That are played on a page, at most."""
+"""On a page, at most."""
 
 _WHOLE = 60.0  # seconds of a sample
 _EXCERPT = 10.0  # of a track
@@ -45,13 +45,13 @@ _MUSIC = "held-out music"
 
 
 def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, Series]) -> Page:
-    """Figures, what they are by, and the first samples to listen to.
+    """Figures, the embeddings behind them, and players of the first samples.
 
     Args:
         out: the files and folders that were measured.
         curves: of `steps_curves`.
     """
-    page = Page("Samples", f"Held against {result.reference}." if result.reference else "")
+    page = Page("Samples", f"Compared with {result.reference}." if result.reference else "")
     for note in result.notes:
         page.text(note)
     if rows := samples_rows(result):
@@ -59,23 +59,31 @@ def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, S
         page.table(rows[0], ([row[0], *_unbroken(row[1:])] for row in rows[1:]))
         page.text(" ".join(remarks(result)))
         if result.embeddings:
-            page.facts(result.embeddings, "What a sound is described by")
+            page.facts(result.embeddings, "Embeddings")
     _left_out(page, result.left_out)
     if curves:
         page.section("Steps against quality")
     for name, series in curves.items():
-        page.curve(f"Fréchet distance of {name} to the training music, over decoded noise's", series, "steps", "ratio")
+        page.curve(
+            f"Fréchet distance of {name} to the training music, relative to that of decoded noise",
+            series,
+            "steps",
+            "ratio",
+        )
     page.section("Samples", levels_sentence(result) + _first(SAMPLES, len(result.samples)))
     sources = {source.name: source for source in files_in(out, 1, 1)}
     page.players(
-        _cut(sources[each.name].as_it_is(), 0, _WHOLE, level_sentence(each.level)) for each in result.samples[:SAMPLES]
+        _cut(sources[each.name].at_own_rate(), 0, _WHOLE, level_sentence(each.level))
+        for each in result.samples[:SAMPLES]
     )
     return page
 
 
-def vae_page(result: VAEResult, vae: VAE, data: Path, split: Splits) -> Page:
-    """Figures, and some tracks beside what became of them."""
-    page = Page(f"VAE {result.vae}", f"{vae_sentence(result)}. In brackets: 95 % confidence intervals over tracks.")
+def codec_page(result: CodecResult, codec: Codec, data: Path, split: Splits) -> Page:
+    """Figures, and some tracks beside their reconstructions."""
+    page = Page(
+        f"Codec {result.codec}", f"{codec_sentence(result)}. In brackets: 95 % confidence intervals over tracks."
+    )
     page.table((), overall_rows(result))
     page.section("Latents")
     page.table((), latent_rows(result))
@@ -83,16 +91,14 @@ def vae_page(result: VAEResult, vae: VAE, data: Path, split: Splits) -> Page:
     page.section("Tracks")
     page.table(tracks[0], tracks[1:])
     _left_out(page, result.left_out)
-    page.section("To listen to", f"{_EXCERPT:g} s from the middle of up to {TRACKS} tracks, by the posterior's mode.")
+    page.section("Excerpts", f"{_EXCERPT:g} s from the middle of up to {TRACKS} tracks, by the posterior's mode.")
     used = {track.name for track in result.tracks}
     sources = [
-        source
-        for source in music_in(data, vae.config.sample_rate, vae.config.audio_channels, split)
-        if source.name in used
+        source for source in music_in(data, codec.spec.rate, codec.spec.media_channels, split) if source.name in used
     ]
     for number in np.unique(np.linspace(0, len(sources) - 1, TRACKS).round().astype(int)):
         original = _cut(sources[number], (sources[number].seconds - _EXCERPT) / 2, _EXCERPT)
-        made = reconstruct(vae, torch.from_numpy(original.audio)).numpy()
+        made = reconstruct(codec, torch.from_numpy(original.audio)).numpy()
         page.pair(
             sources[number].name,
             [replace(original, name="Original"), replace(original, name="Reconstruction", audio=made)],
@@ -100,12 +106,14 @@ def vae_page(result: VAEResult, vae: VAE, data: Path, split: Splits) -> Page:
     return page
 
 
-def memory_page(result: MemoryResult, out: Sequence[Path], vae: VAE | None, device: torch.device | str) -> Page:
-    """Verdicts, and the nearest samples' passages beside those of the training music.
+def memorization_page(
+    result: MemorizationResult, out: Sequence[Path], codec: Codec | None, device: torch.device | str
+) -> Page:
+    """Verdicts, and the passages of the most similar samples beside those of the training music.
 
     Args:
-        out: the files and folders that were asked about.
-        vae: the store's; None: the copy that it keeps.
+        out: the files and folders that were judged.
+        codec: the store's; None: the copy that it keeps.
         device: where latents are decoded.
     """
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items())
@@ -113,25 +121,22 @@ def memory_page(result: MemoryResult, out: Sequence[Path], vae: VAE | None, devi
     page.facts(
         {
             "searched": f"{result.passages} passages of {result.hours:.2f} h of training music, {result.store}",
-            "measured by": f"{result.heldout_tracks} held-out tracks, {result.heldout_hours:.2f} h",
-            "similarity of their passages": f"{result.heldout_median:.2f} in the median, "
-            f"{result.heldout_highest:.2f} at most",
+            "calibrated by": f"{result.heldout_tracks} held-out tracks, {result.heldout_hours:.2f} h",
+            "similarity of their passages": f"median {result.heldout_median:.2f}, at most {result.heldout_highest:.2f}",
         }
     )
-    page.section("Verdicts", "As near: held-out stretches, as long as the sample, that come as near as it does.")
+    page.section("Verdicts", "As close: how many held-out stretches of the sample's length come as close as it does.")
     rows = match_rows(result.matches)
     page.table(rows[0], ([*row[:-1], *_unbroken(row[-1:])] for row in rows[1:]))
     _left_out(page, result.left_out)
     page.section("Side by side", "The passages that are most alike." + _first(MATCHES, len(result.matches)))
     store = LatentStore.open(result.store)
-    if vae is None:
-        with store.reading(VAE_COPY) as folder:
-            vae = VAE.load(folder)
-    vae, rate = vae.to(device), store.header.sample_rate
-    sources = {source.name: source for source in files_in(out, rate, store.header.audio_channels)}
+    codec = codec_for(store, codec, device)
+    rate = codec.spec.rate
+    sources = {source.name: source for source in files_in(out, rate, codec.spec.media_channels)}
     for match in result.matches[:MATCHES]:
         ours = _cut(sources[match.sound], match.start, match.seconds)
-        audio = training_passage(store, vae, match).numpy()
+        audio = training_passage(store, codec, match).numpy()
         theirs = Sound(match.track, audio, rate, f"from {clock(match.at)}; {match.source}")
         page.pair(
             f"{match.verdict}, similarity {match.similarity:.2f}",
@@ -145,7 +150,7 @@ def steps_curves(path: Path) -> dict[str, Series]:
     """The curves of a quality.json that benchmarks/quality.py left: by measure, a line for each sampler.
 
     Raises:
-        DataError: it is none.
+        DataError: it holds none.
     """
     hint = "Name the quality.json that benchmarks/quality.py left."
     try:

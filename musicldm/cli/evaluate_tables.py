@@ -1,37 +1,37 @@
-"""What `musicldm evaluate` found, in rows of cells and in lines: for the terminal and for pages alike."""
+"""The results of `musicldm evaluate` as rows of cells and as lines, for the terminal and for pages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from musicldm.evaluate.codec import CodecResult
     from musicldm.evaluate.estimates import Estimate
     from musicldm.evaluate.levels import Level
     from musicldm.evaluate.memorization import Match
     from musicldm.evaluate.samples import SamplesResult
-    from musicldm.evaluate.vae import VAEResult
 
 Rows = list[list[str]]
 
-# ---- The VAE -------------------------------------------------------------------------------------------------------
+# ---- The codec -----------------------------------------------------------------------------------------------------
 
-_VAE_FIGURES = {
+_CODEC_FIGURES = {
     "si_sdr": ("SI-SDR, dB", 2),
     "stft": ("STFT distance", 3),
     "mel": ("mel distance", 3),
-    "study": ("study's loss", 4),
-    "silence": ("silence's", 4),
-    "study_to_silence": ("one over the other", 3),
-    "loudness": ("loudness off by, LU", 2),
+    "l1": ("L1 distance", 4),
+    "l1_of_silence": ("of silence", 4),
+    "l1_to_silence": ("ratio", 3),
+    "loudness": ("loudness error, LU", 2),
 }
 
 
-def vae_lines(result: VAEResult) -> list[str]:
-    """All that is printed of a VAE."""
+def codec_lines(result: CodecResult) -> list[str]:
+    """All that is printed about a codec."""
     return [
         *_aligned(track_rows(result)),
         "",
-        vae_sentence(result),
+        codec_sentence(result),
         *_aligned(overall_rows(result)),
         "",
         "Latents",
@@ -39,44 +39,48 @@ def vae_lines(result: VAEResult) -> list[str]:
     ]
 
 
-def track_rows(result: VAEResult) -> Rows:
-    """Its figures by track; the first row says what they are."""
-    rows = [["track", "seconds", *(title for title, _ in _VAE_FIGURES.values())]]
+def track_rows(result: CodecResult) -> Rows:
+    """Its figures by track; the first row names them."""
+    rows = [["track", "seconds", *(title for title, _ in _CODEC_FIGURES.values())]]
     for track in result.tracks:
         figures = {**vars(track.figures), "loudness": track.loudness}
         rows.append(
             [
                 _shortened(track.name),
                 f"{track.figures.seconds:.1f}",
-                *(_number(figures[name], digits) for name, (_, digits) in _VAE_FIGURES.items()),
+                *(_number(figures[name], digits) for name, (_, digits) in _CODEC_FIGURES.items()),
             ]
         )
     return rows
 
 
-def vae_sentence(result: VAEResult) -> str:
-    """What the figures are of."""
+def codec_sentence(result: CodecResult) -> str:
+    """Which codec and which tracks the figures are of."""
     count = f"{len(result.tracks)} track{'s' * (len(result.tracks) > 1)}"
-    return f"VAE {result.vae} ({result.vae_hash[:8]}), {result.data}: means over {count}, {result.seconds / 60:.1f} min"
+    codec = f"Codec {result.codec} ({result.codec_hash[:8]})"
+    return f"{codec}, {result.data}: means over {count}, {result.seconds / 60:.1f} min"
 
 
-def overall_rows(result: VAEResult) -> Rows:
-    """Name and figure."""
-    return [[title, _told(result.overall[name], digits)] for name, (title, digits) in _VAE_FIGURES.items()]
+def overall_rows(result: CodecResult) -> Rows:
+    """Name and mean of each figure."""
+    return [[title, _with_interval(result.overall[name], digits)] for name, (title, digits) in _CODEC_FIGURES.items()]
 
 
-def latent_rows(result: VAEResult) -> Rows:
-    """Name and text."""
+def latent_rows(result: CodecResult) -> Rows:
+    """Name and value of what is known of the latents."""
     noise, channels = result.noise, result.channels
-    low, high = min(each.spread for each in channels), max(each.spread for each in channels)
+    low, high = min(each.std for each in channels), max(each.std for each in channels)
     dead = f", dead: {', '.join(map(str, result.dead))}" if result.dead else ", none dead"
     return [
-        ["numbers", f"{result.share:.2%} of the waveform's"],
+        ["elements", f"{result.relative_size:.2%} of the waveform's"],
         ["channels", f"{len(channels)}{dead}"],
-        ["KL per number", f"{sum(each.kl for each in channels) / len(channels):.2f} nats"],
-        ["spread", f"{low:.2f} to {high:.2f}"],
-        ["mel distance", f"{_told(noise.clean, 3)} over {noise.excerpts} excerpts, {noise.seconds:.0f} s"],
-        ["… with 0.1 σ of noise", f"{_told(noise.noisy, 3)}; moved by {_number(noise.moved.value, 3)}"],
+        ["KL per element", f"{sum(each.kl for each in channels) / len(channels):.2f} nats"],
+        ["standard deviation", f"{low:.2f} to {high:.2f}"],
+        ["mel distance", f"{_with_interval(noise.clean, 3)} over {noise.excerpts} excerpts, {noise.seconds:.0f} s"],
+        [
+            "… with 0.1 σ of noise",
+            f"{_with_interval(noise.noisy, 3)}; {_number(noise.moved.value, 3)} from the one without",
+        ],
     ]
 
 
@@ -84,7 +88,7 @@ def latent_rows(result: VAEResult) -> Rows:
 
 _METRICS = {
     "frechet": ("Fréchet distance", 2),
-    "frechet_infinity": ("… of infinitely many", 2),
+    "frechet_infinity": ("… extrapolated to infinity", 2),
     "mmd": ("MMD²", 4),
     "density": ("density", 2),
     "coverage": ("coverage", 2),
@@ -95,7 +99,7 @@ _METRICS = {
 
 
 def samples_lines(result: SamplesResult) -> list[str]:
-    """All that is printed of samples."""
+    """All that is printed about samples."""
     lines = []
     if rows := samples_rows(result):
         lines += _aligned(rows) + remarks(result)
@@ -111,19 +115,19 @@ def samples_lines(result: SamplesResult) -> list[str]:
 
 
 def samples_rows(result: SamplesResult) -> Rows:
-    """Each figure of the samples beside the yardsticks'; the first row says whose they are. Empty where none is."""
+    """Each figure of the samples beside those of the baselines; the first row names the sets. Empty without figures."""
     if not result.sets[0].figures:
         return []
     rows = [["", "by", *(each.name for each in result.sets)]]
     for figures in zip(*(each.figures for each in result.sets), strict=True):
         title, digits = _METRICS[figures[0].metric]
-        rows.append([title, figures[0].embedding, *(_give_or_take(each.estimate, digits) for each in figures)])
+        rows.append([title, figures[0].embedding, *(_plus_minus(each.estimate, digits) for each in figures)])
     first = [each.figures[0] for each in result.sets]
     return [*rows, ["sounds", "", *(f"{each.sounds} × {each.seconds:.3g} s" for each in first)]]
 
 
 def remarks(result: SamplesResult) -> list[str]:
-    """What one must know of single figures."""
+    """Reservations about single figures."""
     return [
         f"{_METRICS[each.metric][0].replace('…', 'Fréchet distance')} by {each.embedding}: {each.estimate.note}."
         for each in result.sets[0].figures
@@ -132,11 +136,11 @@ def remarks(result: SamplesResult) -> list[str]:
 
 
 def levels_sentence(result: SamplesResult) -> str:
-    """How loud they are, and whether any clips or holds silence."""
+    """How loud they are, and whether any of them clips or contains silence."""
     loud = [each.level.rms for each in result.samples if each.level.rms is not None]
     level = f"{sum(loud) / len(loud):.1f} dBFS" if loud else "silence"
     clips = f"{len(result.clipped)} clip" if result.clipped else "none clips"
-    silence = f"{len(result.silent)} hold a second of silence" if result.silent else "none holds a second of silence"
+    silence = f"{len(result.silent)} with a second of silence" if result.silent else "none with a second of silence"
     return f"{len(result.samples)} samples, level {level}; {clips}, {silence}."
 
 
@@ -148,19 +152,19 @@ def level_sentence(level: Level) -> str:
     return loud + clips + silence
 
 
-# ---- Memory --------------------------------------------------------------------------------------------------------
+# ---- Memorization -------------------------------------------------------------------------------------------------
 
 
 def match_line(match: Match) -> str:
-    """A match as a person reads it."""
-    near = f"{match.as_near} of {match.stretches} held-out stretches as near"
+    """A match in one line."""
+    near = f"{match.as_near} of {match.stretches} held-out stretches as close"
     where = f"{match.sound} at {clock(match.start)} ~ {match.track} at {clock(match.at)}"
     return f"{match.verdict:<7}{match.similarity:.2f}  {where}  ({near})"
 
 
 def match_rows(matches: tuple[Match, ...]) -> Rows:
-    """The same in cells; the first row says what they are."""
-    rows = [["verdict", "similarity", "copied above", "sample", "at", "nearest training passage", "at", "as near"]]
+    """The same in cells; the first row names them."""
+    rows = [["verdict", "similarity", "copied above", "sample", "at", "nearest training passage", "at", "as close"]]
     for match in matches:
         rows.append(
             [
@@ -189,16 +193,16 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _told(estimate: Estimate, digits: int) -> str:
-    """A figure and its interval, as the bootstrap gives it."""
+def _with_interval(estimate: Estimate, digits: int) -> str:
+    """A figure and its interval as bounds, which the bootstrap makes uneven."""
     text = _number(estimate.value, digits)
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def _give_or_take(estimate: Estimate, digits: int) -> str:
-    """A figure and its interval, as the jackknife gives it: even, but where it was cut to what can be."""
+def _plus_minus(estimate: Estimate, digits: int) -> str:
+    """A figure and its interval as ±: the jackknife's is even, except where it was cut to what is possible."""
     text = _number(estimate.value, digits)
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return text
@@ -206,7 +210,7 @@ def _give_or_take(estimate: Estimate, digits: int) -> str:
 
 
 def _aligned(rows: Rows) -> list[str]:
-    """Columns as wide as they must be, all but the first to the right."""
+    """Aligned columns, all but the first to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -16,18 +16,21 @@ app = typer.Typer(
 
 @app.command()
 def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
-    """Say what is in a store: tracks, hours, size, the VAE it was made with, licences."""
+    """Say what is in a store: tracks, hours, size, the codec it was made with, licences."""
     from musicldm.latents import examine
     from musicldm.latents.store import LatentStore
 
     found = examine.info(LatentStore.open(store))
-    channels = {1: "mono", 2: "stereo"}.get(found.audio_channels, f"{found.audio_channels} channels")
+    channels = {1: "mono", 2: "stereo"}.get(found.media_channels, f"{found.media_channels} channels")
+    form = f"{found.rate} Hz {channels}, {found.hop} samples a frame"
+    if found.medium != "audio":
+        form = f"{found.rate} ticks a beat, {found.hop} a frame"
     lines = {
         "tracks": f"{found.tracks}, {found.hours:.2f} h, {found.heldout} held out, by {found.artists} artists",
         "latents": f"{found.channels} channels, {found.frames_a_second:.4g} frames a second, float16",
-        "audio": f"{found.sample_rate} Hz {channels}, {found.hop} samples a frame",
-        "VAE": f"{found.vae_name} ({found.vae_hash[:8]})",
-        "size": f"{found.bytes / 1e6:.1f} MB in {found.parts} parts",
+        found.medium: form,
+        "codec": f"{found.codec_name} ({found.codec}, {found.codec_hash[:8]})",
+        "size": f"{found.bytes / 1e6:.1f} MB in {found.segments} segments",
     }
     if found.keep_bits is not None:
         loss = "" if found.loss_db is None else f", rounding at {found.loss_db:.0f} dB"
@@ -40,7 +43,7 @@ def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def verify(store: Store, json: Json = False, quiet: Quiet = False) -> None:
-    """Hold all of a store against the checksums that it was written with; exit with 1 where one does not fit."""
+    """Compare all of a store with the checksums that it was written with; exit with 1 where one does not fit."""
     from musicldm.latents import examine
     from musicldm.latents.store import LatentStore
 
@@ -53,14 +56,14 @@ def verify(store: Store, json: Json = False, quiet: Quiet = False) -> None:
         [fault.reason for fault in faults],
     )
     if faults:
-        console.warn(f"{store} is damaged. Restore it from a copy, or delete the parts named and encode again.")
+        console.warn(f"{store} is damaged. Restore it from a copy, or delete the segments named and encode again.")
         raise typer.Exit(1)
     console.note(f"All {len(opened.tracks)} tracks are whole.")
 
 
 @app.command()
 def stats(store: Store, json: Json = False, quiet: Quiet = False) -> None:
-    """Show every channel's mean and spread, and warn of what a denoiser cannot learn from."""
+    """Show every channel's mean and standard deviation, and warn of what no generator can learn from."""
     from musicldm.latents import examine
     from musicldm.latents.store import LatentStore
 

@@ -78,10 +78,10 @@ def _show(console: Console, figures: Reconstruction) -> None:
     table = Table("", box=None, show_header=False)
     table.add_column(justify="right")
     table.add_column("")
-    decibels, share = figures.si_sdr, figures.study_to_silence
+    decibels, ratio = figures.si_sdr, figures.l1_to_silence
     table.add_row("SI-SDR", "-" if decibels is None else f"{decibels:.2f}", "dB; more is nearer")
     table.add_row("STFT distance", f"{figures.stft:.3f}", "0 is perfect")
     table.add_row("mel distance", f"{figures.mel:.3f}", "0 is perfect")
-    of_silence = "" if share is None else f"; {share:.1%} of silence's, {figures.silence:.4f}"
-    table.add_row("study's loss", f"{figures.study:.4f}", f"0 is perfect{of_silence}")
+    of_silence = "" if ratio is None else f"; {ratio:.1%} of silence's, {figures.l1_of_silence:.4f}"
+    table.add_row("L1 distance", f"{figures.l1:.4f}", f"0 is perfect{of_silence}")
     console.show(table)

@@ -144,6 +144,11 @@ class Bundle:
         return self.facts.get(role, TrainingFacts())
 
 
+def codec_key(config: Mapping[str, Any]) -> str:
+    """Under which key a generator's configuration has the digest of its codec: format 1 called it "vae"."""
+    return "vae" if "vae" in config else "codec"
+
+
 def halved(bundle: Bundle) -> Bundle:
     """The same model with its weights in half precision, for half the space.
 
@@ -159,8 +164,8 @@ def halved(bundle: Bundle) -> Bundle:
     }
     if {"codec", "generator"} <= components.keys():
         generator, digest = components["generator"], components["codec"].digest
-        link = "vae" if "vae" in generator.config else "codec"  # format 1 called it so
-        components["generator"] = Component(generator.kind, {**generator.config, link: digest}, generator.tensors)
+        config = {**generator.config, codec_key(generator.config): digest}
+        components["generator"] = Component(generator.kind, config, generator.tensors)
     return Bundle(bundle.name, components, bundle.facts)
 
 

@@ -71,7 +71,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def preset(owner: str, name: str) -> dict[str, Any]:
-    """The preset `name` of the package `owner`, such as "musicldm.codecs.vae", as plain data.
+    """The preset `name` that lies in the package `owner` of a codec or a generator, as plain data.
 
     Raises:
         ConfigError: there is no such preset.

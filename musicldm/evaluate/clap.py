@@ -1,4 +1,4 @@
-"""CLAP embeddings of audio (Wu et al. 2023), where transformers is installed and weights are at hand."""
+"""CLAP embeddings of audio (Wu et al. 2023), where transformers is installed and has the weights in its cache."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from musicldm.core.errors import BundleError, MissingProgramError
 from musicldm.evaluate.features import Floats
 from musicldm.media.audio.decode import resample
 
-USUAL = "laion/larger_clap_music"
-"""The weights that are looked for where none are named."""
+DEFAULT = "laion/larger_clap_music"
+"""The weights that are used where none are named."""
 
 
 class Clap:
-    """What turns sounds into vectors. Nothing is downloaded, and weights are read from safetensors alone.
+    """Turns sounds into vectors. Nothing is downloaded, and weights are read from safetensors alone.
 
     Args:
         source: a folder with the model as transformers saves it, or the name of one in its cache.
@@ -33,7 +33,7 @@ class Clap:
     def __init__(self, source: Path | str, device: torch.device | str = "cpu") -> None:
         if importlib.util.find_spec("transformers") is None:
             raise MissingProgramError("CLAP needs transformers, which is not installed.", "uv pip install transformers")
-        with warnings.catch_warnings():  # the library's own matters
+        with warnings.catch_warnings():  # the library's own deprecations
             warnings.simplefilter("ignore")
             import transformers
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ class Clap:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"There is no CLAP model in safetensors at {source}.",
-                f"Name a folder with one, such as {USUAL} downloaded by huggingface_hub.",
+                f"Name a folder with one, such as {DEFAULT} downloaded by huggingface_hub.",
             ) from error
         self.name = Path(source).name
         self._device = torch.device(device)
@@ -52,24 +52,24 @@ class Clap:
 
     @classmethod
     def found(cls, device: torch.device | str = "cpu") -> Clap | None:
-        """The usual model, where this machine has it."""
+        """The default model, where this machine has it."""
         if not all(importlib.util.find_spec(name) for name in ("transformers", "huggingface_hub")):
             return None
         from huggingface_hub import try_to_load_from_cache
 
-        files = [try_to_load_from_cache(USUAL, name) for name in ("config.json", "model.safetensors")]
-        return cls(USUAL, device) if all(isinstance(file, str) for file in files) else None
+        files = [try_to_load_from_cache(DEFAULT, name) for name in ("config.json", "model.safetensors")]
+        return cls(DEFAULT, device) if all(isinstance(file, str) for file in files) else None
 
     @torch.inference_mode()
     def __call__(self, audio: Tensor, sample_rate: int) -> Floats:
-        """[C, T] to one vector of unit length for each 10 s that have begun: [n, F]."""
+        """[C, T] to one vector of unit norm for each 10 s, the last of them at least half full: [n, F]."""
         rate, longest = int(self._extractor.sampling_rate), int(self._extractor.nb_max_samples)
         mono = audio.mean(dim=0, keepdim=True).numpy()
         mono = (resample(mono, sample_rate, rate) if sample_rate != rate else mono)[0]
         vectors = []
         for start in range(0, max(1, len(mono)), longest):
             piece = mono[start : start + longest]
-            if start and len(piece) < longest // 2:  # a rest that would be more repetition than music
+            if start and len(piece) < longest // 2:  # the extractor would fill it up with more repetition than music
                 break
             inputs = self._extractor(piece, sampling_rate=rate, return_tensors="pt").to(self._device)
             found = self._model.get_audio_features(**inputs)

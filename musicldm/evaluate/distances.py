@@ -1,7 +1,7 @@
 """How far one set of sounds is from another. A sound is a few vectors [n, F], such as one for each second of it.
 
-Vectors of one sound resemble each other more than the set is wide, so sounds, not vectors, are what is drawn, left out
-and counted: intervals are over sounds, and pairs within a sound are no pairs.
+Vectors of one sound are more alike than those of the whole set, so the unit of all statistics is the sound, not the
+vector: intervals are over sounds, and pairs within one sound do not count.
 """
 
 from __future__ import annotations
@@ -23,70 +23,70 @@ from musicldm.evaluate.frechet import Gaussian, frechet_distance
 NEIGHBOURS = 5
 """Of density and coverage, as in the paper's experiments."""
 
-_MOST = 2000  # vectors of either that density and coverage are of
-_WIDTH_OF = 1000  # vectors that the kernel's width is the median distance of
-_NARROWEST = 0.1  # of the median spread of the features
+_MOST = 2000  # vectors of either set in density and coverage
+_WIDTH_OF = 1000  # vectors between which the kernel's width is the median distance
+_SMALLEST_STD = 0.1  # times the median standard deviation of the features
 _SIZES = 15  # of the sets by which the Fréchet distance is extrapolated, as in the paper's code
 
 
 @dataclass(frozen=True)
-class Described:
+class FeatureSet:
     """A set of sounds as vectors."""
 
     sounds: Sequence[Floats]
     """[n, F] each, n at least 1."""
     groups: Sequence[str]
-    """Of each the track that it is a piece of: pieces of one are not independent."""
+    """The track that each is a piece of: pieces of one track are not independent."""
 
     @property
     def owners(self) -> NDArray[np.int64]:
-        """A number for each sound's track; of a single track, one for each sound."""
+        """The index of each sound's track; where all are of a single track, of each sound."""
         tracks = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
         numbers = [tracks[name] for name in self.groups] if len(tracks) > 1 else range(len(self.groups))
         return np.array(numbers, dtype=np.int64)
 
     @property
     def apart(self) -> NDArray[np.bool_]:
-        """Which pairs of sounds are of two tracks, [sounds, sounds]."""
+        """Which pairs of sounds are of two different tracks, [sounds, sounds]."""
         owners = self.owners
         different: NDArray[np.bool_] = owners[:, None] != owners
         return different
 
     def vectors(self, most: int) -> tuple[Floats, NDArray[np.int64]]:
-        """Of all vectors so many, evenly, and the number of the sound that each is of."""
+        """At most so many of all vectors, evenly chosen, and the index of the sound of each."""
         whose = np.repeat(np.arange(len(self.sounds)), [len(sound) for sound in self.sounds])
         chosen = np.linspace(0, len(whose) - 1, min(most, len(whose))).round().astype(int)
         return np.concatenate(self.sounds)[chosen], whose[chosen]
 
 
 class Reference:
-    """What sets are measured against; all that does not depend on them is computed once."""
+    """What sets are compared with; all that does not depend on them is computed once."""
 
-    def __init__(self, described: Described) -> None:
+    def __init__(self, features: FeatureSet) -> None:
         """
         Raises:
-            DataError: there is nothing in it, or it holds what is no number.
+            DataError: it is empty, or holds values that are not finite.
         """
-        self.described = described
-        Gaussian.of(described.sounds)  # which sees to it that there are numbers
-        vectors = np.concatenate(described.sounds)
+        self.features = features
+        Gaussian.of(features.sounds)  # which checks that there are finite vectors
+        vectors = np.concatenate(features.sounds)
         self.mean = vectors.mean(axis=0)
-        spread = vectors.std(axis=0)
+        std = vectors.std(axis=0)
         # A feature that hardly changes in the reference would outweigh all others in its own scale.
-        self.scale = np.maximum(spread, _NARROWEST * float(np.median(spread)) or 1.0)
-        self.gaussian = Gaussian.of(map(self.scaled, described.sounds))
+        self.scale = np.maximum(std, _SMALLEST_STD * float(np.median(std)) or 1.0)
+        self.gaussian = Gaussian.of(map(self.scaled, features.sounds))
         self.gamma = 1 / (2 * _median_distance(self.scaled(vectors)) ** 2)
 
     def scaled(self, vectors: Floats) -> Floats:
-        """In each feature's own mean and spread."""
+        """Standardised: each feature by its mean and standard deviation in the reference."""
         scaled: Floats = (vectors - self.mean) / self.scale
         return scaled
 
     @functools.cached_property
     def likeness(self) -> float:
-        """The mean of the kernel over pairs of its own sounds."""
-        means = self._kernel(self.described.sounds, self.described.sounds)
-        apart = self.described.apart
+        """The mean of the kernel over pairs of its own sounds of different tracks."""
+        means = self._kernel(self.features.sounds, self.features.sounds)
+        apart = self.features.apart
         return float(means[apart].mean()) if apart.any() else float("nan")
 
     def _kernel(self, sounds: Sequence[Floats], others: Sequence[Floats]) -> Floats:
@@ -102,10 +102,10 @@ class Reference:
 
     # ---- Distances ----
 
-    def frechet(self, those: Described) -> Estimate:
-        """The Fréchet distance of the Gaussians fitted to all vectors of either, in squared spreads of the reference.
+    def frechet(self, those: FeatureSet) -> Estimate:
+        """The Fréchet distance of the Gaussians fitted to the vectors of either set, standardised by the reference.
 
-        In the features' own units those of the widest spread would be all that it sees: the level of mel bands.
+        In the features' own units, those with the largest variance would decide it alone: the level of mel bands.
         """
         parts = [Gaussian.of([self.scaled(sound)]) for sound in those.sounds]
         if sum(part.count for part in parts) < 2 or self.gaussian.count < 2:
@@ -116,43 +116,43 @@ class Reference:
 
         return jackknife(len(parts), distance).bounded(0).noted(self._rank(parts))
 
-    def frechet_at_infinity(self, those: Described) -> Estimate:
-        """What the Fréchet distance would be of infinitely many sounds (Chong & Forsyth 2020).
+    def frechet_at_infinity(self, those: FeatureSet) -> Estimate:
+        """The Fréchet distance extrapolated to infinitely many sounds (Chong & Forsyth 2020).
 
-        A set's distance has a bias in 1/N: a line through the distances of random subsets, by 1/N, is read at 0. It may
-        come out below 0. N counts vectors; the subsets are of whole sounds.
+        A set's distance has a bias in 1/N: a line is fitted to the distances of random subsets over 1/N, and read at 0.
+        The result may be negative. N counts vectors; the subsets are of whole sounds.
         """
         parts = [Gaussian.of([self.scaled(sound)]) for sound in those.sounds]
         vectors, features = sum(part.count for part in parts), len(self.mean)
-        # Where covariances are not of full rank, the bias is no line.
+        # Where covariances are not of full rank, the bias is not linear.
         enough = max(len(parts) // 5, -(-2 * features * len(parts) // vectors), 2)
         if len(parts) < 8 or self.gaussian.count < 2:
-            return Estimate(None, note="takes 8 sounds")
+            return Estimate(None, note="needs 8 sounds")
         smallest = min(enough, len(parts) // 2)
-        chance = np.random.default_rng(derive("infinity"))
+        rng = np.random.default_rng(derive("infinity"))
         inverse, distances = [], []
         for size in np.linspace(smallest, len(parts), _SIZES).round().astype(int):
-            chosen = [parts[i] for i in chance.permutation(len(parts))[:size]]
+            chosen = [parts[i] for i in rng.permutation(len(parts))[:size]]
             if sum(part.count for part in chosen) > 1:
                 inverse.append(1 / sum(part.count for part in chosen))
                 distances.append(_distance(chosen, self.gaussian))
         _, at_zero = np.polyfit(inverse, distances, 1)
-        few = "" if enough <= len(parts) // 2 else f"{vectors} vectors of {features} numbers: too few to rely on"
+        few = "" if enough <= len(parts) // 2 else f"{vectors} vectors of {features} elements: too few to rely on"
         return Estimate(float(at_zero), note=few)
 
     def _rank(self, parts: Sequence[Gaussian]) -> str:
         vectors, features = min(sum(part.count for part in parts), self.gaussian.count), len(self.mean)
-        return f"{vectors} vectors of {features} numbers: not of full rank" if vectors <= features else ""
+        return f"{vectors} vectors of {features} elements: not of full rank" if vectors <= features else ""
 
-    def mmd(self, those: Described) -> Estimate:
-        """The squared maximum mean discrepancy, unbiased (Gretton et al. 2012, eq. 3): about 0 where both are alike.
+    def mmd(self, those: FeatureSet) -> Estimate:
+        """The squared maximum mean discrepancy, unbiased (Gretton et al. 2012, eq. 3): about 0 for sets that are alike.
 
-        The kernel is exp(−‖x − y‖² / 2w²) of vectors in the reference's spread, w being the median distance between
-        its vectors; a pair of sounds has the mean over their vectors. Pairs of one track do not count.
+        The kernel is exp(−‖x − y‖² / 2w²) of vectors standardised by the reference, w being the median distance between
+        its vectors; for a pair of sounds it is averaged over their vectors. Pairs of one track do not count.
         """
         if len(those.sounds) < 2 or np.isnan(self.likeness):
-            return Estimate(None, note="takes two sounds of either")
-        within, across = self._kernel(those.sounds, those.sounds), self._kernel(those.sounds, self.described.sounds)
+            return Estimate(None, note="needs two sounds of either")
+        within, across = self._kernel(those.sounds, those.sounds), self._kernel(those.sounds, self.features.sounds)
         apart = those.apart
 
         def discrepancy(chosen: list[int]) -> float:
@@ -163,21 +163,21 @@ class Reference:
             return Estimate(discrepancy([0, 1]), note="2 sounds: no interval")
         return _finite(jackknife(len(those.sounds), discrepancy))
 
-    def density_and_coverage(self, those: Described) -> tuple[Estimate, Estimate]:
-        """Of Naeem et al. 2020, of equally many vectors of either, in the reference's spread.
+    def density_and_coverage(self, those: FeatureSet) -> tuple[Estimate, Estimate]:
+        """Density and coverage of Naeem et al. 2020, with equally many vectors of either set, standardised.
 
-        Around each vector of the reference is a ball out to its fifth neighbour, not counting those of its own track.
-        Density is how many balls a vector lies in, over five: 1 is as dense as the reference. Coverage is the share of
-        balls with a vector in them: of sets alike it is about 0.97.
+        Around each vector of the reference is a ball that reaches to its fifth neighbour of another track. Density is
+        the number of balls that a vector lies in, divided by five: 1 is as dense as the reference. Coverage is the
+        fraction of balls with a vector in them: for sets of the same distribution it is about 0.97.
         """
-        size = min(_MOST, sum(map(len, those.sounds)), sum(map(len, self.described.sounds)))
+        size = min(_MOST, sum(map(len, those.sounds)), sum(map(len, self.features.sounds)))
         ours, whose = those.vectors(size)
-        theirs, owners = self.described.vectors(size)
-        owners = self.described.owners[owners]
+        theirs, owners = self.features.vectors(size)
+        owners = self.features.owners[owners]
         between = _squared_distances(self.scaled(theirs), self.scaled(theirs))
         between[owners[:, None] == owners] = np.inf
         if size <= NEIGHBOURS or np.isinf(radius := np.sort(between, axis=1)[:, NEIGHBOURS - 1]).any():
-            short = Estimate(None, note=f"takes more than {NEIGHBOURS} vectors of other tracks")
+            short = Estimate(None, note=f"needs more than {NEIGHBOURS} vectors of other tracks")
             return short, short
         inside = _squared_distances(self.scaled(theirs), self.scaled(ours)) <= radius[:, None]  # [balls, vectors]
 
@@ -204,7 +204,7 @@ def _finite(estimate: Estimate) -> Estimate:
 def _squared_distances(x: Floats, y: Floats) -> Floats:
     """[n, F] and [m, F] to [n, m]."""
     if x.shape[1] != y.shape[1]:
-        raise DataError(f"Features of {x.shape[1]} numbers cannot be compared with features of {y.shape[1]}.")
+        raise DataError(f"Features of {x.shape[1]} elements cannot be compared with features of {y.shape[1]}.")
     squares: Floats = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
     return squares.clip(0)
 

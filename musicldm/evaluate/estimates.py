@@ -1,4 +1,4 @@
-"""Figures and how sure they are: means of tracks by the bootstrap, distances between sets by the jackknife."""
+"""Confidence intervals: of means over tracks by the bootstrap, of distances between sets by the jackknife."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from musicldm.core.seeding import derive
 
 GROUPS = 20
-"""Into which sounds are dealt for the jackknife, at most; fewer than `LEAST` give no interval."""
+"""Of sounds, for the jackknife, at most; fewer than `LEAST` give no interval."""
 LEAST = 4
 
 _DRAWS = 2000  # of the bootstrap
@@ -19,29 +19,29 @@ _DRAWS = 2000  # of the bootstrap
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % confidence interval, as far as there are both."""
+    """A value with its 95 % confidence interval, where there are both."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
     note: str = ""
-    """Why something is missing, or what one must know to believe it."""
+    """Why something is missing, or what limits its meaning."""
 
     def bounded(self, low: float, high: float = math.inf) -> Estimate:
-        """The same with an interval that says nothing of what cannot be."""
+        """The same with its interval cut to what is possible."""
         if self.low is None or self.high is None:
             return self
         return replace(self, low=max(low, self.low), high=min(high, self.high))
 
     def noted(self, *notes: str) -> Estimate:
-        """The same with more to know about it."""
+        """The same with further notes."""
         return replace(self, note="; ".join(note for note in (self.note, *notes) if note))
 
 
 def bootstrap(values: Sequence[float | None]) -> Estimate:
-    """The mean of tracks' figures and its interval, by drawing tracks again (Efron 1979; percentiles).
+    """The mean of a figure over tracks, and its interval by resampling the tracks (Efron 1979; percentiles).
 
-    Tracks without a figure do not count.
+    Tracks without the figure do not count.
     """
     known = np.array([value for value in values if value is not None])
     if not len(known):
@@ -54,13 +54,13 @@ def bootstrap(values: Sequence[float | None]) -> Estimate:
 
 
 def jackknife(count: int, figure: Callable[[list[int]], float]) -> Estimate:
-    """A figure of a set of sounds and its interval, by leaving out one group of them after another (Efron 1982).
+    """A figure of a set of sounds, and its interval by leaving out one group of them after another (Efron 1982).
 
-    The bootstrap would draw a sound twice, and a set with twins is another set to these figures.
+    Not the bootstrap, which draws sounds twice: duplicates change covariances and nearest neighbours.
 
     Args:
         count: sounds in the set.
-        figure: of those with these numbers.
+        figure: its value for the sounds with these indices.
     """
     everything = list(range(count))
     value = figure(everything)
@@ -69,11 +69,11 @@ def jackknife(count: int, figure: Callable[[list[int]], float]) -> Estimate:
         return Estimate(value, note=f"{count} sound{'s' * (count > 1)}: no interval")
     without = [figure([i for i in everything if i % groups != group]) for group in range(groups)]
     error = math.sqrt((groups - 1) * float(np.var(without)))
-    reach = _students_t(groups - 1) * error
-    return Estimate(value, value - reach, value + reach)
+    margin = _students_t(groups - 1) * error
+    return Estimate(value, value - margin, value + margin)
 
 
-def _students_t(freedom: int) -> float:
+def _students_t(degrees: int) -> float:
     """The 97.5th percentile of Student's distribution, within 4 % from three degrees of freedom (Fisher & Cornish)."""
     z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)

@@ -1,4 +1,4 @@
-"""What a sound is described by: a vector for each piece of it, [N, F] in float64. Distances compare sets of these.
+"""Features: a sound as one vector for each short piece of it, [N, F] in float64. Distances compare sets of these.
 
 Shapes: C channels, T samples, D latent channels, L latent frames.
 """
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 WINDOW = 1.0
 """Seconds of a texture."""
 
-_QUIET = 0.1  # in spreads of a channel: else one second of silence, at -inf, would outweigh all others
+_QUIET = 0.1  # in standard deviations of a channel: else a second of silence, at -inf, would outweigh all others
 _BANDS = 32  # of a mel texture: so few that a few minutes of sound have a covariance of full rank
 _PIECE = 60  # textures that are computed at once
 
@@ -30,7 +30,7 @@ _PIECE = 60  # textures that are computed at once
 def mel_frames(waveform: Tensor, sample_rate: int) -> Floats:
     """The log-mel frames of a waveform [C, T], channels averaged: [frames, 64], a frame every 16 ms at 16 kHz.
 
-    They see level and colour, and nothing of how one frame follows another.
+    They capture level and timbre, and nothing of how one frame follows another.
     """
     frames: Floats = log_mel(waveform.mean(dim=0), sample_rate).T.cpu().double().numpy()
     return frames
@@ -39,7 +39,7 @@ def mel_frames(waveform: Tensor, sample_rate: int) -> Floats:
 def mel_textures(waveform: Tensor, sample_rate: int) -> Floats:
     """The textures of a waveform's log-mel frames, as `latent_textures` makes them: [C, T] to [seconds, 3·32].
 
-    Level and colour of each second, how much each band changes in it and how fast: so they hear the order of frames.
+    Level and timbre of each second, how much each band changes in it and how fast: so the order of frames counts.
     """
     frames = log_mel(waveform.mean(dim=0), sample_rate, _BANDS)
     return latent_textures(frames, sample_rate / hop(sample_rate))
@@ -48,14 +48,14 @@ def mel_textures(waveform: Tensor, sample_rate: int) -> Floats:
 def latent_textures(z: Tensor, frame_rate: float) -> Floats:
     """Normalised latents [D, L] as textures, one for each whole second, side by side: [seconds, 3·D].
 
-    Of each channel the mean, ln s, and ln (d/s), s being the spread of the second's frames and d the root mean square
-    of the difference of neighbours (the square root of Hjorth's activity, and his mobility: Hjorth 1970; statistics
-    over windows of a second are the texture windows of Tzanetakis & Cook 2002). Both s² and d² are counted from
-    0.1² up.
+    Of each channel the mean, ln s, and ln (d/s), s being the standard deviation of the second's frames and d the root
+    mean square of the difference of neighbours (the square root of Hjorth's activity, and his mobility: Hjorth 1970;
+    statistics over windows of a second are the texture windows of Tzanetakis & Cook 2002). Both s² and d² are counted
+    from 0.1² up.
 
-    So they see how loud each channel is and how fast it moves, and from second to second how that changes together:
-    white noise of the right mean and covariance is far away, as is music at another speed or smoothed. They do not
-    see the order of the seconds, nor a sound played backwards.
+    So they capture how large each channel is and how fast it changes, and how these vary together from second to
+    second: white noise of the right mean and covariance is far away, as is music that is smoothed or at another speed.
+    They do not capture the order of the seconds, nor that a sound is played backwards.
     """
     window = max(2, round(WINDOW * frame_rate))
     count = z.shape[-1] // window
@@ -69,7 +69,7 @@ def latent_textures(z: Tensor, frame_rate: float) -> Floats:
 
 
 def drawn_latents(store: LatentStore, statistics: LatentStatistics, entry: TrackEntry, start: int, stop: int) -> Tensor:
-    """Frames start to stop of a stored track as a denoiser is trained on them: drawn from the posterior, normalised.
+    """Frames start to stop of a stored track as a generator is trained on them: drawn from the posterior, normalised.
 
     A function of its arguments: [D, stop - start].
 

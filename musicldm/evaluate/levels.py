@@ -1,4 +1,4 @@
-"""How loud a sound is, whether it clips, and whether it holds silence."""
+"""How loud a sound is, whether it clips, and whether it contains silence."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from musicldm.media.audio.loudness import LoudnessMeter
 
 CLIPPED = 0.999
-"""Of full scale: two samples in a row from here on are clipped."""
+"""Of full scale: two successive samples at or above it are clipped."""
 SILENT = -60.0
-"""dBFS; what is quieter for 10 ms is silence."""
+"""dBFS; 10 ms below it are silence."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Level:
     """Of one sound."""
 
     rms: float | None
-    """dB relative to full scale; None where all is zero."""
+    """dB relative to full scale; None where all samples are zero."""
     loudness: float | None
     """LUFS; None below the meter's gate."""
     peak: float
     """The largest sample, 1 being full scale."""
     clipped: int
-    """Samples, of all channels."""
+    """Clipped samples, of all channels together."""
     silence: float
     """Seconds of the longest silence in it."""
     seconds: float

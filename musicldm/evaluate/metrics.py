@@ -1,10 +1,10 @@
-"""The figures by which a reconstruction is judged, beside its original.
+"""The metrics that compare a reconstruction with its original.
 
-Shapes: C channels, T samples, any axes before them; targets and estimates are audio [..., C, T] in [-1, 1]. A figure
-of an item is of all its channels.
+Shapes: C channels, T samples, any axes before them; targets and estimates are audio [..., C, T] in [-1, 1]. A metric
+of an item covers all its channels.
 
-Every figure is made of sums over time, so a long sound can be judged piece by piece, and comes out as it would whole.
-No figure here is a training loss, nor changes with one: they stay comparable.
+Every metric is made of sums over time, so a long sound can be measured piece by piece, with the same result as whole.
+No configuration of a training changes them: they stay comparable.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
-from musicldm.codecs.vae.losses import study_loss
 from musicldm.core.errors import DataError, MismatchError
+from musicldm.media.audio.l1 import waveform_spectrogram_l1
 
 WINDOWS = {2048: 320, 1024: 160, 512: 80, 256: 40, 128: 20, 64: 10, 32: 5}
 """Samples of a Hann window -> mel bands. Windows lie a quarter of their length apart, the first and the last centred
@@ -30,7 +30,7 @@ LIMIT = 100.0
 SILENT = 1e-5
 """RMS about the mean, -100 dBFS; what is quieter is silence."""
 
-_MARGIN = max(WINDOWS) // 2  # samples beyond a segment that its windows reach
+_MARGIN = max(WINDOWS) // 2  # samples that windows reach beyond a segment
 _LONGEST_HOP = max(WINDOWS) // 4
 _FLOOR = 1e-5  # of magnitudes where a sine at full scale reads 0.5: 94 dB below it
 _MEL_FLOOR = 1e-5
@@ -40,21 +40,21 @@ _Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How near a reconstruction is: means over items, or the figures of one sound."""
+    """How close a reconstruction is: means over items, or the metrics of one sound."""
 
     seconds: float
     """Of all items together."""
     si_sdr: float | None
-    """dB, see `si_sdr`; higher is nearer. Without the items that are silent; None where all are."""
+    """dB, see `si_sdr`; higher is closer. Silent items do not count; None where all are silent."""
     stft: float
     """See `multi_resolution_stft_distance`; 0 is perfect."""
     mel: float
     """See `mel_distance`; 0 is perfect."""
-    study: float
-    """`vae.losses.study_loss`; a long sound's is the mean over its segments."""
-    silence: float
-    """The same of silence in the place of the reconstruction."""
-    study_to_silence: float | None
+    l1: float
+    """See `waveform_spectrogram_l1`; a long sound's is the mean over its segments."""
+    l1_of_silence: float
+    """The same of silence in place of the reconstruction."""
+    l1_to_silence: float | None
     """One over the other: 0 is perfect, 1 no better than silence. None where the original is silent."""
 
 
@@ -62,18 +62,18 @@ def si_sdr(target: Tensor, estimate: Tensor) -> Tensor:
     """Scale-invariant signal-to-distortion ratio in dB: [..., C, T] to [...].
 
     10·log10(‖αs‖² / ‖αs − ŝ‖²) with α = ⟨ŝ, s⟩ / ‖s‖² (Le Roux et al. 2019, eq. 3 and 4), one α for all channels, each
-    channel taken without its mean. An exact copy has LIMIT; where target or estimate is silent, -LIMIT.
+    channel without its mean. An exact copy has LIMIT; where target or estimate is silent, -LIMIT.
 
     Raises:
         MismatchError: target and estimate differ in shape.
-        DataError: there is not a sample in them.
+        DataError: they are empty.
     """
     x, y = _pair(target, estimate)
     return _si_sdr(_moments(x, y))
 
 
 def multi_resolution_stft_distance(target: Tensor, estimate: Tensor) -> Tensor:
-    """Distance of magnitude spectrograms, without a unit: [..., C, T] to [...].
+    """Distance of magnitude spectrograms, dimensionless: [..., C, T] to [...].
 
     The mean over WINDOWS of ‖|X| − |Y|‖ / ‖|X|‖ + mean |ln |X| − ln |Y|| (the two terms of Yamamoto et al. 2020, eq. 4
     and 5). Windows have unit sum, so that a sine at full scale reads 0.5; in the second term magnitudes below 1e-5
@@ -81,7 +81,7 @@ def multi_resolution_stft_distance(target: Tensor, estimate: Tensor) -> Tensor:
 
     Raises:
         MismatchError: target and estimate differ in shape.
-        DataError: there is not a sample in them.
+        DataError: they are empty.
     """
     x, y = _pair(target, estimate)
     spectrograms = _spectrograms(_padded(x), _padded(y), x.shape[-1], last=True)
@@ -93,11 +93,11 @@ def mel_distance(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
 
     The sum over WINDOWS of mean |log10 X − log10 Y|, X and Y being magnitudes in mel bands (Slaney's scale, of unit
     area, from 0 Hz to the Nyquist frequency), windows unscaled, values below 1e-5 counting as 1e-5: the mel loss that
-    Kumar et al. 2023 (Descript's codec) train with, but for what lies beyond the ends. A tenth is 2 dB.
+    Kumar et al. 2023 (Descript's codec) train with, except beyond the ends. A tenth is 2 dB.
 
     Raises:
         MismatchError: target and estimate differ in shape.
-        DataError: there is not a sample in them.
+        DataError: they are empty.
     """
     x, y = _pair(target, estimate)
     spectrograms = _spectrograms(_padded(x), _padded(y), x.shape[-1], last=True)
@@ -105,36 +105,36 @@ def mel_distance(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
 
 
 def compare(target: Tensor, estimate: Tensor, sample_rate: int) -> Reconstruction:
-    """All figures of crops [..., C, T], on the device that they are on.
+    """All metrics of crops [..., C, T], on their own device.
 
     Raises:
         MismatchError: target and estimate differ in shape.
-        DataError: there is not a sample in them.
+        DataError: they are empty.
     """
     x, y = _pair(target, estimate)
     return _reconstruction(_sums(_padded(x), _padded(y), x.shape[-1], sample_rate, last=True))
 
 
-class Judge:
-    """Takes a sound and its reconstruction piece by piece; its memory is that of a segment, however long they are.
+class Comparison:
+    """Compares a sound and its reconstruction piece by piece, in the memory of one segment, however long they are.
 
     Args:
         sample_rate: of both.
-        segment_seconds: how much is worked on at once.
+        segment_seconds: how much is measured at once.
     """
 
     def __init__(self, sample_rate: int, segment_seconds: float = 10.0) -> None:
         self._sample_rate = sample_rate
         self._segment = max(1, round(segment_seconds * sample_rate / _LONGEST_HOP)) * _LONGEST_HOP
-        self._held: Tensor | None = None  # [2, C, _MARGIN + n]: what is still to be judged, and the margin before it
+        self._held: Tensor | None = None  # [2, C, _MARGIN + n]: what is still to be measured, and the margin before it
         self._sums: _Sums = {}
 
     def add(self, target: Tensor, estimate: Tensor) -> None:
-        """Go on with the samples [C, n] of both.
+        """Add the next samples [C, n] of both.
 
         Raises:
             MismatchError: they differ in shape.
-            DataError: there is not a sample in them.
+            DataError: they are empty.
         """
         piece = torch.stack(_pair(target, estimate))
         held = F.pad(piece, (_MARGIN, 0)) if self._held is None else torch.cat([self._held, piece], dim=-1)
@@ -144,13 +144,13 @@ class Judge:
         self._held = held
 
     def result(self) -> Reconstruction:
-        """The figures of all that was added.
+        """The metrics of all that was added.
 
         Raises:
             DataError: nothing was added.
         """
         if self._held is None:
-            raise DataError("There is no sound to judge.")
+            raise DataError("There is no audio to compare.")
         return _reconstruction(self._and(F.pad(self._held, (0, _MARGIN)), self._held.shape[-1] - _MARGIN, last=True))
 
     def _and(self, held: Tensor, samples: int, last: bool) -> _Sums:
@@ -168,7 +168,7 @@ class Judge:
 def _sums(x: Tensor, y: Tensor, samples: int, sample_rate: int, last: bool) -> _Sums:
     """All that a `Reconstruction` is made of."""
     target, estimate = (z[..., _MARGIN : _MARGIN + samples].reshape(-1, x.shape[-2], samples) for z in (x, y))
-    study = torch.stack([study_loss(target, other) for other in (estimate, torch.zeros_like(target))]).cpu().double()
+    l1 = torch.stack([waveform_spectrogram_l1(target, other) for other in (estimate, torch.zeros_like(target))])
     stft, mel = [], []
     for each in _spectrograms(x, y, samples, last):
         stft.append(_stft_sums(*each))
@@ -177,22 +177,22 @@ def _sums(x: Tensor, y: Tensor, samples: int, sample_rate: int, last: bool) -> _
         "moments": _moments(x[..., _MARGIN : _MARGIN + samples], y[..., _MARGIN : _MARGIN + samples]),
         "stft": torch.stack(stft),
         "mel": torch.stack(mel),
-        "study": torch.cat([study, torch.ones(1)]) * (len(target) * samples / sample_rate),
+        "l1": torch.cat([l1.cpu().double(), torch.ones(1)]) * (len(target) * samples / sample_rate),
     }
 
 
 def _reconstruction(sums: _Sums) -> Reconstruction:
     sounding = _energies(sums["moments"])[0] > 0
     decibels = _si_sdr(sums["moments"])[sounding]
-    study, silence, seconds = sums["study"].tolist()
+    l1, silence, seconds = sums["l1"].tolist()
     return Reconstruction(
         seconds=seconds,
         si_sdr=decibels.mean().item() if len(decibels) else None,
         stft=_stft_distance(sums["stft"]).mean().item(),
         mel=_mel_distance(sums["mel"]).mean().item(),
-        study=study / seconds,
-        silence=silence / seconds,
-        study_to_silence=study / silence if sounding.any() else None,
+        l1=l1 / seconds,
+        l1_of_silence=silence / seconds,
+        l1_to_silence=l1 / silence if sounding.any() else None,
     )
 
 
@@ -214,9 +214,9 @@ def _energies(moments: Tensor) -> Tensor:
 def _si_sdr(moments: Tensor) -> Tensor:
     target, estimate, common = _energies(moments)
     least = 10 ** (-LIMIT / 10)
-    # How much of the estimate's energy is the target's: the square of their correlation.
-    share = (common.square() / (target * estimate).clamp_min(1e-300)).clamp(least / (1 + least), 1 / (1 + least))
-    return 10 * torch.log10(share / (1 - share))
+    # The fraction of the estimate's energy that is the target's: the square of their correlation.
+    fraction = (common.square() / (target * estimate).clamp_min(1e-300)).clamp(least / (1 + least), 1 / (1 + least))
+    return 10 * torch.log10(fraction / (1 - fraction))
 
 
 def _stft_sums(size: int, target: Tensor, estimate: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ def _mel_distance(sums: Tensor) -> Tensor:
 
 
 def _spectrograms(x: Tensor, y: Tensor, samples: int, last: bool) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """|STFT| of both, [..., C, F, frames], one length of window after the other, which comes first.
+    """|STFT| of both, [..., C, F, frames], for one window length after another; the length comes first.
 
     A segment has the windows centred in it, which reach into the margins; the last also the one centred on its end.
     """
@@ -264,7 +264,7 @@ def _spectrograms(x: Tensor, y: Tensor, samples: int, last: bool) -> Iterator[tu
 
 
 def _sum(*values: Tensor) -> Tensor:
-    """Of each [..., C, F, frames] the sum, and their number last: [len(values) + 1, ...], on the CPU."""
+    """The sum of each [..., C, F, frames], and last the count of elements: [len(values) + 1, ...], on the CPU."""
     sums = [value.sum(dim=(-3, -2, -1)) for value in values]
     count = torch.full_like(sums[0], values[0].shape[-3:].numel())
     return torch.stack([*sums, count]).cpu().double()  # not every device has float64
@@ -284,11 +284,11 @@ def _mel_bands(sample_rate: int, size: int, device: str) -> Tensor:
 def _pair(target: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
     if target.shape != estimate.shape:
         raise MismatchError(
-            f"A reconstruction of shape {tuple(estimate.shape)} is no match for {tuple(target.shape)}.",
+            f"A reconstruction of shape {tuple(estimate.shape)} does not match {tuple(target.shape)}.",
             "Cut both to the same length and give them the same channels.",
         )
     if not target.numel():
-        raise DataError("There is no sound to judge.")
+        raise DataError("There is no audio to compare.")
     return target.detach().float(), estimate.detach().float()
 
 

@@ -1,8 +1,8 @@
-"""How a piece goes on: framewise self-similarity of audio, after Mittal et al. 2021 (Symbolic Music Diffusion).
+"""How consistent a piece is: framewise self-similarity of audio, after Mittal et al. 2021 (Symbolic Music Diffusion).
 
-Notes are not known here, nor bars. In the place of pitch and duration stand chroma and the density of onsets; in the
-place of four bars, windows of 8 s, each 4 s after the last. Each statistic of a window is a Gaussian, and the area that
-those of neighbouring windows share says how much the music keeps to what it does.
+Audio has no notes or bars. In place of pitch and duration stand chroma and the density of onsets; in place of four
+bars, windows of 8 s, each 4 s after the last. Each statistic of a window is modelled as a Gaussian, and the area that
+those of neighbouring windows share measures how much they have in common.
 
 Shapes: C channels, T samples; audio is [C, T].
 """
@@ -30,17 +30,17 @@ STATISTICS = ("chroma", "onsets")
 
 _PITCHES = (60.0, 4200.0)  # Hz
 _QUIET = 1e-3  # of a window's spectrum at full scale; what is quieter has no pitch
-_CHROMA_SPREAD = 0.02  # the least spread of a pitch class's share …
-_ONSETS_SPREAD = 0.5  # … and of onsets in a second: else two windows of even music would share nothing
+_CHROMA_STD = 0.02  # the least standard deviation of a pitch class's weight …
+_ONSETS_STD = 0.5  # … and of onsets in a second: else two windows of even music would share nothing
 _EDGE = 2  # frames: half a window
 _RISE = 0.1  # nepers by which mel bands rise at an onset, beyond those around it, at least
 
 
 def chroma(audio: Tensor, sample_rate: int) -> Floats:
-    """The share of each pitch class in the magnitude spectrum, from C on at A = 440 Hz: [frames, 12], eight a second.
+    """The weight of each pitch class in the magnitude spectrum, from C on at A = 440 Hz: [frames, 12], at 8 Hz.
 
-    Windows of a quarter of a second at least, half of that apart, tell semitones apart from about 150 Hz on. A frame
-    with nothing to hear has no share anywhere.
+    Windows of a quarter of a second at least, half of that apart, tell semitones apart from about 150 Hz on. Of a
+    frame that is silent all weights are 0.
     """
     size = 1 << math.ceil(math.log2(sample_rate / 4))
     mono = audio.mean(dim=0).float()
@@ -48,16 +48,16 @@ def chroma(audio: Tensor, sample_rate: int) -> Floats:
     window = torch.hann_window(size)
     spectrum = torch.stft(mono, size, size // 2, window=window, center=False, return_complex=True).abs().T
     hertz = torch.arange(size // 2 + 1) * (sample_rate / size)
-    heard = (hertz >= _PITCHES[0]) & (hertz <= _PITCHES[1])
-    classes = (12 * torch.log2(hertz[heard] / 440)).round().long().add(9) % 12
-    energy = torch.zeros(len(spectrum), 12).index_add_(1, classes, spectrum[:, heard] * 2 / size)
+    audible = (hertz >= _PITCHES[0]) & (hertz <= _PITCHES[1])
+    classes = (12 * torch.log2(hertz[audible] / 440)).round().long().add(9) % 12
+    energy = torch.zeros(len(spectrum), 12).index_add_(1, classes, spectrum[:, audible] * 2 / size)
     total = energy.sum(dim=1, keepdim=True)
-    shares: Floats = torch.where(total > _QUIET, energy / total.clamp_min(1e-12), 0.0).double().numpy()
-    return shares
+    weights: Floats = torch.where(total > _QUIET, energy / total.clamp_min(1e-12), 0.0).double().numpy()
+    return weights
 
 
 def onsets(audio: Tensor, sample_rate: int) -> Floats:
-    """When something begins, in seconds: where the spectral flux of log-mel frames has a peak (Dixon 2006).
+    """The times at which something begins, in seconds: peaks of the spectral flux of log-mel frames (Dixon 2006).
 
     A peak is the highest within 50 ms, and higher by a tenth than the mean of half a second around it.
     """
@@ -81,14 +81,14 @@ def overlaps(audio: Tensor, sample_rate: int) -> dict[str, list[float]]:
     count = max(0, int((seconds - WINDOW) / STEP + 1e-6) + 1)
     if count < 2:
         return {name: [] for name in STATISTICS}
-    shares = chroma(audio, sample_rate)
-    times = np.linspace(0, seconds, len(shares), endpoint=False)
+    weights = chroma(audio, sample_rate)
+    times = np.linspace(0, seconds, len(weights), endpoint=False)
     beginnings, _ = np.histogram(onsets(audio, sample_rate), bins=np.arange(0, seconds + 1))
     classes, densities = [], []
     for start in STEP * np.arange(count):
-        within = shares[(times >= start) & (times < start + WINDOW)]
-        classes.append([_normal(share, _CHROMA_SPREAD) for share in within.T])
-        densities.append(_normal(beginnings[int(start) : int(start + WINDOW)].astype(float), _ONSETS_SPREAD))
+        within = weights[(times >= start) & (times < start + WINDOW)]
+        classes.append([_normal(weight, _CHROMA_STD) for weight in within.T])
+        densities.append(_normal(beginnings[int(start) : int(start + WINDOW)].astype(float), _ONSETS_STD))
     return {
         "chroma": [
             float(np.mean([a.overlap(b) for a, b in zip(one, other, strict=True)])) for one, other in pairwise(classes)
@@ -103,12 +103,12 @@ def _normal(values: Floats, least: float) -> NormalDist:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like the reference's its overlaps are: 1 is just like them, 0 as far as nothing."""
+    """How like the reference's the overlaps are: from 0 to 1, where their distributions agree."""
 
     consistency: float | None
-    """max(0, 1 − |μ − μ'| / μ'), of the means: does it keep to itself as much as the reference?"""
+    """max(0, 1 − |μ − μ'| / μ'), of the means: is it as consistent as the reference?"""
     variance: float | None
-    """max(0, 1 − |σ² − σ'²| / σ'²), of the variances: and now more, now less, as that does?"""
+    """max(0, 1 − |σ² − σ'²| / σ'²), of the variances: is it consistent now more, now less, as the reference is?"""
 
 
 def likeness(those: Sequence[float], reference: Sequence[float]) -> Likeness:

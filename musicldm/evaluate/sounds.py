@@ -1,4 +1,4 @@
-"""What is to be measured: prepared tracks and files of any kind, read alike, and pieces of them.
+"""The audio that is measured: prepared tracks and files of any kind behind one interface, and pieces of them.
 
 Shapes: C channels, T samples; audio is float32 [C, T].
 """
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import Reader
-from musicldm.core.errors import DataError
+from musicldm.core.errors import DataError, UsageError
 from musicldm.media.audio import resampled
 from musicldm.media.audio.decode import decode, probe
 from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
@@ -27,9 +28,19 @@ from musicldm.media.audio.spool import Spool
 Splits = Literal["train", "heldout", "all"]
 
 
+def require_audio(codec: Codec) -> None:
+    """See that a codec is of audio, which is all that is measured here.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if codec.spec.medium != "audio":
+        raise UsageError(f"The codec {codec.name!r} encodes {codec.spec.medium}, not audio.", "Name a codec of audio.")
+
+
 @dataclass(frozen=True)
 class Sound:
-    """A track or a file, as it is at one rate with one number of channels."""
+    """A track or a file, read at one rate with one number of channels."""
 
     name: str
     source: PreparedTrack | Path
@@ -38,7 +49,7 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """Its length, as a file itself states it where it does; 0 where it cannot be read."""
+        """Its length, as the file states it where it does; 0 where it cannot be read."""
         if isinstance(self.source, PreparedTrack):
             return self.source.seconds
         try:
@@ -49,8 +60,8 @@ class Sound:
         except DataError:
             return 0.0
 
-    def as_it_is(self) -> Sound:
-        """A file at its own rate and with its own channels, two at most; a prepared track stays as it is.
+    def at_own_rate(self) -> Sound:
+        """A file at its own rate and with its own channels, at most two; a prepared track stays as it is.
 
         Raises:
             DataError: it cannot be read.
@@ -62,10 +73,10 @@ class Sound:
 
     @contextmanager
     def opened(self) -> Iterator[tuple[int, Reader]]:
-        """A block with its samples and what reads them, however long it is.
+        """A context with the number of samples and a function that reads them, in bounded memory.
 
         Raises:
-            DataError: it cannot be used; the sentence does not name it.
+            DataError: it cannot be used; the message does not name it.
         """
         if isinstance(self.source, PreparedTrack):
             track = self.source
@@ -75,7 +86,7 @@ class Sound:
             for block in decode(self.source, self.sample_rate, self.channels):
                 spool.append(block)
             if not spool.samples:
-                raise DataError("There is no sound in it.")
+                raise DataError("There is no audio in it.")
             yield spool.samples, lambda start, stop: torch.from_numpy(spool.read(start, stop))
 
     def whole(self) -> Tensor:
@@ -90,7 +101,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> list[Sound]:
-    """The tracks of a split of a prepared folder, or all audio files of another one.
+    """The tracks of a split of a prepared folder, or all audio files of any other folder.
 
     Raises:
         DataError: no such folder, nothing in it, or nothing in that split.
@@ -101,7 +112,9 @@ def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> li
     chosen = [track for track in tracks if split in (track.split, "all")]
     if not chosen:
         others = ", ".join(sorted({track.split for track in tracks}))
-        raise DataError(f"{folder} has no track of the split {split}.", f"It has: {others}. Such as --split all.")
+        raise DataError(
+            f"{folder} has no track of the split {split}.", f"It has: {others}. Choose another, or --split all."
+        )
     root = folder.resolve()
     return [
         Sound(track.path.relative_to(root).as_posix(), track, sample_rate, channels)
@@ -110,10 +123,10 @@ def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> li
 
 
 def files_in(places: Sequence[Path], sample_rate: int, channels: int) -> list[Sound]:
-    """Audio files as they are named, and all below the folders that are named.
+    """Audio files as named, and all files below the folders that are named.
 
     Raises:
-        DataError: there is none, or nothing of that name.
+        DataError: there are none, or a place does not exist.
     """
     sounds = []
     for place in places:
@@ -129,7 +142,7 @@ def files_in(places: Sequence[Path], sample_rate: int, channels: int) -> list[So
 
 
 def rate_of(places: Iterable[Path], default: int = 16000) -> int:
-    """The sample rate of the first file, or prepared track, that has one."""
+    """The sample rate of the first prepared track, or file that can be read."""
     for place in places:
         if place.is_dir() and is_prepared(place):
             return read_tracks(place)[0].sample_rate
@@ -154,16 +167,16 @@ class Piece:
 
 
 def evenly(lengths: Sequence[float], piece: float, count: int) -> list[tuple[int, float]]:
-    """Where to take `count` pieces of one length from tracks of these lengths: evenly, and none over another.
+    """Where to take `count` pieces of one length from tracks of these lengths: evenly, without overlap.
 
-    Fewer where there is no room for so many. Returns the number of the track, and the start in it; in order.
+    Fewer where there is no room for so many. Returns the index of each track and the start in it, in order.
     """
     rooms = [int(length / piece + 1e-9) for length in lengths]
     ends = np.cumsum([0, *rooms])
     places = []
     for place in ((2 * np.arange(min(count, ends[-1])) + 1) * ends[-1] // (2 * min(count, ends[-1]) or 1)).tolist():
         number = int(np.searchsorted(ends, place, side="right")) - 1
-        spare = lengths[number] - rooms[number] * piece  # is left between the pieces
+        spare = lengths[number] - rooms[number] * piece  # goes between the pieces
         within = place - int(ends[number])
         places.append((number, within * piece + spare * (within + 1) / (rooms[number] + 1)))
     return places
@@ -172,10 +185,10 @@ def evenly(lengths: Sequence[float], piece: float, count: int) -> list[tuple[int
 def pieces_of(
     sounds: Sequence[Sound], lengths: Sequence[float], seconds: float, count: int, left_out: dict[str, str]
 ) -> Iterator[Piece]:
-    """Pieces of so many seconds, as `evenly` places them in sounds of these lengths.
+    """Pieces of so many seconds, placed by `evenly` in sounds of these lengths.
 
     Args:
-        left_out: gets the name of each sound that cannot be read, and the reason.
+        left_out: receives the name of each sound that cannot be read, with the reason.
     """
     places = evenly(lengths, seconds, count)
     for number, sound in enumerate(sounds):

@@ -109,9 +109,9 @@ class LatentDataset:
         self._mean = np.array(self.statistics.mean, np.float32)
         self._std = np.array(self.statistics.std, np.float32)
         columns = self.tracks.columns
-        self._parts = [part.id for part in self.tracks.parts]
-        self._part, self._offset = columns["part"].astype(np.int64), columns["offset"].astype(np.int64)
-        self._seconds = columns["samples"] / store.header.sample_rate
+        self._segments = [segment.id for segment in self.tracks.segments]
+        self._segment, self._offset = columns["segment"].astype(np.int64), columns["offset"].astype(np.int64)
+        self._seconds = columns["samples"] / store.header.rate
         self.seconds = float(self._seconds.sum())
         trained_on = ~tracks.columns["heldout"] & (tracks.columns["frames"] >= crop_frames)
         self.artists = sorted(tracks.artists[number] for number in np.unique(tracks.columns["artist"][trained_on]))
@@ -199,13 +199,13 @@ class LatentDataset:
         """Mean and log-variance of crops, raw, [B, L, D]."""
         firsts = self._offset[tracks] + starts
         frames = [
-            (self._parts[part], first, first + self.crop_frames)
-            for part, first in zip(self._part[tracks].tolist(), firsts.tolist(), strict=True)
+            (self._segments[segment], first, first + self.crop_frames)
+            for segment, first in zip(self._segment[tracks].tolist(), firsts.tolist(), strict=True)
         ]
         mean, logvar = np.empty((2, len(tracks), self.crop_frames, self._store.header.channels), np.float32)
-        with self._store.at_hand(frames):
-            for i, (part, start, stop) in enumerate(frames):
-                self._store.read_frames(part, start, stop, (mean[i], logvar[i]))
+        with self._store.prefetch(frames):
+            for i, (segment, start, stop) in enumerate(frames):
+                self._store.read_frames(segment, start, stop, (mean[i], logvar[i]))
         return mean, logvar
 
     def _normalised(self, raw: Floats) -> Tensor:

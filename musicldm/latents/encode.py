@@ -1,8 +1,6 @@
-"""Prepared waveforms + a VAE -> a latent store. Done again, it does only what is missing.
+"""Prepared audio + a codec -> a latent store. Done again, it does only what is missing.
 
-On one device, one stream of windows runs over all tracks (`vae.windows.encode_many`), and the store takes up its pieces
-as they come. On several devices, or on a cluster, each process encodes one track at a time from beginning to end and
-sends its latents here. Either way only this process writes.
+Tracks may be encoded in many processes (`latents.encoders`); only this one writes.
 """
 
 from __future__ import annotations
@@ -10,36 +8,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.windows import Reader, encode_many
-from musicldm.core import bundle
-from musicldm.core.bundle import Bundle
-from musicldm.core.devices import pick_device, pick_precision
-from musicldm.core.errors import BundleError, DataError, MismatchError, MusicLDMError, UsageError
-from musicldm.core.jobs import CORES, run_each, run_on_cluster
+from musicldm.codecs.base import Codec
+from musicldm.core.bundle import TrainingFacts
+from musicldm.core.devices import pick_device
+from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
+from musicldm.latents.codec import has_codec, header_of, write_codec
+from musicldm.latents.encoders import READERS, Arrays, EncodeOptions, encode_tracks
 from musicldm.latents.schema import StoreHeader, Track
-from musicldm.latents.storage import place_at
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import resampled
 from musicldm.media.audio.manifest import PreparedTrack, read_tracks
-
-VAE_COPY = "vae"  # in the store's folder
-
-READERS = min(CORES, 8)
-"""Threads that read audio ahead. Not processes: libsndfile lets others run while it decodes, and a process would have
-to send what it read, which takes longer than reading (benchmarks/encode.py)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class EncodeSummary:
 def encode(
     data: Path,
     store_path: Path | str,
-    vae: VAE,
+    codec: Codec,
     window_seconds: float = 30.0,
     progress: Progress = silent,
     *,
@@ -83,124 +69,48 @@ def encode(
 ) -> EncodeSummary:
     """Encode every prepared track of `data` that is not yet in the store, in memory bounded by the window.
 
-    A track that does not fit the VAE, or whose file is gone or was changed, is left out by name; the rest goes on.
+    A track that does not fit the codec, or whose file is gone or was changed, is left out by name; the rest goes on.
     Interrupted at any moment, the store keeps every track that was complete. Where there is nothing to do, no audio is
-    read and the VAE stays where it is.
+    read and the codec stays where it is.
 
     Args:
         data: the folder that `musicldm preprocess` made.
-        store_path: a store to add to, or where to make one: a folder or a URL. It keeps a copy of the VAE in the
-            folder `VAE_COPY`, so that whoever has the latents can decode them.
-        vae: moved to the device, where there is one.
+        store_path: a store to add to, or where to make one: a folder or a URL. It keeps a copy of the codec.
+        codec: moved to the device, where there is one.
         window_seconds: audio encoded at once.
         progress: called with seconds of audio.
-        devices: names as `pick_device` takes them. None: where the VAE is. Several (one may be named twice): a process
-            for each, and a track's latents in memory for each.
+        devices: names as `pick_device` takes them. None: where the codec is. Several (one may be named twice): a
+            process for each, and a track's latents in memory for each.
         cluster: address of a Dask scheduler, whose workers see the same folders; each takes the first of `devices`, by
             default the best that it has.
-        readers: threads that read audio ahead, in each process.
-        batch_size: windows that go through the VAE at once; None: what the device is fastest with.
-        precision: as `pick_precision` takes it. The store's keys do not tell it: "32" gives the same latents anywhere,
-            within 1e-4 of whole tracks; what others gave is written into the tracks' provenance.
+        readers, batch_size, precision: see `EncodeOptions`. The store's keys do not depend on the precision: "32" gives
+            the same latents anywhere, within 1e-4 of whole tracks; any other is written into the tracks' provenance.
         keep_bits: see `StoreHeader.keep_bits`; None: as the store has it, and uncompressed in a new one.
         prune: drop from the store what has vanished from `data`.
-        resample: encode tracks of other rates and channels than the VAE's too.
+        resample: encode tracks of other rates and channels than the codec's too.
 
     Raises:
         DataError: no prepared tracks, or none that could be used; or the store is damaged.
-        MismatchError: the store was made with another VAE, or compressed otherwise.
+        MismatchError: the store was made with another codec, or compressed otherwise.
         OutputError: the store cannot be written, or with `prune`, another run is writing it; what was committed stays.
         UsageError: no such device or precision, or no address of a cluster.
         NetworkError: the cluster cannot be reached.
         MusicLDMError: a device's memory does not hold a single window.
     """
-    header = header_of(vae)
-    found = read_tracks(data)
-    if resample:
-        found = resampled.fit(found, header.sample_rate, header.audio_channels)
-    tracks = {_name(track, data): track for track in _obeying(vae, found)}
+    header = replace(header_of(codec), keep_bits=keep_bits)
+    tracks = _prepared(data, codec, header, resample)
     left_out = {name: reason for name, track in tracks.items() if (reason := _misfit(track, header))}
     if len(left_out) == len(tracks):
         raise _none_usable(data, left_out)
-    if LatentStore.exists(store_path):
-        store = LatentStore.open(store_path)
-        store.require(header if keep_bits is None else replace(header, keep_bits=keep_bits))
-    else:
-        store = LatentStore.create(store_path, replace(header, keep_bits=keep_bits))
-    if not store.has(f"{VAE_COPY}/{bundle.INDEX}"):
-        with store.adding(VAE_COPY, bundle.INDEX) as folder:
-            bundle.write(folder, Bundle(vae.name, {"codec": vae.component()}, vae.facts))
-
-    splits, vanished = _compare(store, data, tracks)
-    todo: dict[str, PreparedTrack] = {}
-    skipped = 0
-    for name, track in tracks.items():
-        if name in left_out:
-            continue
-        split = splits.get(header.key(track.content))
-        if split is None:
-            todo[name] = track
-        elif split != track.split:
-            left_out[name] = f"The store has it as {split!r}, now it is {track.split!r}; a new store would obey."
-        else:
-            skipped += 1
-
-    how = _How(max(1, round(window_seconds * header.sample_rate / header.hop)), batch_size, readers, precision)
-    place = str(store_path if store.is_remote else store.path.absolute())  # as workers elsewhere know it
-    total = sum(track.seconds for track in todo.values())
-    done = encoded_seconds = 0.0
-    encoded = 0
-    if todo:
-        with store.writer() as writer, closing(_encoded(vae, todo, how, place, devices, cluster)) as outcomes:
-            for name, used, pieces in outcomes:
-                track = todo[name]
-                report = functools.partial(progress, total=total, text=name)
-                reported = _reporting(pieces, done, track.seconds, header.hop / header.sample_rate, report)
-                try:
-                    writer.append(_described(track, data, used), reported)
-                except DataError as error:
-                    left_out[name] = error.message
-                else:
-                    encoded += 1
-                    encoded_seconds += track.seconds
-                    vanished.pop(name, None)  # the new sound has taken the place of the old
-                done += track.seconds
-                progress(done, total, name)
-    if not encoded and not skipped:
-        raise _none_usable(data, left_out)
-
-    pruned = store.prune(set(vanished.values())) if prune and vanished else 0
+    store = _opened(store_path, header, codec)
+    work = _compare(store, data, tracks, left_out)
+    options = EncodeOptions(max(1, round(window_seconds * header.frame_rate)), batch_size, readers, precision)
+    encoded, seconds = _add(store, data, work, codec, options, devices, cluster, progress) if work.todo else (0, 0.0)
+    if not encoded and not work.skipped:
+        raise _none_usable(data, work.left_out)
+    pruned = store.prune(set(work.vanished.values())) if prune and work.vanished else 0
     store.compact()
-    return EncodeSummary(
-        encoded=encoded,
-        encoded_hours=encoded_seconds / 3600,
-        skipped=skipped,
-        tracks=len(store.tracks),
-        hours=store.tracks.columns["samples"].sum().item() / header.sample_rate / 3600,
-        bytes=store.bytes,
-        left_out=left_out,
-        vanished=sorted(vanished),
-        pruned=pruned,
-    )
-
-
-def header_of(vae: VAE) -> StoreHeader:
-    """The header of a store that this VAE's latents may stand in.
-
-    Raises:
-        UsageError: the VAE was never saved, so that nothing tells it from another.
-    """
-    if not vae.weights_hash:
-        raise UsageError("This VAE has no hash of its weights.", "Save it in a bundle and load it from there.")
-    config = vae.config
-    return StoreHeader(
-        sample_rate=config.sample_rate,
-        hop=config.hop,
-        channels=config.latent_channels,
-        audio_channels=config.audio_channels,
-        vae_hash=vae.weights_hash,
-        vae_name=vae.name,
-    )
+    return _summary(store, work, encoded, seconds, pruned)
 
 
 def pick_devices(name: str) -> list[str]:
@@ -217,6 +127,32 @@ def pick_devices(name: str) -> list[str]:
 # ---- What there is to do -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do, and what is found out on the way. Tracks are named by their paths below the data folder."""
+
+    todo: dict[str, PreparedTrack]
+    skipped: int
+    """Tracks that are in the store already."""
+    left_out: dict[str, str]
+    """Name -> reason."""
+    vanished: dict[str, str]
+    """Name -> key, of tracks that came from the same data folder, which has them no more, or not with that sound."""
+
+
+def _prepared(data: Path, codec: Codec, header: StoreHeader, resample: bool) -> dict[str, PreparedTrack]:
+    """The tracks of a data folder by name, in the splits in which the codec saw them.
+
+    What a codec was trained on can no longer be held out.
+    """
+    found = read_tracks(data)
+    if resample:
+        found = resampled.fit(found, header.rate, header.media_channels)
+    facts = codec.facts.get("codec", TrainingFacts())
+    seen = {track.content: track.split for track in facts.tracks}
+    return {_name(track, data): replace(track, split=seen.get(track.content, track.split)) for track in found}
+
+
 def _name(track: PreparedTrack, data: Path) -> str:
     return track.path.relative_to(data.resolve()).as_posix()
 
@@ -228,10 +164,10 @@ def _folder(data: Path) -> str:
 
 def _misfit(track: PreparedTrack, header: StoreHeader) -> str:
     """Why a track cannot be taken, by what can be seen without reading it; empty where it can."""
-    if track.sample_rate != header.sample_rate:
-        return f"It has {track.sample_rate} samples a second, and the VAE takes {header.sample_rate}."
-    if track.channels != header.audio_channels:
-        return f"It has {track.channels} channel(s), and the VAE takes {header.audio_channels}."
+    if track.sample_rate != header.rate:
+        return f"It has {track.sample_rate} samples a second, and the codec takes {header.rate}."
+    if track.channels != header.media_channels:
+        return f"It has {track.channels} channel(s), and the codec takes {header.media_channels}."
     if not track.samples:
         return "It has no samples."
     try:
@@ -243,167 +179,119 @@ def _misfit(track: PreparedTrack, header: StoreHeader) -> str:
 
 def _none_usable(data: Path, left_out: dict[str, str]) -> DataError:
     name, reason = next(iter(left_out.items()))
-    hint = "Prepare the audio for this VAE with musicldm preprocess, or name another VAE."
+    hint = "Prepare the audio for this codec with musicldm preprocess, or name another codec."
     return DataError(f"None of the {len(left_out)} tracks in {data} could be encoded. {name}: {reason}", hint)
 
 
-def _obeying(vae: VAE, tracks: list[PreparedTrack]) -> list[PreparedTrack]:
-    """The tracks in the splits in which the VAE saw them: what it was trained on can no longer be held out."""
-    known = vae.facts.get("codec", bundle.TrainingFacts())
-    seen = {track.content: track.split for track in known.tracks}
-    return [replace(track, split=seen.get(track.content, track.split)) for track in tracks]
+def _opened(path: Path | str, header: StoreHeader, codec: Codec) -> LatentStore:
+    """The store for latents under this header, with a copy of the codec; made where there is none."""
+    if LatentStore.exists(path):
+        store = LatentStore.open(path)
+        store.require(header)
+    else:
+        store = LatentStore.create(path, header)
+    if not has_codec(store):
+        write_codec(store, codec)
+    return store
 
 
-def _described(track: PreparedTrack, data: Path, precision: str) -> Track:
-    same = {field: getattr(track, field) for field in ("samples", "content", "split", "artist", "title")}
-    rounded = {} if precision == "32" else {"precision": precision}
-    return Track(**same, provenance=track.provenance | rounded, folder=_folder(data), source=_name(track, data))
-
-
-def _compare(store: LatentStore, data: Path, tracks: dict[str, PreparedTrack]) -> tuple[dict[str, str], dict[str, str]]:
-    """By key, the splits of those tracks that are in the store; by name, the keys of those that have vanished.
-
-    These came from `data`, and there they are no more, or not with that sound.
-    """
+def _compare(store: LatentStore, data: Path, tracks: dict[str, PreparedTrack], left_out: dict[str, str]) -> _Work:
+    """What is missing in the store, and what is in there too much."""
     wanted = {store.header.key(track.content) for track in tracks.values()}
     folder = _folder(data)
-    splits, vanished = {}, {}
+    splits, vanished = dict[str, str](), dict[str, str]()
     for entry in store.tracks:
         if entry.key in wanted:
             splits[entry.key] = entry.split
         elif entry.folder == folder:
             vanished[entry.source] = entry.key
-    return splits, vanished
+    todo: dict[str, PreparedTrack] = {}
+    skipped, left_out = 0, dict(left_out)
+    for name, track in tracks.items():
+        if name in left_out:
+            continue
+        split = splits.get(store.header.key(track.content))
+        if split is None:
+            todo[name] = track
+        elif split != track.split:
+            left_out[name] = f"The store has it as {split!r}, now it is {track.split!r}; a new store would take that."
+        else:
+            skipped += 1
+    return _Work(todo, skipped, left_out, vanished)
 
 
-# ---- Encoding ------------------------------------------------------------------------------------------------------
-
-Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-"""Mean and log-variance, time-major as in the store: [l, D]."""
+# ---- Doing it ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _How:
-    """What makes no other latents, or as good as none."""
-
-    window_frames: int
-    batch_size: int | None
-    readers: int
-    precision: str
-
-
-def _encoded(
-    vae: VAE, tracks: dict[str, PreparedTrack], how: _How, place: str, devices: Sequence[str], cluster: str
-) -> Generator[tuple[str, str, Iterator[Arrays]], None, None]:
-    """Each track's name, the precision it was encoded with, and its pieces; these raise the track's DataError."""
-    if not cluster and len(devices) < 2:
-        if devices:
-            vae.to(pick_device(devices[0]))
-        yield from _encoded_here(vae, tracks, how)
-        return
-
-    tasks = [_Task(name, track, place, vae.weights_hash, how) for name, track in tracks.items()]
-    # A cluster's workers know how many threads they may use; of this machine, every process gets its share.
-    if cluster:
-        outcomes = run_on_cluster(
-            functools.partial(_encode_track, devices[0] if devices else "auto", 0), tasks, cluster
-        )
-    else:
-        share = max(1, CORES // len(devices))
-        outcomes = run_each([functools.partial(_encode_track, device, share) for device in devices], tasks)
-    with closing(outcomes):
-        for task, outcome in outcomes:
-            if isinstance(outcome, (BundleError, MismatchError, UsageError)):
-                raise outcome  # no fault of this track
-            used = how.precision if isinstance(outcome, Exception) else outcome.precision
-            yield task.name, used, _pieces_of(outcome)
+def _add(
+    store: LatentStore,
+    data: Path,
+    work: _Work,
+    codec: Codec,
+    options: EncodeOptions,
+    devices: Sequence[str],
+    cluster: str,
+    progress: Progress,
+) -> tuple[int, float]:
+    """Encode what is missing; how many tracks and seconds that were. Whatever fails joins `work.left_out`."""
+    location = str(store.storage if store.is_remote else store.path.absolute())  # as workers elsewhere know it
+    total = sum(track.seconds for track in work.todo.values())
+    done = encoded_seconds = 0.0
+    encoded = 0
+    encoding = encode_tracks(codec, work.todo, options, location, devices, cluster)
+    with store.writer() as writer, closing(encoding) as outcomes:
+        for outcome in outcomes:
+            name, track = outcome.name, work.todo[outcome.name]
+            report = functools.partial(progress, total=total, text=name)
+            pieces = _reporting(outcome.pieces, done, track.seconds, store.header.frame_rate, report)
+            try:
+                writer.append(_described(track, data, outcome.precision), pieces)
+            except DataError as error:
+                work.left_out[name] = error.message
+            else:
+                encoded += 1
+                encoded_seconds += track.seconds
+                work.vanished.pop(name, None)  # the new sound has taken the place of the old
+            done += track.seconds
+            progress(done, total, name)
+    return encoded, encoded_seconds
 
 
-def _encoded_here(
-    vae: VAE, tracks: dict[str, PreparedTrack], how: _How
-) -> Generator[tuple[str, str, Iterator[Arrays]], None, None]:
-    precision = pick_precision(how.precision, next(vae.parameters()).device)
-    names = list(tracks)
-    sources = ((track.samples, _reader(track)) for track in tracks.values())
-    many = encode_many(vae, sources, how.window_frames, how.batch_size, how.readers, precision)
-    with closing(many):
-        for number, pieces in many:
-            yield names[number], precision, ((mean.T.numpy(), logvar.T.numpy()) for mean, logvar in pieces)
-
-
-def _reader(track: PreparedTrack) -> Reader:
-    def read(start: int, stop: int) -> Tensor:
-        return torch.from_numpy(track.read(start, stop))
-
-    return read
+def _described(track: PreparedTrack, data: Path, precision: str) -> Track:
+    """A prepared track as the store knows it."""
+    rounded = {} if precision == "32" else {"precision": precision}
+    return Track(
+        samples=track.samples,
+        content=track.content,
+        split=track.split,
+        artist=track.artist,
+        title=track.title,
+        provenance=track.provenance | rounded,
+        folder=_folder(data),
+        source=_name(track, data),
+    )
 
 
 def _reporting(
-    pieces: Iterator[Arrays], done: float, seconds: float, seconds_a_frame: float, report: Callable[[float], None]
+    pieces: Iterator[Arrays], done: float, seconds: float, frame_rate: float, report: Callable[[float], None]
 ) -> Iterator[Arrays]:
     """The pieces of a track of `seconds`; with each, reports the seconds done, of which `done` came before."""
     frames = 0
     for mean, logvar in pieces:
         yield mean, logvar
         frames += len(mean)
-        report(done + min(frames * seconds_a_frame, seconds))
+        report(done + min(frames / frame_rate, seconds))
 
 
-# ---- In other processes --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    track: PreparedTrack
-    store: str
-    """Where the copy of the VAE is."""
-    vae_hash: str
-    how: _How
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A whole track, rounded as the store rounds it."""
-
-    mean: npt.NDArray[np.float16]
-    logvar: npt.NDArray[np.float16]
-    """[L, D]."""
-    precision: str
-
-
-def _encode_track(device: str, threads: int, task: _Task) -> _Encoded:
-    """Encode one track. `threads`: of torch, on a CPU; 0 leaves them as they are."""
-    if threads and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    vae = _loaded(task.store, task.vae_hash, device)
-    with closing(_encoded_here(vae, {task.name: task.track}, task.how)) as tracks:
-        _, precision, pieces = next(tracks)
-        means, logvars = zip(*((_rounded(mean), _rounded(logvar)) for mean, logvar in pieces), strict=True)
-    return _Encoded(np.concatenate(means), np.concatenate(logvars), precision)
-
-
-def _rounded(latents: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
-    with np.errstate(over="ignore"):  # the store refuses what is not finite
-        return latents.astype(np.float16)
-
-
-def _pieces_of(outcome: _Encoded | Exception, length: int = 65536) -> Iterator[Arrays]:
-    """The track that a task returned, a piece at a time; or its error as a DataError."""
-    if isinstance(outcome, DataError):
-        raise outcome
-    if isinstance(outcome, MusicLDMError):
-        raise DataError(outcome.message, outcome.hint) from outcome
-    if isinstance(outcome, Exception):
-        raise DataError(f"{type(outcome).__name__}: {outcome}") from outcome
-    for start in range(0, len(outcome.mean), length):
-        yield outcome.mean[start : start + length], outcome.logvar[start : start + length]
-
-
-@functools.lru_cache(maxsize=1)  # a process encodes with one VAE, and many tracks
-def _loaded(store: str, weights_hash: str, device: str) -> VAE:
-    with place_at(store).reading(VAE_COPY) as folder:
-        vae = VAE.load(folder, pick_device(device))
-    if vae.weights_hash != weights_hash:
-        raise MismatchError(f"{store}/{VAE_COPY} is not the VAE that the store was made with.", "Copy the store again.")
-    return vae
+def _summary(store: LatentStore, work: _Work, encoded: int, seconds: float, pruned: int) -> EncodeSummary:
+    return EncodeSummary(
+        encoded=encoded,
+        encoded_hours=seconds / 3600,
+        skipped=work.skipped,
+        tracks=len(store.tracks),
+        hours=store.tracks.columns["samples"].sum().item() / store.header.rate / 3600,
+        bytes=store.bytes,
+        left_out=work.left_out,
+        vanished=sorted(work.vanished),
+        pruned=pruned,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
-from musicldm.latents.schema import ARRAYS, METADATA, PARTS, TrackEntry, read_part
+from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore
 
@@ -20,29 +20,33 @@ from musicldm.latents.store import LatentStore
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds, in numbers and names."""
+    """What a store holds."""
 
     tracks: int
     hours: float
     heldout: int
     """Tracks of these that no training sees."""
     artists: int
-    parts: int
+    segments: int
     bytes: int
-    """Of all files, the copy of the VAE included."""
-    vae_name: str
-    vae_hash: str
-    sample_rate: int
-    audio_channels: int
+    """Of all files, the copy of the codec included."""
+    codec: str
+    """The kind of codec that made it."""
+    codec_name: str
+    codec_hash: str
+    medium: str
+    rate: int
+    """Samples a second of audio."""
+    media_channels: int
     hop: int
     channels: int
     frames_a_second: float
     keep_bits: int | None
     """Bits of each mantissa kept by compression; None where there is none."""
     saved: float
-    """The share of the raw latents' bytes that compression saved."""
+    """The fraction of the raw latents' bytes that compression saved."""
     loss_db: float | None
-    """The energy of what rounding took off the means, beside their spread; None for float16's own rounding alone."""
+    """The energy of what rounding took off the means, relative to their variance; None for float16's own alone."""
     licences: dict[str, int]
     """Each licence as the sources state it -> tracks; "not stated" for the rest."""
     replaced: int
@@ -53,28 +57,30 @@ def info(store: LatentStore) -> StoreInfo:
     """Look at the tables alone."""
     header, tracks = store.header, store.tracks
     columns = tracks.columns
-    frames = sum(part.frames for part in store.parts)
+    frames = sum(segment.frames for segment in store.segments)
     raw = 2 * 2 * frames * header.channels
-    stored = sum(sum(sizes) for part in store.parts for sizes in part.sizes.values())
+    stored = sum(sum(sizes) for segment in store.segments for sizes in segment.sizes.values())
     entries = list(tracks)
     licences = Counter(str(entry.provenance.get("licence") or "not stated") for entry in entries)
     loss_db = None
     moments = store.moments() if header.keep_bits is not None else Moments.none(header.channels)
     if moments.count:
-        spread = moments.squares.sum() / moments.count
+        variance = moments.squares.sum() / moments.count
         loss = sum(entry.loss for entry in entries) / max(1, int(columns["frames"].sum()))
-        loss_db = float(10 * np.log10(max(loss, 1e-30) / max(spread, 1e-30)))
+        loss_db = float(10 * np.log10(max(loss, 1e-30) / max(variance, 1e-30)))
     return StoreInfo(
         tracks=len(tracks),
-        hours=float(columns["samples"].sum()) / header.sample_rate / 3600,
+        hours=float(columns["samples"].sum()) / header.rate / 3600,
         heldout=int(columns["heldout"].sum()),
         artists=len(np.unique(columns["artist"])),
-        parts=len(store.parts),
+        segments=len(store.segments),
         bytes=store.bytes,
-        vae_name=header.vae_name,
-        vae_hash=header.vae_hash,
-        sample_rate=header.sample_rate,
-        audio_channels=header.audio_channels,
+        codec=header.codec,
+        codec_name=header.codec_name,
+        codec_hash=header.codec_hash,
+        medium=header.medium,
+        rate=header.rate,
+        media_channels=header.media_channels,
         hop=header.hop,
         channels=header.channels,
         frames_a_second=header.frame_rate,
@@ -102,20 +108,20 @@ class Fault:
 
 
 def verify(store: LatentStore, progress: Progress = silent) -> list[Fault]:
-    """Hold every number in a store against the checksums that it was written with.
+    """Compare all of a store with the checksums that it was written with.
 
-    Each chunk is read and its crc32c compared, each track's frames against the track's own, each part's table and
+    Each chunk is read and its crc32c compared, each track's frames against the track's own, each segment's table and
     moments against its latents, and the arrays' metadata, which other readers of zarr need.
 
     Args:
-        store: opened with `skip_broken`, if the faults of whole parts are to be in the list too.
+        store: opened with `skip_broken`, if the faults of whole segments are to be in the list too.
         progress: called with the frames read.
     """
     faults = [Fault(reason) for reason in store.broken.values()]
-    total = sum(part.frames for part in store.parts)
+    total = sum(segment.frames for segment in store.segments)
     done = 0
-    for part, table in zip(store.parts, store.tables(), strict=True):
-        faults += [Fault(reason) for reason in _metadata_faults(store, part.id)]
+    for segment, table in zip(store.segments, store.tables(), strict=True):
+        faults += [Fault(reason) for reason in _metadata_faults(store, segment.id)]
         moments = Moments.none(store.header.channels)
         whole = True
         for entry in table:
@@ -127,24 +133,26 @@ def verify(store: LatentStore, progress: Progress = silent) -> list[Fault]:
                 moments += of_track
             done += entry.frames
             progress(done, total, entry.name)
-        if whole and not _close(moments, part.moments):
-            faults.append(Fault(f"The moments in {store.path}/{PARTS}/{part.id}/{METADATA} do not fit its latents."))
+        if whole and not _close(moments, segment.moments):
+            faults.append(
+                Fault(f"The moments in {store.path}/{SEGMENTS}/{segment.id}/{METADATA} do not fit its latents.")
+            )
     return faults
 
 
-def _metadata_faults(store: LatentStore, part: str) -> list[str]:
+def _metadata_faults(store: LatentStore, segment: str) -> list[str]:
     faults = []
     try:
-        read_part(part, store.file(f"{PARTS}/{part}/{METADATA}"), str(store.path))
+        read_segment(segment, store.storage.read(f"{SEGMENTS}/{segment}/{METADATA}"), str(store.path))
     except (DataError, FileNotFoundError) as error:
         faults.append(str(error))
     for name in ARRAYS:
-        array = store.array(part, name)
-        if not array.sizes:  # a part without tracks has no arrays
+        array = store.array(segment, name)
+        if not array.sizes:  # a segment without tracks has no arrays
             continue
         file = f"{array.name}/{METADATA}"
         try:
-            metadata = json.loads(store.file(file))
+            metadata = json.loads(store.storage.read(file))
             fits = metadata["shape"] == list(array.shape) and metadata["data_type"] == "float16"
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             fits = False
@@ -183,16 +191,16 @@ class ChannelStatistics:
     channel: int
     mean: float
     std: float
-    """The spread of what the denoiser is given: of the posterior's mean and its variance together."""
+    """The standard deviation of what a generator is given: of the posterior's mean and its variance together."""
     used: float
-    """The variance of the posterior's mean as a share of all variance: 1 says all, 0 says nothing."""
+    """The variance of the posterior's mean as a fraction of all variance: 1 says all, 0 says nothing."""
     largest: float
-    """How many spreads the farthest value lies from the mean."""
+    """How many standard deviations the farthest value lies from the mean."""
     warnings: tuple[str, ...]
 
 
 def channel_statistics(store: LatentStore, progress: Progress = silent) -> list[ChannelStatistics]:
-    """The spread of every channel, and what looks wrong with it. One pass over all latents.
+    """The standard deviation of every channel, and what looks wrong with it. One pass over all latents.
 
     Raises:
         DataError: no training tracks, or damaged ones.
@@ -225,15 +233,15 @@ def channel_statistics(store: LatentStore, progress: Progress = silent) -> list[
 
 
 def channel_warnings(std: float, used: float, largest: float = 0.0) -> tuple[str, ...]:
-    """What looks wrong with a channel of this spread, this share in use, and a value so many spreads off."""
-    # 0.01: an inactive unit, as Burda, Grosse & Salakhutdinov (2016) count them, of a prior of unit spread.
+    """What looks wrong with a channel of this standard deviation, this fraction in use, this largest value (in std)."""
+    # 0.01: an inactive unit, as Burda, Grosse & Salakhutdinov (2016) count them, of a prior of unit variance.
     found = []
     if std < 1e-3:
         found.append("dead: it hardly changes")
     elif used < 0.01:
         found.append("collapsed: the posterior says nothing of the sound")
     elif not 0.1 <= std <= 10:
-        found.append("its spread is far from 1")
+        found.append("its standard deviation is far from 1")
     if largest > 20:
         found.append("outliers")
     return tuple(found)

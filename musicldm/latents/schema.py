@@ -1,9 +1,9 @@
-"""What a latent store is on disk: the words in it, and how its metadata is read and written.
+"""What a latent store is on disk: its terms, and how its metadata is read and written.
 
     latents.zarr/
     ├── zarr.json           group; its attributes are the StoreHeader
-    ├── vae/                the bundle of the VAE that made the latents; put there by `latents.encode`
-    └── parts/
+    ├── codec/              the bundle of the codec that made the latents (`latents.codec`); `vae/` in schema 1
+    └── parts/              the segments
         ├── zarr.json       group
         └── <id>/
             ├── zarr.json   group; its attributes hold the track table and the moments. Written last: the commit
@@ -12,6 +12,9 @@
 
 All of it is zarr v3, with codecs of its specification alone. Everything else in the folder is derived, or a lock, and
 may be deleted when nobody uses the store: `index` (`latents.table`), `.lock`, `.readers`.
+
+Header, segments and tracks may gain fields without a new schema: a reader passes over those that it does not know. A
+new schema is needed where an old field changes its meaning. Schema 1 (release 0.1) knew of one codec only.
 """
 
 from __future__ import annotations
@@ -20,63 +23,74 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import google_crc32c
 
+from musicldm.codecs.base import LatentSpec
 from musicldm.core.errors import DataError, MismatchError
 from musicldm.latents.statistics import Moments
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "musicldm-latents"
-PART_FORMAT = "musicldm-latents-part"
+SEGMENT_FORMAT = "musicldm-latents-part"
 METADATA = "zarr.json"
-PARTS = "parts"
+SEGMENTS = "parts"
 ARRAYS = ("mean", "logvar")
 
+SCHEMA_1_NAMES = {
+    "rate": "sample_rate",
+    "media_channels": "audio_channels",
+    "codec_hash": "vae_hash",
+    "codec_name": "vae_name",
+}
+"""Attributes of the header -> what schema 1 called them."""
+SCHEMA_1_FIXED = {"medium": "audio", "codec": "vae"}
+"""What schema 1 did not have to say."""
+SCHEMA_1_KEY = ("rate", "hop", "channels", "media_channels", "codec_hash", "schema")
+"""The header's fields on which a key of schema 1 depends."""
+CODEC_FOLDERS = {1: "vae", 2: "codec"}
+"""Where a store keeps its codec, by schema."""
+
 # ---------------------------------------------------------------------------------------------------------------------
-# The words
+# The terms
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class StoreHeader:
-    """What all latents of a store have in common."""
+class StoreHeader(LatentSpec):
+    """What all latents of a store have in common: the codec's `LatentSpec`, and how the store keeps them."""
 
-    sample_rate: int
-    """Samples a second of the audio that was encoded."""
-    hop: int
-    """Samples in one latent frame."""
-    channels: int
-    """D, the numbers in one latent frame."""
-    audio_channels: int
-    """1 mono, 2 stereo."""
-    vae_hash: str
-    """The hash of the VAE's weights and configuration."""
-    vae_name: str
-    """What a person calls that VAE; two VAEs may share it."""
+    codec_name: str
+    """What a person calls that codec; two codecs may share it."""
     keep_bits: int | None = None
     """Bits of each number's mantissa that were kept, 1 to 10, in a compressed store; None: all, and uncompressed."""
     schema: int = SCHEMA
+    """Of the store; its keys follow this schema's formula for ever."""
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The codec's part of it."""
+        return LatentSpec(**{each.name: getattr(self, each.name) for each in dataclasses.fields(LatentSpec)})
+
+    @property
+    def codec_folder(self) -> str:
+        """The store's folder with a copy of the codec."""
+        return CODEC_FOLDERS[self.schema]
 
     def key(self, content: str) -> str:
-        """The name of a track's latents: it changes with the sound, the VAE, and nothing else.
+        """The name of a track's latents: it changes with the media and the codec, and with nothing else.
 
         Args:
             content: the hash of the audio.
         """
-        made_from = {**dataclasses.asdict(self), "vae_name": None, "keep_bits": None, "content": content}
-        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-    def frames(self, samples: int) -> int:
-        """Latent frames of a track: the last one may be filled up with silence."""
-        return -(-samples // self.hop)
-
-    @property
-    def frame_rate(self) -> float:
-        """Latent frames a second."""
-        return self.sample_rate / self.hop
+        if self.schema == 1:
+            # It hashed the whole header, whose names these were then. No key of an old store may change.
+            header = {SCHEMA_1_NAMES.get(name, name): getattr(self, name) for name in SCHEMA_1_KEY}
+            made_from = {**header, "vae_name": None, "keep_bits": None, "content": content}
+            return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(canonical_json({"content": content, "codec_hash": self.codec_hash})).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -106,9 +120,9 @@ class Track:
 
 @dataclass(frozen=True)
 class TrackEntry(Track):
-    """A track in a store: frames `offset` to `offset + frames` of the part `part`."""
+    """A track in a store: frames `offset` to `offset + frames` of the segment `segment`."""
 
-    part: str
+    segment: str
     offset: int
     frames: int
     seconds: float
@@ -118,17 +132,30 @@ class TrackEntry(Track):
     """crc32c over the track's frames as stored, the mean of each followed by its log-variance."""
     loss: float
     """The sum of squared differences between the means that were given and those that are kept."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a later release knows of the track; kept when its segment is rewritten."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in its part's table, which knows its own name."""
+        """Its row in its segment's table, which knows the segment's name itself."""
         row = dataclasses.asdict(self)
-        del row["part"]
-        return row
+        del row["segment"]
+        return {**row.pop("extra"), **row}
+
+    @classmethod
+    def from_dict(cls, segment: str, row: dict[str, Any]) -> TrackEntry:
+        """The reverse of `to_dict`."""
+        if len(row) == len(_ROW):  # as nearly always: a store may have a million rows
+            return cls(segment=segment, **row)
+        known = {name: value for name, value in row.items() if name in _ROW}
+        return cls(segment=segment, **known, extra={name: row[name] for name in row if name not in _ROW})
+
+
+_ROW = frozenset(each.name for each in dataclasses.fields(TrackEntry)) - {"segment", "extra"}
 
 
 @dataclass(frozen=True)
-class PartTable:
-    """A part's metadata, its tracks aside."""
+class SegmentTable:
+    """A segment's metadata, its tracks aside."""
 
     id: str
     """Its folder's name: the time of the commit, and a random piece."""
@@ -142,23 +169,23 @@ class PartTable:
     moments: Moments
     """Of its training tracks."""
     replaces: tuple[str, ...]
-    """Parts that this one stands for: they are no longer in the store, and may be deleted."""
+    """Segments that this one stands for: they are no longer in the store, and may be deleted."""
 
     def to_attributes(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The attributes of the part's zarr group; the rows are its tracks as `TrackEntry.to_dict` has them."""
-        attributes = {"format": PART_FORMAT, **self.to_dict(), "tracks": list(rows)}
+        """The attributes of the segment's zarr group; the rows are its tracks as `TrackEntry.to_dict` has them."""
+        attributes = {"format": SEGMENT_FORMAT, **self.to_dict(), "tracks": list(rows)}
         del attributes["id"]
         return {**attributes, "crc32c": crc_of_json(attributes)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return {**fields, "moments": self.moments.to_dict(), "replaces": list(self.replaces)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> PartTable:
+    def from_dict(cls, data: dict[str, Any]) -> SegmentTable:
         """The reverse of `to_dict`; it passes over what it does not know."""
-        fields = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        fields = {each.name: data[each.name] for each in dataclasses.fields(cls)}
         moments, replaces = Moments.from_dict(data["moments"]), tuple(data["replaces"])
         return cls(**{**fields, "moments": moments, "replaces": replaces})
 
@@ -205,41 +232,48 @@ def read_header(data: bytes, store: str) -> StoreHeader:
         raise MismatchError(f"The store {store} has schema {schema}; this musicldm knows {SCHEMA}.", "Update musicldm.")
     if attributes.pop("crc32c", None) not in (None, crc_of_json(attributes)):
         raise damaged(store, METADATA, "its checksum does not fit")
+    if schema == 1:
+        names = {old: new for new, old in SCHEMA_1_NAMES.items()}
+        attributes = {**SCHEMA_1_FIXED, **{names.get(name, name): value for name, value in attributes.items()}}
     try:
-        return StoreHeader(**{field.name: attributes[field.name] for field in dataclasses.fields(StoreHeader)})
+        return StoreHeader(**{each.name: attributes[each.name] for each in dataclasses.fields(StoreHeader)})
     except KeyError as error:
         raise damaged(store, METADATA, f"{error} is missing") from error
 
 
-def read_part(part: str, data: bytes, store: str) -> tuple[PartTable, list[dict[str, Any]]]:
-    """A part's table and its tracks as `TrackEntry.to_dict` has them, from its metadata.
+def read_segment(segment: str, data: bytes, store: str) -> tuple[SegmentTable, list[dict[str, Any]]]:
+    """A segment's table and its tracks as `TrackEntry.to_dict` has them, from its metadata.
 
     Raises:
-        DataError: it is no part's table, or its checksum does not fit.
+        DataError: it is no segment's table, or its checksum does not fit.
     """
-    name = f"{PARTS}/{part}/{METADATA}"
+    name = f"{SEGMENTS}/{segment}/{METADATA}"
     attributes = attributes_of(data, store, name)
     if attributes.pop("crc32c", None) != crc_of_json(attributes):
         raise damaged(store, name, "its checksum does not fit")
     try:
-        return PartTable.from_dict({"id": part, **attributes}), list(attributes["tracks"])
+        return SegmentTable.from_dict({**attributes, "id": segment}), list(attributes["tracks"])
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(store, name, "it is no part's table") from error
+        raise damaged(store, name, "it is not the table of a segment") from error
 
 
 NAME_A_STORE = "Name a store that `musicldm encode` made."
 
 
+def canonical_json(data: Any) -> bytes:
+    """The one form of some JSON that is hashed."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+
+
 def crc_of_json(data: Any) -> str:
     """JSON carries no checksum of its own."""
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
-    return f"{google_crc32c.value(canonical):08x}"
+    return f"{google_crc32c.value(canonical_json(data)):08x}"
 
 
 def damaged(store: str, name: str, reason: str) -> DataError:
     """The sentence for a file of a store that cannot be used; `name` is its path in the store."""
     hint = "Restore it from a copy, or make the store anew."
-    if name.startswith(f"{PARTS}/"):
-        part = "/".join([store, *name.split("/")[:2]])
-        hint = f"Restore it from a copy, or delete {part} and encode again: only the tracks in there are redone."
+    if name.startswith(f"{SEGMENTS}/"):
+        segment = "/".join([store, *name.split("/")[:2]])
+        hint = f"Restore it from a copy, or delete {segment} and encode again: only the tracks in there are redone."
     return DataError(f"{store}/{name} is damaged: {reason}.", hint)

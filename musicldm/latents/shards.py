@@ -20,17 +20,17 @@ import numpy.typing as npt
 
 from musicldm.core.jobs import CORES
 from musicldm.latents.schema import damaged
-from musicldm.latents.storage import Bytes, Folder, Place, Span
+from musicldm.latents.storage import Bytes, Folder, Span, Storage
 
 Latents = npt.NDArray[np.float16]
 
 
 class ShardedArray:
-    """float16 [frames, D] in the folder `name` of a place; nothing is read before it is asked for."""
+    """float16 [frames, D] in the folder `name` of a storage; nothing is read before it is needed."""
 
     def __init__(
         self,
-        place: Place,
+        storage: Storage,
         name: str,
         shape: tuple[int, int],
         chunk_frames: int,
@@ -38,7 +38,7 @@ class ShardedArray:
         sizes: Sequence[int],
         compressed: bool,
     ) -> None:
-        self.place = place
+        self.storage = storage
         self.name = name
         self.shape = shape
         self.chunk_frames = chunk_frames
@@ -49,7 +49,15 @@ class ShardedArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process maps the files for itself.
-        arguments = self.place, self.name, self.shape, self.chunk_frames, self.shard_frames, self.sizes, self.compressed
+        arguments = (
+            self.storage,
+            self.name,
+            self.shape,
+            self.chunk_frames,
+            self.shard_frames,
+            self.sizes,
+            self.compressed,
+        )
         return ShardedArray, arguments
 
     @property
@@ -88,9 +96,9 @@ class ShardedArray:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._shards:
-            place = self.place
+            storage = self.storage
             self._shards[number] = (
-                MappedShard(self, number, place) if isinstance(place, Folder) else FetchedShard(self, number)
+                MappedShard(self, number, storage) if isinstance(storage, Folder) else FetchedShard(self, number)
             )
         return self._shards[number]
 
@@ -99,7 +107,7 @@ class Shard:
     """One shard file; every chunk is verified before it is first given out."""
 
     def __init__(self, array: ShardedArray, number: int) -> None:
-        self.place = array.place
+        self.storage = array.storage
         self.name = array.files[number]
         self.compressed = array.compressed
         self.chunks = array.shard_frames // array.chunk_frames
@@ -120,27 +128,27 @@ class Shard:
 
     def stored(self, number: int) -> Bytes:
         """The bytes of a chunk, its crc32c included."""
-        return fetch(self.place, [self.span(number)])[0]
+        return fetch(self.storage, [self.span(number)])[0]
 
     def span(self, number: int) -> Span:
         """Where a chunk lies, its crc32c included."""
         offset, length = (int(value) for value in self._indexed()[number])
         if offset + length > self.index_span[1]:  # missing: both are 2⁶⁴ - 1
-            raise damaged(str(self.place), self.name, f"chunk {number} is missing")
+            raise damaged(str(self.storage), self.name, f"chunk {number} is missing")
         return self.name, offset, offset + length
 
     def take_index(self, stored: Bytes) -> npt.NDArray[np.uint64]:
         """Have the bytes of `index_span` for an index, which is returned."""
         data, crc = stored[:-4].tobytes(), stored[-4:].tobytes()
         if len(stored) != 16 * self.chunks + 4 or google_crc32c.value(data) != int.from_bytes(crc, "little"):
-            raise damaged(str(self.place), self.name, "its index was changed")
+            raise damaged(str(self.storage), self.name, "its index was changed")
         self.index = index = np.frombuffer(data, "<u8").reshape(self.chunks, 2)
         return index
 
     def decoded(self, number: int, stored: Bytes) -> Latents:
         """A chunk from its bytes in the file, without a copy where it is raw."""
         if google_crc32c.value(stored[:-4].tobytes()) != int.from_bytes(stored[-4:].tobytes(), "little"):
-            raise damaged(str(self.place), self.name, f"chunk {number} was changed")
+            raise damaged(str(self.storage), self.name, f"chunk {number} was changed")
         raw: Bytes = stored[:-4]
         if self.compressed:
             from numcodecs import blosc  # only here: raw stores, the usual ones, need none of it
@@ -148,11 +156,11 @@ class Shard:
             raw = np.frombuffer(blosc.decompress(raw.tobytes()), np.uint8)
         frames, channels = self.chunk_shape
         if len(raw) != 2 * frames * channels:
-            raise damaged(str(self.place), self.name, f"chunk {number} has another size")
+            raise damaged(str(self.storage), self.name, f"chunk {number} has another size")
         return raw.view("<f2").reshape(self.chunk_shape)
 
     def _indexed(self) -> npt.NDArray[np.uint64]:
-        return self.take_index(*fetch(self.place, [self.index_span])) if self.index is None else self.index
+        return self.take_index(*fetch(self.storage, [self.index_span])) if self.index is None else self.index
 
 
 class MappedShard(Shard):
@@ -164,7 +172,7 @@ class MappedShard(Shard):
             # Not the memmap itself: whatever is cut from one is one again, ten times slower to cut.
             self._bytes = np.frombuffer(folder.map(self.name), np.uint8)
         except (OSError, ValueError) as error:
-            raise damaged(str(self.place), self.name, "it cannot be read") from error
+            raise damaged(str(self.storage), self.name, "it cannot be read") from error
         self.take_index(self._bytes[self.index_span[1] :])
 
     def chunk(self, number: int) -> Latents:
@@ -181,11 +189,11 @@ class MappedShard(Shard):
 
 
 class FetchedShard(Shard):
-    """A shard that is far away."""
+    """A shard in object storage."""
 
 
 @contextmanager
-def at_hand(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
+def prefetch(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
     """Fetch and decode some chunks, all of them at once, and have them ready within this block.
 
     Raises:
@@ -193,9 +201,9 @@ def at_hand(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
     """
     wanted = list(dict.fromkeys(touched))
     shards = {shard for shard, _ in wanted}
-    far = [(shard, number) for shard, number in wanted if isinstance(shard, FetchedShard)]
+    remote = [(shard, number) for shard, number in wanted if isinstance(shard, FetchedShard)]
     try:
-        stored = dict(zip(far, _fetch_all(far), strict=True))
+        stored = dict(zip(remote, _fetch_all(remote), strict=True))
         chunks = _threads(os.getpid()).map(
             lambda each: each[0].decoded(each[1], stored[each] if each in stored else each[0].stored(each[1])), wanted
         )
@@ -208,14 +216,14 @@ def at_hand(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
 
 
 def _fetch_all(chunks: Sequence[tuple[Shard, int]]) -> list[Bytes]:
-    """The bytes of chunks that are far away; first the indexes that say where they are."""
+    """The bytes of chunks in object storage; first the indexes that say where they are."""
     if not chunks:
         return []
-    place = chunks[0][0].place
+    storage = chunks[0][0].storage
     unread = list({shard for shard, _ in chunks if shard.index is None})
-    for shard, index in zip(unread, fetch(place, [shard.index_span for shard in unread]), strict=True):
+    for shard, index in zip(unread, fetch(storage, [shard.index_span for shard in unread]), strict=True):
         shard.take_index(index)
-    return fetch(place, [shard.span(number) for shard, number in chunks])
+    return fetch(storage, [shard.span(number) for shard, number in chunks])
 
 
 @cache
@@ -224,19 +232,19 @@ def _threads(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(4, CORES), thread_name_prefix="latents")
 
 
-def fetch(place: Place, spans: Sequence[Span]) -> list[Bytes]:
+def fetch(storage: Storage, spans: Sequence[Span]) -> list[Bytes]:
     """Pieces of shards.
 
     Raises:
         DataError: a shard is gone.
     """
     try:
-        pieces = place.fetch(spans)
+        pieces = storage.fetch(spans)
     except FileNotFoundError as error:
         names = sorted({name for name, _, _ in spans})
-        missing = next((name for name, size in zip(names, place.sizes(names), strict=True) if size is None), names[0])
-        raise damaged(str(place), missing, "it is missing") from error
+        missing = next((name for name, size in zip(names, storage.sizes(names), strict=True) if size is None), names[0])
+        raise damaged(str(storage), missing, "it is missing") from error
     for (name, start, stop), piece in zip(spans, pieces, strict=True):
         if len(piece) != stop - start:
-            raise damaged(str(place), name, "it was cut short")
+            raise damaged(str(storage), name, "it was cut short")
     return pieces

@@ -1,4 +1,4 @@
-"""How latents are spread, channel by channel: what turns raw latents into normalised ones and back.
+"""Mean and standard deviation of latents, channel by channel: what turns raw latents into normalised ones and back.
 
 The statistics are of the training tracks, over the float16 values as stored. A latent is a draw from its posterior,
 so a channel's variance has two terms: Var(mean) + E[exp(logvar)] (law of total variance).
@@ -6,19 +6,20 @@ so a channel's variance has two terms: Var(mean) + E[exp(logvar)] (law of total 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicldm.core.bundle import REPAIR_HINT
-from musicldm.core.errors import DataError
+from musicldm.core.bundle import REPAIR_HINT, Component, codec_key
+from musicldm.core.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_SPREAD = 1e-4
+SMALLEST_STD = 1e-4
 """The floor under a channel's standard deviation: a dead channel is normalised to zeros, not divided by zero."""
 
 
@@ -77,14 +78,14 @@ class Moments:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """The average and the spread of each latent channel."""
+    """The mean and standard deviation of each latent channel."""
 
     count: int
     """Frames that were measured."""
     mean: tuple[float, ...]
     """D averages."""
     std: tuple[float, ...]
-    """D standard deviations, none below `SMALLEST_SPREAD`."""
+    """D standard deviations, none below `SMALLEST_STD`."""
 
     @classmethod
     def from_moments(cls, moments: Moments) -> LatentStatistics:
@@ -96,15 +97,15 @@ class LatentStatistics:
         if not moments.count:
             raise DataError("There are no training tracks to measure.", "Encode some tracks of the split 'train'.")
         variance = (moments.squares + moments.variances) / moments.count
-        std = np.maximum(np.sqrt(variance), SMALLEST_SPREAD)
+        std = np.maximum(np.sqrt(variance), SMALLEST_STD)
         return cls(moments.count, tuple(moments.mean.tolist()), tuple(std.tolist()))
 
     def normalise(self, z: Tensor) -> Tensor:
-        """Raw latents [B, D, L] or [D, L] -> normalised latents, near zero mean and unit spread in each channel."""
+        """Raw latents [B, D, L] or [D, L] -> normalised latents: mean 0 and standard deviation 1 in each channel."""
         return (z - z.new_tensor(self.mean)[:, None]) / z.new_tensor(self.std)[:, None]
 
     def denormalise(self, z: Tensor) -> Tensor:
-        """Normalised latents [B, D, L] or [D, L] -> raw latents, as the VAE's decoder takes them."""
+        """Normalised latents [B, D, L] or [D, L] -> raw latents, as the codec's decoder takes them."""
         return z * z.new_tensor(self.std)[:, None] + z.new_tensor(self.mean)[:, None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,3 +127,35 @@ class LatentStatistics:
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise DataError("The latent statistics are damaged.", REPAIR_HINT)
         return statistics
+
+
+@dataclass(frozen=True)
+class GeneratorLatents:
+    """What a generator's component states of the latents that it makes: how they are scaled, and whose they are."""
+
+    statistics: LatentStatistics
+    codec_hash: str
+    """The digest of the codec that they belong to."""
+
+    @classmethod
+    def of(cls, component: Component) -> GeneratorLatents:
+        """Read them from a generator's component, of this release or an earlier one.
+
+        Raises:
+            BundleError: it does not state both.
+        """
+        config = component.config
+        try:
+            return cls(LatentStatistics.from_dict(config["statistics"]), str(config[codec_key(config)]))
+        except (KeyError, DataError) as error:
+            message = "The bundle does not state whose latents its generator makes, and how they are scaled."
+            raise BundleError(message, REPAIR_HINT) from error
+
+    @staticmethod
+    def without(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What else stands in the configuration of such a component: that of the network."""
+        return {key: value for key, value in config.items() if key not in ("statistics", codec_key(config))}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the configuration of a component."""
+        return {"statistics": self.statistics.to_dict(), "codec": self.codec_hash}

@@ -1,6 +1,6 @@
-"""Where a store lies: a folder of this machine, or a bucket behind fsspec.
+"""Where a store lies: a folder of this machine, or object storage behind fsspec.
 
-Both write alike: a part's files first, its metadata last, all at once. A rename does that in a folder, and an object
+Both write alike: a segment's files first, its metadata last, all at once. A rename does that in a folder, and an object
 store does it by itself.
 """
 
@@ -29,7 +29,7 @@ Span = tuple[str, int, int]
 """A piece of a file: its name, and its first byte and the one after its last."""
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Files under names such as `parts/x/zarr.json`. It may be pickled."""
 
     is_remote: bool
@@ -47,6 +47,9 @@ class Place(Protocol):
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
         """The size of each file; None where it is missing."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
 
     def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
         """Pieces of files, all of them at once."""
@@ -98,6 +101,9 @@ class Folder:
     def sizes(self, names: Sequence[str]) -> list[int | None]:
         root = f"{self.path}/"
         return [_size(root + name) for name in names]
+
+    def has(self, name: str) -> bool:
+        return self.sizes([name]) != [None]
 
     def map(self, name: str) -> Bytes:
         """A file as memory."""
@@ -151,8 +157,8 @@ def _size(path: str) -> int | None:
         return None
 
 
-class Bucket:
-    """A place behind fsspec, such as s3://bucket/folder."""
+class ObjectStorage:
+    """Object storage behind fsspec, such as s3://bucket/folder."""
 
     is_remote = True
 
@@ -164,10 +170,10 @@ class Bucket:
         return self.url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bucket, (self.url,)
+        return ObjectStorage, (self.url,)
 
     def read(self, name: str) -> bytes:
-        return bytes(self._asking(lambda files, root: files.cat_file(f"{root}/{name}")))
+        return bytes(self._call(lambda files, root: files.cat_file(f"{root}/{name}")))
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         def read(files: Any, root: str) -> list[bytes | None]:
@@ -178,7 +184,7 @@ class Bucket:
             pieces = (found[f"{root}/{name}"] for name in names)
             return [None if isinstance(data, Exception) else bytes(data) for data in pieces]
 
-        return self._asking(read) if names else []
+        return self._call(read) if names else []
 
     def folders(self, name: str) -> list[str]:
         def listed(files: Any, root: str) -> list[str]:
@@ -186,7 +192,7 @@ class Bucket:
             return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
 
         try:
-            return self._asking(listed)
+            return self._call(listed)
         except FileNotFoundError:
             return []
 
@@ -204,9 +210,12 @@ class Bucket:
             return [sizes.get(f"{root}/{name}") for name in names]
 
         try:
-            return self._asking(found)
+            return self._call(found)
         except FileNotFoundError:
             return [None] * len(names)
+
+    def has(self, name: str) -> bool:
+        return self.sizes([name]) != [None]
 
     def fetch(self, spans: Sequence[Span]) -> list[Bytes]:
         runs = _runs(spans)
@@ -215,7 +224,7 @@ class Bucket:
             paths, starts, stops = zip(*((f"{root}/{name}", start, stop) for name, start, stop in runs), strict=True)
             return list(files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"))
 
-        found = [np.frombuffer(data, np.uint8) for data in self._asking(fetched)] if runs else []
+        found = [np.frombuffer(data, np.uint8) for data in self._call(fetched)] if runs else []
         at = [bisect_right(runs, (name, start, inf)) - 1 for name, start, _ in spans]
         return [
             found[run][start - runs[run][1] : stop - runs[run][1]]
@@ -223,12 +232,12 @@ class Bucket:
         ]
 
     def write(self, name: str, data: bytes) -> None:
-        self._asking(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
+        self._call(lambda files, root: files.pipe_file(f"{root}/{name}", data), writes=True)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
-            self._asking(lambda files, root: files.get(f"{root}/{name}/", folder, recursive=True))
+            self._call(lambda files, root: files.get(f"{root}/{name}/", folder, recursive=True))
             yield Path(folder)
 
     @contextmanager
@@ -242,29 +251,29 @@ class Bucket:
 
     def _put(self, here: list[str], there: list[str]) -> None:
         if here:
-            self._asking(lambda files, root: files.put(here, [f"{root}/{name}" for name in there]), writes=True)
+            self._call(lambda files, root: files.put(here, [f"{root}/{name}" for name in there]), writes=True)
 
     def remove(self, name: str) -> None:
         with suppress(OSError):  # not allowed, not there, or no answer
-            self._asking(lambda files, root: files.rm(f"{root}/{name}", recursive=True))
+            self._call(lambda files, root: files.rm(f"{root}/{name}", recursive=True))
 
     def bytes(self) -> int:
-        return int(self._asking(lambda files, root: files.du(root)))
+        return int(self._call(lambda files, root: files.du(root)))
 
-    def _asking(self, ask: Callable[[Any, str], T], writes: bool = False) -> T:
-        """What `ask` returns, given the file system and our path in it; its troubles as one of our errors."""
+    def _call(self, request: Callable[[Any, str], T], writes: bool = False) -> T:
+        """What `request` returns, given the file system and our path in it; its errors as ours."""
         files, root = self._connect()
         try:
-            return ask(files, root)
+            return request(files, root)
         except FileNotFoundError:
             if writes:
                 raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
             raise
         except Exception as error:  # every service has its own tree of errors
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-                raise OutputError(f"No access to {self}: {_said(error)}.", "Check the credentials.") from error
+                raise OutputError(f"No access to {self}: {_reason(error)}.", "Check the credentials.") from error
             hint = "The same command goes on from here."
-            raise NetworkError(f"{self} does not answer: {_said(error)}.", hint) from error
+            raise NetworkError(f"{self} does not answer: {_reason(error)}.", hint) from error
 
     def _connect(self) -> tuple[Any, str]:
         # A connection must not be taken along into another process: its event loop runs in a thread of ours.
@@ -276,15 +285,15 @@ class Bucket:
             except ImportError as error:
                 scheme = self.url.split(":", 1)[0]
                 hint = "Install it: pip install 'musicldm[s3]'" if scheme == "s3" else ""
-                raise MissingProgramError(f"For {scheme}:// a package is missing: {_said(error)}.", hint) from error
+                raise MissingProgramError(f"For {scheme}:// a package is missing: {_reason(error)}.", hint) from error
             except ValueError as error:
-                raise UsageError(f"{self.url} is no place for a store: {_said(error)}.") from error
+                raise UsageError(f"{self.url} cannot hold a store: {_reason(error)}.") from error
             self._connected = os.getpid(), files, root
         return self._connected[1], self._connected[2]
 
 
-def _said(error: Exception) -> str:
-    """What an error says, as a part of a sentence."""
+def _reason(error: Exception) -> str:
+    """What an error says, to stand within a sentence."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
@@ -299,7 +308,7 @@ def _runs(spans: Sequence[Span]) -> list[Span]:
     return runs
 
 
-def place_at(location: Path | str) -> Place:
-    """The place that a path or a URL names."""
+def storage_at(location: Path | str) -> Storage:
+    """The storage that a path or a URL names."""
     text = str(location)
-    return Bucket(text) if "://" in text else Folder(Path(location))
+    return ObjectStorage(text) if "://" in text else Folder(Path(location))

@@ -1,14 +1,14 @@
-r"""The tracks of a store as a table: columns of numbers for all of them, and the rest of a track when it is asked for.
+r"""The tracks of a store as a table: numeric columns for all of them, and the rest of a track when it is needed.
 
-The parts' metadata has all of it, but a million tracks are half a gigabyte of JSON. So a store may have a file `index`
-beside its parts, which is mapped and not read:
+The segments' metadata has all of it, but a million tracks are half a gigabyte of JSON. So a store may have a file
+`index` beside its segments, which is mapped and not read:
 
     "musicldm-index\n", the length of the next piece as uint64, and the crc32c of that piece as uint64
-    JSON: the tables of the parts, the artists' names, the number of rows, and whether all of them count
+    JSON: the tables of the segments, the artists' names, the number of rows, and whether all of them count
     the columns (`COLUMNS`), at a multiple of 64
     the tracks as JSON, one after another
 
-It is derived: made anew from the parts whenever it does not fit them.
+It is derived: made anew from the segments whenever it does not fit them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicldm.core.errors import DataError
-from musicldm.latents.schema import PartTable, TrackEntry
+from musicldm.latents.schema import SegmentTable, TrackEntry
 from musicldm.latents.storage import Bytes
 
 INDEX = "index"
@@ -36,7 +36,7 @@ COLUMNS = np.dtype(
     [
         ("key", "<u8"),  # the first 64 bits of the track's key
         ("home", "<u8"),  # a hash of its folder and source; 0 where it has none
-        ("part", "<u4"),  # which of the parts
+        ("segment", "<u4"),  # which of the segments
         ("artist", "<u4"),  # which of the artists
         ("offset", "<u8"),
         ("frames", "<u8"),
@@ -52,12 +52,12 @@ Columns = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class TrackTable(Sequence[TrackEntry]):
-    """Tracks of a store, in the order of their parts' names (the time of the commit) and of their offsets.
+    """Tracks of a store, in the order of their segments' names (the time of the commit) and of their offsets.
 
     Also a `Sequence` of all that is known of each track.
     """
 
-    parts: list[PartTable]
+    segments: list[SegmentTable]
     artists: list[str]
     columns: Columns
     """One row for each track; see `COLUMNS`."""
@@ -69,11 +69,11 @@ class TrackTable(Sequence[TrackEntry]):
     """The file that it was read from, for sentences."""
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[PartTable, list[dict[str, Any]]]]) -> TrackTable:
-        """The table of these parts and their tracks, all of them."""
+    def of(cls, segments: Iterable[tuple[SegmentTable, list[dict[str, Any]]]]) -> TrackTable:
+        """The table of these segments and their tracks, all of them."""
         tables, artists, rows = [], dict[str, int](), []
         text = bytearray()
-        for number, (table, tracks) in enumerate(parts):
+        for number, (table, tracks) in enumerate(segments):
             tables.append(table)
             for track in tracks:
                 data = json.dumps(track, ensure_ascii=False).encode()
@@ -108,7 +108,7 @@ class TrackTable(Sequence[TrackEntry]):
     def __getitem__(self, row: int | slice) -> TrackEntry | TrackTable:
         if isinstance(row, slice):
             return replace(self, columns=self.columns[row])
-        return TrackEntry(part=self.parts[self.columns[row]["part"]].id, **json.loads(self._json(row)))
+        return TrackEntry.from_dict(self.segments[self.columns[row]["segment"]].id, json.loads(self._json(row)))
 
     def __iter__(self) -> Iterator[TrackEntry]:
         return (self[row] for row in range(len(self)))
@@ -125,45 +125,45 @@ class TrackTable(Sequence[TrackEntry]):
         return replace(self, columns=self.columns[rows], all_count=self.all_count)
 
     def counts(self) -> dict[str, int]:
-        """The number of tracks in each part."""
-        counts = np.bincount(self.columns["part"], minlength=len(self.parts))
-        return {part.id: count for part, count in zip(self.parts, counts.tolist(), strict=True)}
+        """The number of tracks in each segment."""
+        counts = np.bincount(self.columns["segment"], minlength=len(self.segments))
+        return {segment.id: count for segment, count in zip(self.segments, counts.tolist(), strict=True)}
 
-    def rows_of(self, part: int) -> TrackTable:
-        """The tracks in one of the parts."""
-        start, stop = np.searchsorted(self.columns["part"], [part, part + 1])
+    def rows_of(self, segment: int) -> TrackTable:
+        """The tracks in one of the segments."""
+        start, stop = np.searchsorted(self.columns["segment"], [segment, segment + 1])
         return self[start:stop]
 
-    def of_parts(self, ids: Collection[str]) -> TrackTable:
-        """What is in some of the parts."""
-        kept = [number for number, part in enumerate(self.parts) if part.id in ids]
-        if len(kept) == len(self.parts):
+    def of_segments(self, ids: Collection[str]) -> TrackTable:
+        """What is in some of the segments."""
+        kept = [number for number, segment in enumerate(self.segments) if segment.id in ids]
+        if len(kept) == len(self.segments):
             return self
-        numbers = np.zeros(len(self.parts), "<u4")
+        numbers = np.zeros(len(self.segments), "<u4")
         numbers[kept] = np.arange(len(kept))
-        columns = self.columns[np.isin(self.columns["part"], kept)]
-        columns["part"] = numbers[columns["part"]]
-        return replace(self, parts=[self.parts[number] for number in kept], columns=columns)
+        columns = self.columns[np.isin(self.columns["segment"], kept)]
+        columns["segment"] = numbers[columns["segment"]]
+        return replace(self, segments=[self.segments[number] for number in kept], columns=columns)
 
     def and_those(self, other: TrackTable) -> TrackTable:
-        """The tracks of both, which have no part in common."""
-        if not other.parts:
+        """The tracks of both, which have no segment in common."""
+        if not other.segments:
             return self
         shift = sum(len(piece) for _, piece in self.text)
         artists = {name: number for number, name in enumerate(self.artists)}
         their_artists = [artists.setdefault(name, len(artists)) for name in other.artists]
         theirs = other.columns.copy()
-        theirs["part"] += len(self.parts)
+        theirs["segment"] += len(self.segments)
         theirs["artist"] = np.array(their_artists, "<u4")[theirs["artist"]]
         theirs["json"] += shift
-        parts = self.parts + other.parts
-        order = sorted(range(len(parts)), key=lambda number: parts[number].id)
+        segments = self.segments + other.segments
+        order = sorted(range(len(segments)), key=lambda number: segments[number].id)
         columns = np.concatenate([self.columns, theirs])
-        if order != list(range(len(parts))):
-            columns["part"] = np.argsort(order).astype("<u4")[columns["part"]]
-            columns = columns[np.argsort(columns["part"], kind="stable")]
+        if order != list(range(len(segments))):
+            columns["segment"] = np.argsort(order).astype("<u4")[columns["segment"]]
+            columns = columns[np.argsort(columns["segment"], kind="stable")]
         text = self.text + [(shift + begin, piece) for begin, piece in other.text]
-        return TrackTable([parts[number] for number in order], list(artists), columns, text, origin=self.origin)
+        return TrackTable([segments[number] for number in order], list(artists), columns, text, origin=self.origin)
 
     def counting(self) -> TrackTable:
         """The tracks that count: of the same file only the latest, and of the same key only the first."""
@@ -181,13 +181,13 @@ class TrackTable(Sequence[TrackEntry]):
     # ---- The file ----
 
     def to_bytes(self) -> bytes:
-        """The index of a store that has these parts."""
+        """The index of a store that has these segments."""
         columns = self.columns.copy()
         lengths = columns["length"].astype("<u8")
         columns["json"] = np.cumsum(lengths) - lengths
         rows = [self._json(row) for row in range(len(self))]
         facts = {
-            "parts": [part.to_dict() for part in self.parts],
+            "parts": [segment.to_dict() for segment in self.segments],
             "artists": self.artists,
             "rows": len(self),
             "crc": google_crc32c.value(columns.tobytes()),
@@ -213,8 +213,8 @@ class TrackTable(Sequence[TrackEntry]):
         columns = data[start:stop]
         if len(columns) != stop - start or google_crc32c.value(columns.tobytes()) != head["crc"]:
             return None
-        parts = [PartTable.from_dict(part) for part in head["parts"]]
-        return cls(parts, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"], origin)
+        segments = [SegmentTable.from_dict(segment) for segment in head["parts"]]
+        return cls(segments, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"], origin)
 
     def _json(self, row: int) -> bytes:
         columns = self.columns[row]

@@ -1,4 +1,4 @@
-"""Tracks -> parts of a store: spooled, written with zarr, committed by their metadata."""
+"""Tracks -> segments of a store: spooled, written with zarr, committed by their metadata."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from musicldm.core.errors import DataError, MusicLDMError, UsageError
 from musicldm.latents.schema import (
     ARRAYS,
     METADATA,
-    PARTS,
-    PartTable,
+    SEGMENTS,
+    SegmentTable,
     StoreHeader,
     Track,
     TrackEntry,
@@ -31,7 +31,7 @@ from musicldm.latents.schema import (
 )
 from musicldm.latents.shards import Latents
 from musicldm.latents.statistics import Moments
-from musicldm.latents.storage import Folder, Place
+from musicldm.latents.storage import Folder, Storage
 
 LARGEST_LOGVAR = 80.0
 """exp(logvar) beyond this overflows float32 when a latent is drawn; no posterior that works comes near it."""
@@ -41,15 +41,15 @@ class StoreWriter:
     """Appends whole tracks; complete ones are committed at the latest at the end of the `with` block.
 
     Frames wait in a spool, an unnamed file in the store's folder that vanishes with the process, as rows [2, D] of
-    mean and log-variance. It holds the complete tracks of the open part, then the frames of the track being appended:
-    dropping that one takes nothing but forgetting it.
+    mean and log-variance. It holds the complete tracks of the open segment, then the frames of the track that is being
+    appended: dropping that one takes nothing but forgetting it.
     """
 
     def __init__(
         self,
-        place: Place,
+        storage: Storage,
         header: StoreHeader,
-        committed: Callable[[PartTable, list[dict[str, Any]]], None],
+        on_commit: Callable[[SegmentTable, list[dict[str, Any]]], None],
         chunk_frames: int,
         shard_frames: int,
         max_frames: float,
@@ -59,9 +59,9 @@ class StoreWriter:
     ) -> None:
         if not 0 < chunk_frames <= shard_frames or shard_frames % chunk_frames:
             raise UsageError(f"A shard of {shard_frames} frames cannot be cut into chunks of {chunk_frames}.")
-        self._place = place
+        self._storage = storage
         self._header = header
-        self._committed = committed
+        self._on_commit = on_commit
         self._chunk_frames = chunk_frames
         self._shard_frames = shard_frames
         self._max_frames = max_frames
@@ -70,12 +70,12 @@ class StoreWriter:
         self._replaces = tuple(replaces)
         self._row = np.dtype(("<f2", (2, header.channels)))
         self._spool = -1  # a file descriptor
-        self._start = 0  # where in the spool the open part begins
+        self._start = 0  # where in the spool the open segment begins
         self._open: list[tuple[TrackEntry, Moments]] = []  # its complete tracks
         self._opened = 0.0
 
     def __enter__(self) -> Self:
-        folder = self._place.path if isinstance(self._place, Folder) else Path(tempfile.gettempdir())
+        folder = self._storage.path if isinstance(self._storage, Folder) else Path(tempfile.gettempdir())
         try:
             self._spool, name = tempfile.mkstemp(dir=folder, prefix=durable.TEMPORARY)
             os.unlink(name)
@@ -87,10 +87,10 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if kind is None or not self._replaces:  # what stands for other parts must have all of their tracks
+            if kind is None or not self._replaces:  # what stands for other segments must have all of their tracks
                 self._commit()
         except KeyboardInterrupt:
-            self._commit()  # heard, but not before what is complete is safe
+            self._commit()  # but first what is complete must be safe
             raise
         finally:
             os.close(self._spool)
@@ -122,13 +122,15 @@ class StoreWriter:
             raise DataError(f"{track.name} has {frames} latent frames where {expected} were expected.")
         entry = TrackEntry(
             **{field.name: getattr(track, field.name) for field in dataclasses.fields(Track)},
-            part="",  # named at the commit
+            segment="",  # named at the commit
             offset=self._complete - self._start,
             frames=frames,
-            seconds=track.samples / header.sample_rate,
+            seconds=track.samples / header.rate,
             key=header.key(track.content),
             checksum=f"{checksum:08x}",
-            loss=track.loss if isinstance(track, TrackEntry) else loss,  # of an entry that is only moved: the first
+            # Of an entry that is only moved: what was lost when it was first written, and what others know of it.
+            loss=track.loss if isinstance(track, TrackEntry) else loss,
+            extra=track.extra if isinstance(track, TrackEntry) else {},
         )
         if not self._open:
             self._opened = time.monotonic()
@@ -141,12 +143,12 @@ class StoreWriter:
             self._start = 0
 
     def commit_nothing(self) -> None:
-        """Add a part without tracks, which only stands for those that it replaces."""
-        part, name = _new_part()
+        """Add a segment without tracks, which only stands for those that it replaces."""
+        segment, name = _new_segment()
         moments, sizes = Moments.none(self._header.channels), {array: list[int]() for array in ARRAYS}
-        table = PartTable(part, 0, self._chunk_frames, self._shard_frames, sizes, moments, self._replaces)
-        self._place.write(f"{name}/{METADATA}", group_json(table.to_attributes([])))
-        self._committed(table, [])
+        table = SegmentTable(segment, 0, self._chunk_frames, self._shard_frames, sizes, moments, self._replaces)
+        self._storage.write(f"{name}/{METADATA}", group_json(table.to_attributes([])))
+        self._on_commit(table, [])
 
     @property
     def _complete(self) -> int:
@@ -160,10 +162,10 @@ class StoreWriter:
         return bool(self._open) and time.monotonic() - self._opened >= self._max_seconds
 
     def _commit(self) -> None:
-        """Turn the complete tracks of the open part into a part of the store."""
+        """Turn the complete tracks of the open segment into a segment of the store."""
         if not self._open:
             return
-        part, name = _new_part()
+        segment, name = _new_segment()
         frames = self._complete - self._start
         moments = Moments.none(self._header.channels)
         for entry, of_track in self._open:
@@ -175,24 +177,22 @@ class StoreWriter:
         shard_frames = -(-chunks // shards) * self._chunk_frames
         committed = False
         try:
-            with self._place.writing(name) as folder:
+            with self._storage.writing(name) as folder:
                 sizes = self._write_arrays(folder, frames, shard_frames)
-            table = PartTable(part, frames, self._chunk_frames, shard_frames, sizes, moments, self._replaces)
+            table = SegmentTable(segment, frames, self._chunk_frames, shard_frames, sizes, moments, self._replaces)
             rows = [entry.to_dict() for entry, _ in self._open]
-            self._place.write(f"{name}/{METADATA}", group_json(table.to_attributes(rows)))
+            self._storage.write(f"{name}/{METADATA}", group_json(table.to_attributes(rows)))
             committed = True
         except MusicLDMError:
             raise
         except OSError as error:
-            raise durable.cannot_write(Path(str(self._place)) / name, error) from error
+            raise durable.cannot_write(Path(str(self._storage)) / name, error) from error
         finally:
-            if committed or self._place.sizes([f"{name}/{METADATA}"]) != [
-                None
-            ]:  # even where Ctrl-C came a moment later
+            if committed or self._storage.has(f"{name}/{METADATA}"):  # even where Ctrl-C came a moment later
                 self._start, self._open = self._complete, []
-                self._committed(table, rows)
+                self._on_commit(table, rows)
             else:
-                self._place.remove(name)
+                self._storage.remove(name)
 
     def _write_arrays(self, folder: Path, frames: int, shard_frames: int) -> dict[str, list[int]]:
         """Both arrays, and the sizes of their shards."""
@@ -232,9 +232,9 @@ class StoreWriter:
         channels = self._header.channels
         if mean.shape != logvar.shape or mean.shape[1:] != (channels,):
             raise UsageError(f"Latents of shape {mean.shape} and {logvar.shape} where [l, {channels}] were expected.")
-        hint = "Look at the VAE's training; this track was left out of the store."
+        hint = "Look at the codec's training; this track was left out of the store."
         if not (np.isfinite(mean).all() and np.isfinite(logvar).all()):
-            raise DataError(f"The latents of {track.name} are not all finite numbers.", hint)
+            raise DataError(f"The latents of {track.name} are not all finite.", hint)
         rows: Latents = np.empty(len(mean), self._row)
         with np.errstate(over="ignore"):  # looked for below
             rows[:, 0], rows[:, 1] = mean, logvar
@@ -252,20 +252,20 @@ class StoreWriter:
                 written = os.pwrite(self._spool, data, position)
                 data, position = data[written:], position + written
         except OSError as error:
-            raise durable.cannot_write(Path(str(self._place)), error) from error
+            raise durable.cannot_write(Path(str(self._storage)), error) from error
 
     def _read_spool(self, start: int, stop: int) -> Latents:
         data = os.pread(self._spool, (stop - start) * self._row.itemsize, start * self._row.itemsize)
         return np.frombuffer(data, self._row)
 
 
-PART_TIME = "%Y%m%dT%H%M%S%f"
+SEGMENT_TIME = "%Y%m%dT%H%M%S%f"
 
 
-def _new_part() -> tuple[str, str]:
-    """A part's id that sorts by time, and its folder."""
-    part = f"{datetime.now(UTC).strftime(PART_TIME)}-{secrets.token_hex(4)}"
-    return part, f"{PARTS}/{part}"
+def _new_segment() -> tuple[str, str]:
+    """A segment's id that sorts by time, and its folder."""
+    segment = f"{datetime.now(UTC).strftime(SEGMENT_TIME)}-{secrets.token_hex(4)}"
+    return segment, f"{SEGMENTS}/{segment}"
 
 
 def rounded(values: Latents, keep_bits: int) -> Latents:

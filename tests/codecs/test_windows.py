@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import pytest
@@ -49,11 +49,13 @@ def reader(sound: Tensor) -> Reader:
     return lambda start, stop: sound[:, start:stop]
 
 
-def together(vae: VAE, tracks: list[tuple[int, Reader]], **options: int) -> dict[int, Tensor]:
+def together(
+    vae: VAE, tracks: Sequence[tuple[int, Reader]], batch_size: int | None = None, readers: int = 1
+) -> dict[int, Tensor]:
     """Each track's mean over its log-variance, [2D, L]."""
     return {
         number: torch.cat([torch.cat(piece) for piece in pieces], dim=1)
-        for number, pieces in encode_many(vae, tracks, WINDOW, **options)
+        for number, pieces in encode_many(vae, tracks, WINDOW, batch_size, readers)
     }
 
 

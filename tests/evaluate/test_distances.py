@@ -9,16 +9,16 @@ import pytest
 from scipy import linalg, stats
 
 from musicldm.core.errors import DataError
-from musicldm.evaluate.distances import NEIGHBOURS, Described, Reference
+from musicldm.evaluate.distances import NEIGHBOURS, FeatureSet, Reference
 from musicldm.evaluate.estimates import Estimate, bootstrap, jackknife
 from musicldm.evaluate.features import Floats
 
 
-def sounds(seed: int, count: int, move: float = 0.0, features: int = 4, vectors: int = 3) -> Described:
+def sounds(seed: int, count: int, move: float = 0.0, features: int = 4, vectors: int = 3) -> FeatureSet:
     """Sounds whose vectors lie around a place of their own."""
     rng = np.random.default_rng(seed)
     made = [rng.normal(size=features) + 0.5 * rng.normal(size=(vectors, features)) + move for _ in range(count)]
-    return Described(made, [f"{seed} {number}" for number in range(count)])
+    return FeatureSet(made, [f"{seed} {number}" for number in range(count)])
 
 
 def value(estimate: Estimate) -> float:
@@ -52,13 +52,13 @@ def test_infinitely_many_sounds_have_no_bias() -> None:
     assert moved.value == pytest.approx(6 / 1.25, rel=0.2), "the variance of a vector is 1 + 0.5²"
 
 
-def plain_mmd(ours: Described, theirs: Described, gamma: float) -> float:
+def plain_mmd(ours: FeatureSet, theirs: FeatureSet, gamma: float) -> float:
     """Pair by pair; a pair of sounds has the mean of the kernel over their vectors."""
 
     def kernel(x: Floats, y: Floats) -> float:
         return float(np.mean([np.exp(-gamma * ((a - b) ** 2).sum()) for a in x for b in y]))
 
-    def within(some: Described) -> float:
+    def within(some: FeatureSet) -> float:
         pairs = itertools.permutations(zip(some.sounds, some.groups, strict=True), 2)
         return float(np.mean([kernel(x, y) for (x, g), (y, h) in pairs if g != h]))
 
@@ -68,12 +68,12 @@ def plain_mmd(ours: Described, theirs: Described, gamma: float) -> float:
 
 def test_mmd_is_the_double_loop() -> None:
     ours, theirs = sounds(0, 7, move=0.5), sounds(1, 9)
-    theirs = Described([*theirs.sounds[:8], theirs.sounds[8][:1]], ["one track", "one track", *theirs.groups[2:]])
+    theirs = FeatureSet([*theirs.sounds[:8], theirs.sounds[8][:1]], ["one track", "one track", *theirs.groups[2:]])
     reference = Reference(theirs)
-    scaled = [Described([reference.scaled(x) for x in each.sounds], each.groups) for each in (ours, theirs)]
-    vectors = np.concatenate(scaled[1].sounds)
+    first, second = (FeatureSet([reference.scaled(x) for x in each.sounds], each.groups) for each in (ours, theirs))
+    vectors = np.concatenate(second.sounds)
     apart = [np.sqrt(((a - b) ** 2).sum()) for a, b in itertools.combinations(vectors, 2)]
-    wanted = plain_mmd(*scaled, gamma=1 / (2 * np.median(apart) ** 2))
+    wanted = plain_mmd(first, second, gamma=float(1 / (2 * np.median(apart) ** 2)))
     found = reference.mmd(ours)
     assert found.value == pytest.approx(wanted, rel=1e-9)
     assert found.low is not None and found.low < wanted
@@ -108,14 +108,14 @@ def test_density_and_coverage_are_the_papers() -> None:
 def test_neighbours_of_the_same_track_do_not_count() -> None:
     """Each vector twice, in two pieces of its track: else its own twin would be its neighbour."""
     ours, theirs = sounds(0, 25, vectors=1), sounds(1, 25, vectors=1)
-    twice = Described([*theirs.sounds, *theirs.sounds], [*theirs.groups, *theirs.groups])
-    pairs = Described([np.concatenate([x, x]) for x in ours.sounds], ours.groups)
-    once = Reference(Described(theirs.sounds, theirs.groups)).density_and_coverage(ours)
+    twice = FeatureSet([*theirs.sounds, *theirs.sounds], [*theirs.groups, *theirs.groups])
+    pairs = FeatureSet([np.concatenate([x, x]) for x in ours.sounds], ours.groups)
+    once = Reference(FeatureSet(theirs.sounds, theirs.groups)).density_and_coverage(ours)
     reference = Reference(twice)
     inside = [value(each) for each in reference.density_and_coverage(pairs)]
     # The fifth neighbour of others is now the third: smaller balls, and of each two.
     assert 0.5 * value(once[0]) < inside[0] < 1.5 * value(once[0]) and inside[1] > 0.5 * value(once[1])
-    lone = Reference(Described(twice.sounds, [str(number) for number in range(50)]))
+    lone = Reference(FeatureSet(twice.sounds, [str(number) for number in range(50)]))
     assert value(lone.density_and_coverage(pairs)[0]) < inside[0]
 
 
@@ -124,7 +124,7 @@ def test_density_and_coverage_of_sets_alike_far_and_collapsed() -> None:
     alike = [value(each) for each in reference.density_and_coverage(sounds(1, 200, vectors=1))]
     assert alike == pytest.approx([1, 1 - 0.5**NEIGHBOURS], abs=0.15)
     assert [value(each) for each in reference.density_and_coverage(sounds(2, 200, move=50, vectors=1))] == [0, 0]
-    one = Described([np.zeros((1, 4))] * 200, [str(number) for number in range(200)])
+    one = FeatureSet([np.zeros((1, 4))] * 200, [str(number) for number in range(200)])
     density, coverage = reference.density_and_coverage(one)
     assert value(density) > 1 and value(coverage) < 0.5, "all in the midst of the music, and always the same"
 
@@ -132,21 +132,21 @@ def test_density_and_coverage_of_sets_alike_far_and_collapsed() -> None:
 def test_too_few_sounds_give_reasons_and_no_nan() -> None:
     reference = Reference(sounds(0, 3))
     single, pair = sounds(1, 1), sounds(2, 2)
-    assert reference.frechet(single).note == "1 sound: no interval; 3 vectors of 4 numbers: not of full rank"
+    assert reference.frechet(single).note == "1 sound: no interval; 3 vectors of 4 elements: not of full rank"
     assert value(reference.frechet(single)) > 0
-    assert reference.frechet(Described([np.zeros((1, 4))], ["a"])).note == "one vector has no covariance"
-    assert reference.mmd(single) == Estimate(None, note="takes two sounds of either")
+    assert reference.frechet(FeatureSet([np.zeros((1, 4))], ["a"])).note == "one vector has no covariance"
+    assert reference.mmd(single) == Estimate(None, note="needs two sounds of either")
     assert reference.mmd(pair).note == "2 sounds: no interval" and np.isfinite(value(reference.mmd(pair)))
-    assert reference.frechet_at_infinity(pair) == Estimate(None, note="takes 8 sounds")
+    assert reference.frechet_at_infinity(pair) == Estimate(None, note="needs 8 sounds")
     assert Reference(pair).density_and_coverage(pair)[0].value is None, "three vectors of another track"
     assert Reference(single).mmd(pair).value is None
     with pytest.raises(DataError, match="no sound to measure"):
-        Reference(Described([], []))
+        Reference(FeatureSet([], []))
 
 
 def test_what_never_changes_is_no_trouble() -> None:
     """Silence: every vector the same."""
-    same = Described([np.full((3, 4), 2.0)] * 8, [str(number) for number in range(8)])
+    same = FeatureSet([np.full((3, 4), 2.0)] * 8, [str(number) for number in range(8)])
     for ours, theirs in ((same, sounds(0, 8)), (sounds(0, 8), same), (same, same)):
         reference = Reference(theirs)
         density, coverage = reference.density_and_coverage(ours)

@@ -21,12 +21,16 @@ from musicldm.evaluate.metrics import mel_distance, si_sdr
 from musicldm.evaluate.samples import evaluate_samples
 from musicldm.latents.encode import encode
 from musicldm.media.audio import files
-from musicldm.media.audio.preprocess import PrepareSettings, preprocess
+from musicldm.media.audio.prepare import PrepareSettings
+from musicldm.media.audio.preprocess import preprocess
 from tests.pages import PLAYS, Elements
 from tests.toy_model import RATE, toy_bundle
 from tests.toys import Command
 
-FINITE = {"parse_constant": lambda constant: pytest.fail(f"{constant} is not JSON")}
+
+def parsed(text: str) -> Any:
+    """JSON, in which there must be no NaN and no infinity."""
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
 def song(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
@@ -38,12 +42,18 @@ def song(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
     return 0.3 * np.concatenate(notes) + 0.001 * rng.normal(size=len(notes) * len(time))
 
 
+def bias(layer: torch.nn.Conv1d) -> torch.Tensor:
+    """Its bias, which it has."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def speaking_vae() -> VAE:
     """The toy VAE, with latents of which most is the sound, as a trained one's."""
     model = VAE.from_bundle(toy_bundle())
     with torch.no_grad():
         model.encoder.head.weight[:4] *= 20
-        model.encoder.head.bias[4:] = -6
+        bias(model.encoder.head)[4:] = -6
     return model
 
 
@@ -71,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_vae_in_figures(root: Path, musicldm: Command) -> None:
     done = musicldm("evaluate", "vae", root / "model", root / "songs", "--json", "--device", "cpu")
     assert done.code == 0, done.err
-    told = json.loads(done.out, **FINITE)
+    told = parsed(done.out)
     assert [track["name"] for track in told["tracks"]] == [f"song {number}.wav" for number in range(4)]
     model, track = VAE.load(root / "model"), told["tracks"][1]
     audio = torch.from_numpy(files.read(root / "songs" / "song 1.wav"))
@@ -85,7 +95,7 @@ def test_a_vae_in_figures(root: Path, musicldm: Command) -> None:
     overall = told["overall"]["mel"]
     values = [each["figures"]["mel"] for each in told["tracks"]]
     assert overall["value"] == pytest.approx(np.mean(values)) and min(values) <= overall["low"] < overall["high"]
-    assert told["share"] == pytest.approx(4 / 64) and told["seconds"] == pytest.approx(120)
+    assert told["relative_size"] == pytest.approx(4 / 64) and told["seconds"] == pytest.approx(120)
     assert len(told["channels"]) == 4 and told["noise"]["excerpts"] == 4
     assert told["noise"]["moved"]["value"] > 0
     every = [model.encode(torch.from_numpy(files.read(path))[None]) for path in sorted((root / "songs").glob("*.wav"))]
@@ -97,11 +107,11 @@ def test_dead_channels_are_named(root: Path, musicldm: Command, tmp_path: Path) 
     model = speaking_vae()
     with torch.no_grad():
         model.encoder.head.weight[2].zero_()
-        model.encoder.head.bias[2] = 0.5
+        bias(model.encoder.head)[2] = 0.5
     bundle.write(tmp_path, bundle.Bundle("half dead", {"codec": model.component()}))
     done = musicldm("evaluate", "vae", tmp_path, root / "data", "--device", "cpu")
     assert done.code == 0 and "4, dead: 2" in done.out and "heldout tracks: means over 1 track" in done.out, done.out
-    told = json.loads(musicldm("evaluate", "vae", tmp_path, root / "data", "--split", "all", "--json").out, **FINITE)
+    told = parsed(musicldm("evaluate", "vae", tmp_path, root / "data", "--split", "all", "--json").out)
     assert told["dead"] == [2] and len(told["tracks"]) == 4
 
 
@@ -110,7 +120,7 @@ def test_a_vae_on_silence_and_on_nothing(root: Path, musicldm: Command, tmp_path
     soundfile.write(tmp_path / "silence" / "a.wav", np.zeros(RATE), RATE)
     (tmp_path / "silence" / "b.wav").write_text("no music")
     done = musicldm("evaluate", "vae", root / "model", tmp_path / "silence", "--json")
-    told = json.loads(done.out, **FINITE)
+    told = parsed(done.out)
     assert "Left out b.wav" in done.err and told["overall"]["si_sdr"]["value"] is None
     assert told["tracks"][0]["loudness"] is None and np.isfinite(told["overall"]["mel"]["value"])
     (tmp_path / "silence" / "a.wav").unlink()
@@ -125,18 +135,18 @@ def test_a_vae_on_silence_and_on_nothing(root: Path, musicldm: Command, tmp_path
 # ---- Samples ---------------------------------------------------------------------------------------------------------
 
 
-def figures(told: dict, name: str = "samples") -> dict[tuple[str, str], dict]:
+def figures(told: dict[str, Any], name: str = "samples") -> dict[tuple[str, str], dict[str, Any]]:
     (found,) = (each["figures"] for each in told["sets"] if each["name"] == name)
     return {(each["metric"], each["embedding"]): each for each in found}
 
 
 def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command) -> None:
     arguments = "evaluate", "samples", root / "out", "--json", "--pieces", 12, "--split", "all"
-    by_data = json.loads(musicldm(*arguments, "--reference", root / "data", "--model", root / "model").out, **FINITE)
-    by_store = json.loads(musicldm(*arguments, "--reference", root / "z.zarr").out, **FINITE)
+    by_data = parsed(musicldm(*arguments, "--reference", root / "data", "--model", root / "model").out)
+    by_store = parsed(musicldm(*arguments, "--reference", root / "z.zarr").out)
     for told in (by_data, by_store):
         names = [each["name"] for each in told["sets"]]
-        assert names == ["samples", "half of the reference", "reference through the VAE", "decoded noise"]
+        assert names == ["samples", "half of the reference", "reference through the codec", "decoded noise"]
         here, noise = figures(told), figures(told, "decoded noise")
         for name in ("latent", "mel"):
             for metric in ("frechet", "frechet_infinity", "mmd", "density", "coverage"):
@@ -155,7 +165,7 @@ def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command
 
 
 def test_what_is_printed_names_everything(root: Path, musicldm: Command) -> None:
-    done = musicldm("evaluate", "samples", root / "out", "--reference", root / "songs", "--no-yardsticks")
+    done = musicldm("evaluate", "samples", root / "out", "--reference", root / "songs", "--no-baselines")
     assert done.code == 0, done.err
     for words in (
         "Fréchet distance",
@@ -166,8 +176,8 @@ def test_what_is_printed_names_everything(root: Path, musicldm: Command) -> None
         "log-mel frames at",
     ):
         assert words in done.out
-    assert "too few to rely on" in done.out and "There is no VAE" in done.err and "latent:" not in done.out
-    assert "none clips, none holds a second of silence" in done.out
+    assert "too few to rely on" in done.out and "There is no codec" in done.err and "latent:" not in done.out
+    assert "none clips, none with a second of silence" in done.out
 
 
 def test_without_a_reference_levels_are_told(root: Path, musicldm: Command, tmp_path: Path) -> None:
@@ -176,14 +186,14 @@ def test_without_a_reference_levels_are_told(root: Path, musicldm: Command, tmp_
     soundfile.write(tmp_path / "loud.wav", loud, RATE)
     done = musicldm("evaluate", "samples", tmp_path, root / "out" / "take 1.wav")
     assert done.code == 0 and "Name one with --reference" in done.err
-    assert "2 samples" in done.out and "1 clip, 1 hold a second of silence" in done.out
+    assert "2 samples" in done.out and "1 clip, 1 with a second of silence" in done.out
     assert "longest silence 2." in done.out and "overlap of windows" in done.out
 
 
 def test_one_sample_and_silence_give_finite_figures(root: Path, musicldm: Command, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(3 * RATE), RATE)
     done = musicldm("evaluate", "samples", tmp_path, "--reference", root / "data", "--model", root / "whole", "--json")
-    told = json.loads(done.out, **FINITE)
+    told = parsed(done.out)
     assert done.code == 0 and "One sample" in done.err and "All samples are silent" in done.err
     assert "no self-similarity" in done.err
     here = figures(told)
@@ -213,7 +223,7 @@ def test_what_cannot_be_compared(root: Path, musicldm: Command, tmp_path: Path) 
         ([out, "--reference", root / "z.zarr", "--model", tmp_path / "other"], "was made with the VAE"),
         ([out, "--reference", tmp_path / "nowhere", *model], "There is nothing at"),
         ([out, "--reference", tmp_path / "nothing", *model], "no audio files"),
-        ([out, "--reference", tmp_path / "tiny", *model], "not a second of music"),
+        ([out, "--reference", tmp_path / "tiny", *model], "is as long as a second"),
         ([tmp_path / "nothing"], "no audio files"),
         ([tmp_path / "nowhere"], "There is nothing at"),
         ([tmp_path / "short"], "a.wav: It is 0.50 s long"),
@@ -251,13 +261,17 @@ def test_a_page_of_samples(root: Path, musicldm: Command, tmp_path: Path, monkey
     (tmp_path / "out").mkdir()
     for name, audio in takes.items():
         soundfile.write(tmp_path / "out" / name, audio, RATE if name == EVIL else 2 * RATE)
-    cells = {"noise": (10, 100), "held-out music through the VAE": (1, 5), "untrained, ddim 20": (9, 90)}
+    cells: dict[str, tuple[float, float]] = {
+        "noise": (10, 100),
+        "held-out music through the VAE": (1, 5),
+        "untrained, ddim 20": (9, 90),
+    }
     cells |= {"ddim 50": (2, 40), "ddim 5": (6, 70), "unipc 5": (float("nan"), 60)}
     quality = {"cells": {name: {"latent": [latent, 0.1], "mel": [mel, 1]} for name, (latent, mel) in cells.items()}}
     (tmp_path / "quality.json").write_text(json.dumps(quality))
     page = tmp_path / "page.html"
     monkeypatch.setenv("MUSICLDM_MODELS", str(root))
-    arguments = ["--reference", root / "songs", "--model", "model", "--no-yardsticks", "--pieces", 4, "--html", page]
+    arguments = ["--reference", root / "songs", "--model", "model", "--no-baselines", "--pieces", 4, "--html", page]
     done = musicldm(
         "evaluate", "samples", tmp_path / "out", *arguments, "--steps-curve", tmp_path / "quality.json", "--json"
     )
@@ -274,14 +288,20 @@ def test_a_page_of_samples(root: Path, musicldm: Command, tmp_path: Path, monkey
 
 
 def test_a_page_of_samples_in_a_browser(musicldm: Command, tmp_path: Path, browser: Any) -> None:
-    page, complaints = tmp_path / "page.html", []
+    page = tmp_path / "page.html"
+    complaints: list[str] = []
+
+    def dismiss(dialog: Any) -> None:
+        complaints.append("an alert")
+        dialog.dismiss()
+
     for name in ("a.wav", EVIL):
         soundfile.write(tmp_path / name, song(1, 2), RATE)
     assert musicldm("evaluate", "samples", tmp_path, "--html", page).code == 0
     tab = browser.new_page(viewport={"width": 390, "height": 844})
     tab.set_default_timeout(300_000)  # a busy machine's affair
     tab.on("console", lambda message: complaints.append(message.text))
-    tab.on("dialog", lambda dialog: (complaints.append("an alert"), dialog.dismiss()))
+    tab.on("dialog", dismiss)
     tab.goto(page.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tab.locator(".seen").nth(1).click()
@@ -374,7 +394,7 @@ def test_clap_gives_a_vector_for_each_ten_seconds(weights: Path, root: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(vectors[1], clap(audio[:, 10 * RATE : 20 * RATE], RATE)[0], atol=0.02)
     np.testing.assert_allclose(vectors, clap(audio, RATE), atol=1e-6)
-    result = evaluate_samples([root / "out"], root / "data", clap=clap, pieces=6, yardsticks=False, split="all")
+    result = evaluate_samples([root / "out"], root / "data", clap=clap, pieces=6, baselines=False, split="all")
     found = {(each.metric, each.embedding): each for each in result.sets[0].figures}
     assert set(result.embeddings) == {"mel", "CLAP"} and found["frechet", "CLAP"].estimate.value is not None
 

@@ -16,12 +16,12 @@ from musicldm.latents.store import LatentStore, StoreHeader, Track
 RATE = 25.0  # frames a second
 
 
-def music(seconds: int, seed: int, memory: float = 0.9) -> torch.Tensor:
-    """Latents [3, L] of unit spread that move slowly: xₜ = memory·xₜ₋₁ + noise, louder in every other second."""
+def music(seconds: int, seed: int, inertia: float = 0.9) -> torch.Tensor:
+    """Latents [3, L] of unit variance that move slowly: xₜ = inertia·xₜ₋₁ + noise, louder in every other second."""
     noise = np.random.default_rng(seed).normal(size=(3, seconds * int(RATE)))
     z = np.zeros_like(noise)
     for i in range(1, noise.shape[1]):
-        z[:, i] = memory * z[:, i - 1] + np.sqrt(1 - memory**2) * noise[:, i]
+        z[:, i] = inertia * z[:, i - 1] + np.sqrt(1 - inertia**2) * noise[:, i]
     return torch.from_numpy(z * np.where(np.arange(z.shape[1]) // RATE % 2, 1.3, 0.5)).float()
 
 
@@ -32,7 +32,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_mel_frames_tell_music_from_noise() -> None:
     time = torch.arange(32000) / 16000
     chords = [
-        sum(torch.sin(2 * torch.pi * f * time) for f in chord)[None] * 0.1
+        torch.stack([torch.sin(2 * torch.pi * f * time) for f in chord]).sum(dim=0, keepdim=True) * 0.1
         for chord in ((220, 277, 330), (196, 247, 294))
     ]
     noise = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -46,11 +46,11 @@ def test_a_texture_is_what_it_says() -> None:
     assert textures.shape == (2, 9)
     assert textures.dtype == np.float64
     second = z[:, 25:50].double().numpy()
-    spread = np.sqrt(second.var(axis=1) + 0.01)
+    std = np.sqrt(second.var(axis=1) + 0.01)
     change = np.sqrt((np.diff(second, axis=1) ** 2).mean(axis=1) + 0.01)
     np.testing.assert_allclose(textures[1, :3], second.mean(axis=1))
-    np.testing.assert_allclose(textures[1, 3:6], np.log(spread))
-    np.testing.assert_allclose(textures[1, 6:], np.log(change / spread))
+    np.testing.assert_allclose(textures[1, 3:6], np.log(std))
+    np.testing.assert_allclose(textures[1, 6:], np.log(change / std))
     assert latent_textures(torch.zeros(3, 20), RATE).shape == (0, 9)
     assert np.isfinite(latent_textures(torch.zeros(3, 50), RATE)).all()
 
@@ -58,7 +58,8 @@ def test_a_texture_is_what_it_says() -> None:
 def test_textures_see_time_where_frames_see_none() -> None:
     original, other = music(400, seed=1), music(400, seed=2)
     order = torch.randperm(original.shape[1], generator=torch.Generator().manual_seed(0))
-    within = torch.cat([block[:, order[order < 25]] for block in original.split(25, dim=1)], dim=1)
+    blocks = [original[:, start : start + 25] for start in range(0, original.shape[1], 25)]
+    within = torch.cat([block[:, order[order < 25]] for block in blocks], dim=1)
     frames = [Gaussian.of([z.T.double().numpy()]) for z in (original, original[:, order])]
     assert frechet_distance(*frames) == pytest.approx(0, abs=1e-9)
     near = distance(original, other)

@@ -99,4 +99,6 @@ def undisturbed(operation: int) -> None:
 def leftovers(store: Path) -> Iterator[Path]:
     """What killed writers have left in a store."""
     yield from store.rglob(".tmp-*")
-    yield from (part for part in (store / "parts").iterdir() if part.is_dir() and not (part / "zarr.json").exists())
+    yield from (
+        segment for segment in (store / "parts").iterdir() if segment.is_dir() and not (segment / "zarr.json").exists()
+    )

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from musicldm.codecs.base import LatentSpec
 from musicldm.latents.store import LatentStore, StoreHeader, Track
 
-HEADER = StoreHeader(sample_rate=100, hop=4, channels=3, audio_channels=1, vae_hash="5eed" * 16, vae_name="toy")
+SPEC = LatentSpec(
+    medium="audio", channels=3, media_channels=1, rate=100, hop=4, codec="toy codec", codec_hash="5eed" * 16
+)
+HEADER = StoreHeader(**vars(SPEC), codec_name="toy")
 SMALL = {"chunk_frames": 8, "shard_frames": 32}
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_latents_encode import CONFIG, add_track, run
 
 from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
@@ -19,6 +18,7 @@ from musicldm.latents.encode import EncodeSummary, encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from tests.clusters import scheduler, worker_processes, workers
+from tests.latents.test_latents_encode import CONFIG, add_track, run
 
 
 @pytest.fixture

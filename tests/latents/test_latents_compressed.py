@@ -39,12 +39,12 @@ def test_values_are_rounded_and_nothing_else(tmp_path: Path, keep_bits: int) -> 
     for number, entry in enumerate(store.tracks):
         given = latents(number, entry.frames)
         stop = entry.offset + entry.frames
-        with store.at_hand([(entry.part, entry.offset, stop)]):
+        with store.prefetch([(entry.segment, entry.offset, stop)]):
             together = store.read(entry)
         for name, read, at_once, values in zip(("mean", "logvar"), store.read(entry), together, given, strict=True):
             np.testing.assert_array_equal(read, rounded(values, keep_bits))
             np.testing.assert_array_equal(read, at_once)
-            np.testing.assert_array_equal(read, root[f"parts/{entry.part}/{name}"][entry.offset : stop])
+            np.testing.assert_array_equal(read, root[f"parts/{entry.segment}/{name}"][entry.offset : stop])
             # Round to nearest: off by half of the last bit that is kept, of a number in [2^e, 2^(e+1)).
             np.testing.assert_array_less(
                 np.abs(read - values), np.abs(values) * (2.0**-keep_bits / 2 + 2.0**-11) + 1e-7
@@ -90,7 +90,7 @@ def test_tensorstore_reads_it_too(tmp_path: Path) -> None:
         for entry in store.tracks:
             stop = entry.offset + entry.frames
             for name, read in zip(("mean", "logvar"), store.read(entry), strict=True):
-                folder = store.path / "parts" / entry.part / name
+                folder = store.path / "parts" / entry.segment / name
                 spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder)}}
                 array = tensorstore.open(spec).result()
                 np.testing.assert_array_equal(array[entry.offset : stop].read().result(), read)
@@ -98,7 +98,7 @@ def test_tensorstore_reads_it_too(tmp_path: Path) -> None:
 
 def test_no_flipped_byte_of_a_compressed_shard_passes(tmp_path: Path) -> None:
     store = compressed(tmp_path / "store", 4, 20)
-    file = store.path / "parts" / store.tracks[0].part / "logvar" / "c" / "0" / "0"
+    file = store.path / "parts" / store.tracks[0].segment / "logvar" / "c" / "0" / "0"
     good = file.read_bytes()
     for position in range(len(good)):
         bad = bytearray(good)
@@ -109,7 +109,7 @@ def test_no_flipped_byte_of_a_compressed_shard_passes(tmp_path: Path) -> None:
             store.read(store.tracks[0])
         with (
             pytest.raises(DataError, match=r"logvar/c/0/0 is damaged: .*changed"),
-            store.at_hand([(store.tracks[0].part, 0, 20)]),
+            store.prefetch([(store.tracks[0].segment, 0, 20)]),
         ):
             pytest.fail("nothing damaged is given out")
 

@@ -91,7 +91,7 @@ def test_tracks_are_encoded_in_windows_as_they_would_be_whole(data: Path, tmp_pa
 
     store = LatentStore.open(tmp_path / "store")
     assert summary.bytes == store.bytes > 0
-    assert (store.header.sample_rate, store.header.hop, store.header.vae_name) == (RATE, 8, "toy")
+    assert (store.header.rate, store.header.hop, store.header.codec_name) == (RATE, 8, "toy")
     for entry, samples in zip(store.tracks, (2000, 1999, 777), strict=True):
         assert (entry.samples, entry.frames) == (samples, -(-samples // 8))
         assert (entry.split, entry.provenance, entry.seconds) == ("train", {"licence": "CC0"}, samples / RATE)
@@ -316,7 +316,7 @@ def test_the_command_prints_the_store_and_says_what_it_did(data: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'store'}\n"
     assert "3 tracks encoded" in result.stderr
-    assert LatentStore.open(tmp_path / "store").header.vae_hash == VAE.load(saved).weights_hash
+    assert LatentStore.open(tmp_path / "store").header.codec_hash == VAE.load(saved).weights_hash
 
     result = run(data, tmp_path / "store", "--vae", saved / "bundle", "--json", "--quiet")
     about = json.loads(result.stdout)

@@ -25,7 +25,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def shard(store: LatentStore, name: str = "mean", number: int = 0) -> Path:
-    return store.path / "parts" / store.parts[0].id / name / "c" / str(number) / "0"
+    return store.path / "parts" / store.segments[0].id / name / "c" / str(number) / "0"
 
 
 def flip(file: Path, position: int) -> None:
@@ -45,7 +45,7 @@ def test_info_counts_what_is_there(tmp_path: Path) -> None:
     with store.writer(**SMALL) as writer:  # a new version of the first
         writer.append(replace(track(7, 20), source="0.wav", artist="A"), pieces(latents(7, 20)))
     found = examine.info(LatentStore.open(store.path))
-    assert (found.tracks, found.heldout, found.artists, found.parts, found.replaced) == (3, 1, 2, 4, 1)
+    assert (found.tracks, found.heldout, found.artists, found.segments, found.replaced) == (3, 1, 2, 4, 1)
     assert found.hours == pytest.approx((159 + 159 + 79) / 100 / 3600)
     assert found.licences == {"not stated": 2, "CC0": 1}
     assert found.bytes == sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
@@ -91,7 +91,7 @@ def test_every_file_cut_off_or_gone_is_found(tmp_path: Path) -> None:
             else:
                 target.write_bytes(target.read_bytes()[:size])
             if size is None and target.parent.parent.name == "parts":
-                continue  # without its metadata a part was never committed
+                continue  # without its metadata a segment was never committed
             faults = examine.verify(LatentStore.open(bad, skip_broken=True))
             assert any(str(target) in fault.reason for fault in faults), (target, size, faults)
             damaged += 1
@@ -130,7 +130,7 @@ def test_channels_that_a_denoiser_cannot_learn_from_are_warned_of(tmp_path: Path
         writer.append(track(0, 5000), [(mean, logvar)])
     found = examine.channel_statistics(LatentStore.open(store.path))
     said = [" ".join(each.warnings).split(":")[0] for each in found]
-    assert said == ["", "dead", "collapsed", "its spread is far from 1", "outliers", ""]
+    assert said == ["", "dead", "collapsed", "its standard deviation is far from 1", "outliers", ""]
     assert found[0].mean == pytest.approx(0, abs=0.05)
     assert found[0].std == pytest.approx(1, abs=0.05)
     assert found[2].used == pytest.approx(1e-4, rel=0.1)
@@ -164,7 +164,7 @@ def test_a_dataset_can_do_without_a_part_and_without_a_track(tmp_path: Path) -> 
     with pytest.raises(DataError, match="it is missing"):
         LatentStore.open(store.path)
     opened = LatentStore.open(store.path, skip_broken=True)
-    assert list(opened.broken) == [store.parts[0].id]
+    assert list(opened.broken) == [store.segments[0].id]
     assert [entry.title for entry in LatentDataset(opened, crop_frames=8).tracks] == ["Title 1"]
     with pytest.raises(DataError, match="no tracks"):
         LatentDataset(opened, crop_frames=8, without={opened.tracks[0].key})
@@ -176,11 +176,11 @@ def test_training_refuses_a_damaged_store_or_leaves_the_damage_out(
     path = shutil.copytree(pipeline.store, tmp_path / "store")
     store = LatentStore.open(path)
     last = max((entry for entry in store.tracks if entry.split == "train"), key=lambda entry: entry.offset)
-    part = next(part for part in store.parts if part.id == last.part)
+    segment = next(segment for segment in store.segments if segment.id == last.segment)
     heldout = [entry for entry in store.tracks if entry.split == "heldout"]  # all of them: there is nothing to judge by
     for entry in (last, *heldout):
-        flip(path / "parts" / entry.part / "mean/c/0/0", 2 * entry.offset * store.header.channels + 7)
-    assert len(part.sizes["mean"]) == 1 and heldout
+        flip(path / "parts" / entry.segment / "mean/c/0/0", 2 * entry.offset * store.header.channels + 7)
+    assert len(segment.sizes["mean"]) == 1 and heldout
     command = "train-diffusion", path, "--config", configs["ldm"], "--steps", 1, "-o", tmp_path / "run"
     told = musicldm(*command)
     assert told.code == 1

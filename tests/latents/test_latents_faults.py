@@ -31,7 +31,7 @@ from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latent
 
 
 def shard_of(store: LatentStore, name: str = "mean", number: int = 0) -> Path:
-    return store.path / "parts" / store.tracks[0].part / name / "c" / str(number) / "0"
+    return store.path / "parts" / store.tracks[0].segment / name / "c" / str(number) / "0"
 
 
 def test_no_flipped_byte_of_a_shard_passes(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_a_chunk_missing_from_the_index_is_an_error_and_not_zeros(tmp_path: Path
 )
 def test_a_damaged_track_table_is_named(tmp_path: Path, damage: Callable[[str], str]) -> None:
     store = filled(tmp_path / "store", 20, 10)
-    file = store.path / "parts" / store.tracks[0].part / "zarr.json"
+    file = store.path / "parts" / store.tracks[0].segment / "zarr.json"
     file.write_text(damage(file.read_text()))
-    with pytest.raises(DataError, match=f"{store.tracks[0].part}/zarr.json is damaged"):
+    with pytest.raises(DataError, match=f"{store.tracks[0].segment}/zarr.json is damaged"):
         LatentStore.open(store.path)
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_root_is_named(tmp_path: Path, text: str) -> None:
 def test_no_flipped_byte_of_the_metadata_passes(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 20, 10)
     tracks, named = list(store.tracks), 0
-    files = [store.path / "zarr.json", store.path / "parts" / tracks[0].part / "zarr.json"]
+    files = [store.path / "zarr.json", store.path / "parts" / tracks[0].segment / "zarr.json"]
     for file in files:
         good = file.read_bytes()
         for position in range(len(good)):
@@ -127,7 +127,7 @@ def test_no_flipped_byte_of_the_metadata_passes(tmp_path: Path) -> None:
 
 def test_a_part_without_its_metadata_is_not_seen(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 40, 40)
-    first, second = (entry.part for entry in store.tracks)
+    first, second = (entry.segment for entry in store.tracks)
     (store.path / "parts" / first / "zarr.json").unlink()
     store = LatentStore.open(store.path)
     assert check_whole(store) == [1]
@@ -135,7 +135,7 @@ def test_a_part_without_its_metadata_is_not_seen(tmp_path: Path) -> None:
     with store.writer(**SMALL) as writer:
         writer.append(track(0, 40), pieces(latents(0, 40)))
     assert check_whole(LatentStore.open(store.path)) == [1, 0]
-    assert store.tracks[0].part == second
+    assert store.tracks[0].segment == second
 
 
 def test_a_full_disk_is_said_in_a_sentence_and_what_was_committed_stays(
@@ -154,7 +154,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_what_was_committed_stays(
         writer.append(track(1, 20), pieces(latents(1, 20)))
         monkeypatch.setattr(os, "fsync", full)
     monkeypatch.undo()
-    assert len(list((tmp_path / "store" / "parts").iterdir())) == 2  # one part, and the group's own metadata
+    assert len(list((tmp_path / "store" / "parts").iterdir())) == 2  # one segment, and the group's own metadata
     assert check_whole(LatentStore.open(store.path)) == [0]
 
 
@@ -163,19 +163,19 @@ def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path, monkeypatch
     fsync = durable.flush
 
     def watched(path: Path) -> None:
-        part = next((folder for folder in (path, *path.parents) if folder.parent.name == "parts"), None)
+        segment = next((folder for folder in (path, *path.parents) if folder.parent.name == "parts"), None)
         flushed.append(path)
         fsync(path)
-        if part and path.parent == part and path.name.startswith(durable.TEMPORARY):  # about to be renamed
-            others = {store, part.parent, part, *part.rglob("*")} - {path}
+        if segment and path.parent == segment and path.name.startswith(durable.TEMPORARY):  # about to be renamed
+            others = {store, segment.parent, segment, *segment.rglob("*")} - {path}
             assert others <= set(flushed)
-            assert not (part / "zarr.json").exists()
+            assert not (segment / "zarr.json").exists()
 
     monkeypatch.setattr(durable, "flush", watched)
     store = tmp_path / "store"
-    part = store / "parts" / filled(store, 40).tracks[0].part
-    assert flushed[-1] == part, "the name of the metadata itself"
-    assert {tmp_path, part / "mean" / "c" / "1" / "0", part / "logvar" / "zarr.json"} <= set(flushed)
+    segment = store / "parts" / filled(store, 40).tracks[0].segment
+    assert flushed[-1] == segment, "the name of the metadata itself"
+    assert {tmp_path, segment / "mean" / "c" / "1" / "0", segment / "logvar" / "zarr.json"} <= set(flushed)
 
 
 # ---- Struck at any moment --------------------------------------------------------------------------------------------
@@ -206,13 +206,13 @@ def test_a_writer_can_be_struck_at_any_moment(tmp_path: Path, blow: signal.Signa
         appended, committed = map(int, said[-1].split())
         numbers = check_whole(LatentStore.open(store.path))
         assert numbers == list(range(len(numbers))), "in order, each once and whole"
-        # Ctrl-C commits all that is complete; kill -9 loses the open part of at most three.
+        # Ctrl-C commits all that is complete; kill -9 loses the open segment of at most three.
         assert len(numbers) >= (committed if blow == signal.SIGKILL else appended)
         lost += max(0, appended - len(numbers))
     store = LatentStore.open(store.path)
     assert store.statistics().count == sum(entry.frames for entry in store.tracks) > 100
     assert not list(store.path.glob(".tmp-*"))
-    print(f"{blows} times {blow.name}: {len(store.tracks)} tracks, all whole; {lost} of an open part were lost")
+    print(f"{blows} times {blow.name}: {len(store.tracks)} tracks, all whole; {lost} of an open segment were lost")
 
 
 Action = Callable[[Path], object]
@@ -244,7 +244,7 @@ BEFORE = [3, 50, 10, 33, 20, 1, 40, 9, 30]
 
 @pytest.fixture
 def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of nine tracks in five parts, with an index, that most disasters are about to befall."""
+    """A store of nine tracks in five segments, with an index, that most disasters are about to befall."""
     monkeypatch.setattr(durable, "flush", lambda path: None)  # thousands for nothing
     monkeypatch.setattr(store_module, "_MANY_TRACKS", 3)
     monkeypatch.setattr(store_module, "_MANY_SMALL_PARTS", 2)
@@ -347,7 +347,7 @@ def files_up_to(size: int) -> None:
 @pytest.mark.parametrize("rewrite", [prune, compact])
 def test_rewriting_stops_at_a_damaged_track_and_drops_nothing(before: Path, rewrite: Action) -> None:
     entry = next(entry for entry in LatentStore.open(before).tracks if entry.provenance["source"] == 3)
-    file = before / "parts" / entry.part / "mean" / "c" / "0" / "0"
+    file = before / "parts" / entry.segment / "mean" / "c" / "0" / "0"
     good = file.read_bytes()
     bad = bytearray(good)
     bad[entry.offset * 6 + entry.offset // 8 * 4] ^= 1
@@ -386,7 +386,7 @@ def test_no_damage_passes_for_latents(before: Path, tmp_path: Path, full: bool) 
             lost: set[str] = set()
             if damage == "deleted" and file.parent.parent.name == "parts":
                 lost = {file.parent.name}  # never committed, for all that can be seen
-            assert found == {key: entry for key, entry in entries.items() if entry.part not in lost}
+            assert found == {key: entry for key, entry in entries.items() if entry.segment not in lost}
             if not lost:
                 assert store.statistics() == statistics
             outcomes[f"{damage}, nothing wrong"] += 1

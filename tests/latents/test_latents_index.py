@@ -1,4 +1,4 @@
-"""The index of a store with many tracks: it saves reading the parts' metadata, and changes nothing else."""
+"""The index of a store with many tracks: it saves reading the segments' metadata, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTHS = [20, 3, 40, 15, 8, 9, 33, 1]
 
 @pytest.fixture
 def indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store whose index has all of its parts."""
+    """A store whose index has all of its segments."""
     monkeypatch.setattr(store_module, "_MANY_TRACKS", 4)
     path = filled(tmp_path / "store", *LENGTHS, max_tracks=2).path
     assert (path / "index").exists()
@@ -31,7 +31,7 @@ def indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The parts' metadata files that are read."""
+    """The segments' metadata files that are read."""
     names: list[str] = []
     read_all = Folder.read_all
 
@@ -68,7 +68,7 @@ def append(path: Path, *numbers: int) -> None:
 
 def test_parts_in_the_index_are_not_read(indexed: Path, asked: list[str]) -> None:
     assert seen(indexed) == without(indexed)
-    assert len(asked) == len(set(asked)) == len(LatentStore.open(indexed).parts), "those were of the copy"
+    assert len(asked) == len(set(asked)) == len(LatentStore.open(indexed).segments), "those were of the copy"
 
 
 def test_few_tracks_have_no_index(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_parts_that_came_after_the_index_are_read(indexed: Path, asked: list[str
     del asked[:]
     store = LatentStore.open(indexed)
     assert check_whole(store) == list(range(10))
-    assert asked == [f"parts/{store.tracks[8].part}/zarr.json"]
+    assert asked == [f"parts/{store.tracks[8].segment}/zarr.json"]
     assert seen(indexed) == without(indexed)
     append(indexed, 10, 11)
     assert (indexed / "index").stat().st_mtime_ns > written, "four are"
@@ -106,7 +106,7 @@ def test_parts_that_went_after_the_index_are_not_in_the_store(indexed: Path, mon
         assert seen(indexed) == without(indexed)
         reader = None  # the second time it is gone
         store.compact()
-    assert reader is None and len(LatentStore.open(indexed).parts) == 1
+    assert reader is None and len(LatentStore.open(indexed).segments) == 1
 
 
 def test_an_index_by_a_writer_who_has_not_seen_all(indexed: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_index_by_a_writer_who_has_not_seen_all(indexed: Path) -> None:
             first.append(track(number, 12), pieces(latents(number, 12)))
     assert 8 not in check_whole(one)
     one.write_index()
-    assert check_whole(LatentStore.open(indexed)) == list(range(14)), "in the order of the parts' names"
+    assert check_whole(LatentStore.open(indexed)) == list(range(14)), "in the order of the segments' names"
     assert seen(indexed) == without(indexed)
 
 
@@ -129,10 +129,10 @@ def test_an_index_of_another_store_makes_no_difference(indexed: Path, tmp_path: 
 
 
 def test_a_part_whose_metadata_is_gone_is_gone(indexed: Path) -> None:
-    part = LatentStore.open(indexed).parts[1].id
-    (indexed / "parts" / part / "zarr.json").unlink()
+    segment = LatentStore.open(indexed).segments[1].id
+    (indexed / "parts" / segment / "zarr.json").unlink()
     assert seen(indexed) == without(indexed)
-    assert part not in {entry.part for entry in LatentStore.open(indexed).tracks}
+    assert segment not in {entry.segment for entry in LatentStore.open(indexed).tracks}
     append(indexed, 8)  # sweeps
     assert seen(indexed) == without(indexed)
 

@@ -76,7 +76,7 @@ def contents(store: LatentStore) -> dict[int, int]:
 
 
 def committed(tracks: list[Content], max_tracks: int) -> int:
-    """How many of the tracks that one writer has appended must be safe: the open part may get lost."""
+    """How many of the tracks that one writer has appended must be safe: the open segment may get lost."""
     safe = waiting = frames = 0
     for content in tracks:
         waiting, frames = waiting + 1, frames + frames_of(content)
@@ -112,8 +112,8 @@ class StoreMachine(RuleBasedStateMachine):
         """After someone had the store alone."""
         assert not list(leftovers(self.path))
         if not self.readers:
-            on_disk = {part.name for part in (self.path / "parts").iterdir() if part.is_dir()}
-            live = {part.id for part in self.open().parts}
+            on_disk = {segment.name for segment in (self.path / "parts").iterdir() if segment.is_dir()}
+            live = {segment.id for segment in self.open().segments}
             assert on_disk == live, "what was replaced is deleted"
 
     # ---- Writing
@@ -146,7 +146,7 @@ class StoreMachine(RuleBasedStateMachine):
         other = self.open()
         with self.store.writer(**SMALL) as one, other.writer(**SMALL) as two:
             for ours, theirs in itertools.zip_longest(tracks, others):
-                # Each into a part of its own, so that it is known whose version is the later.
+                # Each into a segment of its own, so that it is known whose version is the later.
                 for writer, content in ((one, ours), (two, theirs)):
                     if content is not None and content[0] not in self.versions:
                         writer.append(track_of(content), pieces_of(content))

@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from musicldm.latents.schema import PartTable, StoreHeader, TrackEntry
+from musicldm.latents.schema import SegmentTable, StoreHeader, TrackEntry
 from musicldm.latents.statistics import Moments
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
@@ -38,7 +38,7 @@ def test_the_program_on_the_page_reads_a_store_without_us(tmp_path: Path, keep_b
             writer.append(track(number, length, split), pieces(latents(number, length)))
     reader = LatentStore.open(store.path)  # so that what is replaced stays
     assert store.prune({store.tracks[2].key}) == 1
-    assert len(list((reader.path / "parts").iterdir())) > len(store.parts) + 1
+    assert len(list((reader.path / "parts").iterdir())) > len(store.segments) + 1
     with store.writer(**SMALL) as writer:
         writer.append(replace(track(6, 40), source="0.wav"), pieces(latents(6, 40)))  # new sound in an old file
         writer.append(replace(track(1, 70), source="elsewhere.wav"), pieces(latents(1, 70)))  # the same twice
@@ -53,7 +53,7 @@ def test_the_program_on_the_page_reads_a_store_without_us(tmp_path: Path, keep_b
     assert sorted(entry.provenance["source"] for entry in store.tracks) == [1, 3, 4, 6]
     statistics = store.statistics()
     np.testing.assert_allclose(read.pop("average"), statistics.mean, rtol=1e-10)
-    np.testing.assert_allclose(read.pop("spread"), statistics.std, rtol=1e-10)
+    np.testing.assert_allclose(read.pop("std"), statistics.std, rtol=1e-10)
     for entry in store.tracks:
         for number, array in enumerate(store.read(entry)):
             np.testing.assert_array_equal(read.pop(f"{entry.name} {number}"), array)
@@ -61,32 +61,32 @@ def test_the_program_on_the_page_reads_a_store_without_us(tmp_path: Path, keep_b
 
 
 def test_the_tables_have_every_word() -> None:
-    store, part, a_track = (
-        PAGE.split(f"\n## {name}\n")[1].split("\n## ")[0] for name in ("The store", "A part", "A track")
+    store, segment, a_track = (
+        PAGE.split(f"\n## {name}\n")[1].split("\n## ")[0] for name in ("The store", "A segment", "A track")
     )
     for section, kind, others in (
         (store, StoreHeader, {"format", "crc32c"}),
-        (part, PartTable, {"format", "crc32c", "tracks"}),
+        (segment, SegmentTable, {"format", "crc32c", "tracks"}),
         (a_track, TrackEntry, set()),
     ):
         table = [line for line in section.splitlines() if line.startswith("| `")]
         words = {word for line in table for word in re.findall(r"`(\w+)`", line.split("|")[1])}
-        fields = {field.name for field in dataclasses.fields(kind)} - {"id", "part"}
+        fields = {field.name for field in dataclasses.fields(kind)} - {"id", "segment", "extra"}
         assert words == fields | others
     for field in dataclasses.fields(Moments):
-        assert f"`{field.name}`" in part
+        assert f"`{field.name}`" in segment
 
 
 def test_a_shard_is_what_the_page_says_byte_by_byte(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 20, 30)
-    part = store.parts[0]
-    per_shard = part.shard_frames // part.chunk_frames
+    segment = store.segments[0]
+    per_shard = segment.shard_frames // segment.chunk_frames
     given = np.concatenate([latents(0, 20)[0], latents(1, 30)[0]]).astype("<f2")
     for frame in (0, 19, 20, 31, 32, 49):
-        shard, within = divmod(frame, part.shard_frames)
-        data = (store.path / "parts" / part.id / "mean" / "c" / str(shard) / "0").read_bytes()
-        assert len(data) == part.sizes["mean"][shard]
-        chunk, row = divmod(within, part.chunk_frames)
+        shard, within = divmod(frame, segment.shard_frames)
+        data = (store.path / "parts" / segment.id / "mean" / "c" / str(shard) / "0").read_bytes()
+        assert len(data) == segment.sizes["mean"][shard]
+        chunk, row = divmod(within, segment.chunk_frames)
         index = np.frombuffer(data[-16 * per_shard - 4 : -4], "<u8").reshape(per_shard, 2)
         assert google_crc32c.value(data[-16 * per_shard - 4 : -4]) == int.from_bytes(data[-4:], "little")
         offset, length = index[chunk].tolist()

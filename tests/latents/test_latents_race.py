@@ -142,10 +142,12 @@ def test_a_reader_in_another_process_keeps_what_it_has_open(tmp_path: Path) -> N
         assert reader.stdout is not None and reader.stdin is not None
         assert reader.stdout.readline() == "open\n"
         assert store.prune({store.tracks[0].key}) == 1
-        assert store.compact() == 8  # the part of the pruned track stands there without one
+        assert store.compact() == 8  # the segment of the pruned track stands there without one
         assert check_whole(LatentStore.open(store.path)) == list(range(1, 8))
         reader.stdin.write("\n")
         reader.stdin.flush()
         assert reader.stdout.readline() == f"{list(range(8))}\n"
     store.compact()  # which sweeps
-    assert [part.name for part in sorted((store.path / "parts").glob("*/"))] == [part.id for part in store.parts]
+    assert [segment.name for segment in sorted((store.path / "parts").glob("*/"))] == [
+        segment.id for segment in store.segments
+    ]

@@ -136,18 +136,18 @@ def test_writers_append_side_by_side_and_a_reader_has_a_snapshot(url: str) -> No
 def test_plain_zarr_reads_it(url: str) -> None:
     entry = LatentStore.open(url).tracks[1]
     root = zarr.open_group(url, mode="r")
-    stored = root[f"parts/{entry.part}/mean"][entry.offset : entry.offset + entry.frames]
+    stored = root[f"parts/{entry.segment}/mean"][entry.offset : entry.offset + entry.frames]
     np.testing.assert_array_equal(stored, latents(1, 70)[0].astype(np.float16))
 
 
-def test_what_is_at_hand_needs_no_server_any_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_prefetched_needs_no_server_any_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LatentStore.open(url)
     first, second, _ = store.tracks
 
     def unplugged(*_: object, **__: object) -> None:
         raise ConnectionError("the cable is out")
 
-    with store.at_hand([(first.part, 0, 20), (second.part, second.offset + 30, second.offset + 50)]):
+    with store.prefetch([(first.segment, 0, 20), (second.segment, second.offset + 30, second.offset + 50)]):
         monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", unplugged)
         np.testing.assert_array_equal(store.read(first)[0], latents(0, 20)[0].astype(np.float16))
         np.testing.assert_array_equal(store.read(second, 30, 50)[1], latents(1, 70)[1][30:50].astype(np.float16))
@@ -191,8 +191,8 @@ def test_the_metadata_of_a_part_is_uploaded_last(url: str, monkeypatch: pytest.M
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", watched)
     append(LatentStore.open(url), 3)
     *others, last = uploaded
-    part = last.removesuffix("/zarr.json")
-    assert {f"{part}/{name}" for name in ("mean/zarr.json", "mean/c/0/0", "logvar/c/0/0")} <= set(others)
+    segment = last.removesuffix("/zarr.json")
+    assert {f"{segment}/{name}" for name in ("mean/zarr.json", "mean/c/0/0", "logvar/c/0/0")} <= set(others)
     assert last.split("/")[2] == "parts" and last.count("/") == 4
 
 
@@ -221,8 +221,8 @@ def test_the_garbage_of_a_killed_upload_is_not_seen_and_swept_after_a_day(url: s
     before = names(bucket)
     now = datetime.now(UTC)
     for age in (timedelta(hours=20), timedelta(hours=30)):
-        part = f"{(now - age).strftime('%Y%m%dT%H%M%S%f')}-0badcafe"
-        bucket.put_object(Key=f"some/latents.zarr/parts/{part}/mean/c/0/0", Body=b"half")
+        segment = f"{(now - age).strftime('%Y%m%dT%H%M%S%f')}-0badcafe"
+        bucket.put_object(Key=f"some/latents.zarr/parts/{segment}/mean/c/0/0", Body=b"half")
     assert check_whole(LatentStore.open(url)) == [0, 1, 2]
     append(LatentStore.open(url), 3)
     assert check_whole(LatentStore.open(url)) == [0, 1, 2, 3]
@@ -244,7 +244,7 @@ def test_a_bucket_is_not_rewritten(url: str) -> None:
 
 def test_damage_in_a_bucket_is_named(url: str, bucket: Any) -> None:
     store = LatentStore.open(url)
-    name = f"parts/{store.tracks[0].part}/mean/c/0/0"
+    name = f"parts/{store.tracks[0].segment}/mean/c/0/0"
     shard = bucket.Object(f"some/latents.zarr/{name}")
     data = bytearray(shard.get()["Body"].read())
     data[7] ^= 1
@@ -269,7 +269,7 @@ def test_where_no_store_is_or_can_be(bucket: Any, url: str) -> None:
         LatentStore.create("s3://nowhere/new.zarr", HEADER)
     with pytest.raises(OutputError, match="already holds a zarr"):
         LatentStore.create(url, HEADER)
-    with pytest.raises(UsageError, match="is no place for a store: Protocol not known: floppy"):
+    with pytest.raises(UsageError, match="cannot hold a store: Protocol not known: floppy"):
         LatentStore.open("floppy://a/latents.zarr")
 
 

@@ -19,7 +19,7 @@ def keys(*numbers: int) -> set[str]:
     return {HEADER.key(f"sound {number}") for number in numbers}
 
 
-def part_folders(store: LatentStore) -> list[str]:
+def segment_folders(store: LatentStore) -> list[str]:
     return sorted(folder.name for folder in (store.path / "parts").iterdir() if folder.is_dir())
 
 
@@ -31,12 +31,12 @@ def test_pruned_tracks_are_gone_and_their_space_is_given_back(tmp_path: Path) ->
     assert sorted(check_whole(store)) == [1, 2, 3]
     store = LatentStore.open(store.path)
     assert sorted(check_whole(store)) == [1, 2, 3]
-    assert part_folders(store) == sorted({part.id for part in store.parts})
+    assert segment_folders(store) == sorted({segment.id for segment in store.segments})
     assert store.bytes < size
     wanted = np.concatenate([latents(entry.provenance["source"], entry.frames)[0] for entry in others])
     np.testing.assert_allclose(store.statistics().mean, wanted.astype(np.float16).mean(axis=0, dtype=float), rtol=1e-10)
-    moved = {entry.key: replace(entry, part="", offset=0) for entry in store.tracks}
-    assert moved == {entry.key: replace(entry, part="", offset=0) for entry in others}
+    moved = {entry.key: replace(entry, segment="", offset=0) for entry in store.tracks}
+    assert moved == {entry.key: replace(entry, segment="", offset=0) for entry in others}
     assert store.prune(keys(0, 4, 5, 77)) == 0
 
 
@@ -65,31 +65,31 @@ def test_the_new_sound_of_a_file_takes_the_place_of_the_old_one_for_good(tmp_pat
 def test_compacting_merges_small_parts_and_leaves_large_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(tmp_path / "store", *[30] * 6, *[3] * 8, max_tracks=1)
     assert store.compact() == 14
-    assert len(store.parts) == 1
+    assert len(store.segments) == 1
     assert sorted(check_whole(store)) == list(range(14))
     assert store.compact() == 0
 
     monkeypatch.setattr(store_module, "_LARGE_PART", 60)
     store = filled(tmp_path / "other", *[30] * 6, *[3] * 7, max_tracks=1)
-    assert store.compact() == 0, "30 frames are half of a large part, and seven small ones are not many"
+    assert store.compact() == 0, "30 frames are half of a large segment, and seven small ones are not many"
     with store.writer(**SMALL, max_tracks=1) as writer:
         writer.append(track(13, 3), pieces(latents(13, 3)))
     before = store.statistics()
     assert store.compact() == 8
-    assert sorted(part.frames for part in store.parts) == [24] + [30] * 6
+    assert sorted(segment.frames for segment in store.segments) == [24] + [30] * 6
     store = LatentStore.open(store.path)
     assert sorted(check_whole(store)) == list(range(14))
     np.testing.assert_allclose(store.statistics().std, before.std, rtol=1e-10)
-    assert part_folders(store) == sorted(part.id for part in store.parts)
+    assert segment_folders(store) == sorted(segment.id for segment in store.segments)
 
 
 def test_what_someone_reads_is_deleted_by_the_next_who_finds_nobody(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 20, 10)
     reader = LatentStore.open(store.path)
-    old = part_folders(store)
+    old = segment_folders(store)
     store.prune(keys(0))
     assert check_whole(reader) == [0, 1]
-    assert set(old) < set(part_folders(store))
+    assert set(old) < set(segment_folders(store))
     with store.writer(**SMALL):
         pass
     assert check_whole(reader) == [0, 1]
@@ -98,7 +98,7 @@ def test_what_someone_reads_is_deleted_by_the_next_who_finds_nobody(tmp_path: Pa
     del reader
     with store.writer(**SMALL):
         pass
-    assert part_folders(store) == [part.id for part in store.parts]
+    assert segment_folders(store) == [segment.id for segment in store.segments]
     assert not list(leftovers(store.path))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musicldm.core.errors import DataError
-from musicldm.latents.statistics import SMALLEST_SPREAD, LatentStatistics, Moments
+from musicldm.latents.statistics import SMALLEST_STD, LatentStatistics, Moments
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
@@ -77,7 +77,7 @@ def test_raw_latents_become_normalised_ones_and_return() -> None:
 def test_a_dead_channel_has_a_spread_all_the_same() -> None:
     dead = np.full((10, 2), 3, np.float16), np.full((10, 2), -60, np.float16)
     statistics = LatentStatistics.from_moments(Moments.of(*dead))
-    assert statistics.std == (SMALLEST_SPREAD, SMALLEST_SPREAD)
+    assert statistics.std == (SMALLEST_STD, SMALLEST_STD)
     assert statistics.normalise(torch.full((1, 2, 4), 3.0)).abs().max() == 0
 
 

@@ -71,25 +71,25 @@ def test_round_trip(lengths: list[int], cut: int, chunk: int, chunks: int, max_t
 def test_plain_zarr_reads_a_track_and_all_that_is_known_of_it(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 20, 50)
     root = zarr.open_group(tmp_path / "store", mode="r")
-    assert (root.attrs["sample_rate"], root.attrs["hop"], root.attrs["vae_name"]) == (100, 4, "toy")
+    assert (root.attrs["rate"], root.attrs["hop"], root.attrs["codec_name"]) == (100, 4, "toy")
     mean, logvar = latents(1, 50)
     entry = store.tracks[1]
     np.testing.assert_array_equal(
-        root[f"parts/{entry.part}/mean"][entry.offset : entry.offset + entry.frames], mean.astype(np.float16)
+        root[f"parts/{entry.segment}/mean"][entry.offset : entry.offset + entry.frames], mean.astype(np.float16)
     )
     # The same, by walking through the hierarchy.
-    ((_, part),) = root["parts"].groups()
-    about = part.attrs["tracks"][1]
+    ((_, segment),) = root["parts"].groups()
+    about = segment.attrs["tracks"][1]
     stop = about["offset"] + about["frames"]
-    np.testing.assert_array_equal(part["logvar"][about["offset"] : stop], logvar.astype(np.float16))
+    np.testing.assert_array_equal(segment["logvar"][about["offset"] : stop], logvar.astype(np.float16))
     assert (about["artist"], about["provenance"], about["samples"]) == ("Artist", {"source": 1}, 199)
-    rows = np.stack([part["mean"][about["offset"] : stop], part["logvar"][about["offset"] : stop]], axis=1)
+    rows = np.stack([segment["mean"][about["offset"] : stop], segment["logvar"][about["offset"] : stop]], axis=1)
     assert about["checksum"] == f"{google_crc32c.value(rows.tobytes()):08x}"
 
 
 def test_arrays_are_raw_float16_in_few_full_shards(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 70)  # 9 chunks of 8: 3 shards of 3 rather than 4 + 4 + 1
-    folder = tmp_path / "store" / "parts" / store.tracks[0].part / "mean"
+    folder = tmp_path / "store" / "parts" / store.tracks[0].segment / "mean"
     about = json.loads((folder / "zarr.json").read_text())
     assert (about["data_type"], about["dimension_names"]) == ("float16", ["frame", "channel"])
     assert about["chunk_grid"]["configuration"]["chunk_shape"] == [24, 3]
@@ -132,9 +132,9 @@ def test_an_open_part_is_committed_in_time(
     tmp_path: Path, limits: dict[str, float], tracks_in_parts: list[int]
 ) -> None:
     store = filled(tmp_path / "store", 10, 10, 10, 10, 10, **limits)
-    parts = [entry.part for entry in store.tracks]
-    assert parts == sorted(parts)
-    assert [parts.count(part) for part in sorted(set(parts))] == tracks_in_parts
+    segments = [entry.segment for entry in store.tracks]
+    assert segments == sorted(segments)
+    assert [segments.count(segment) for segment in sorted(set(segments))] == tracks_in_parts
     assert check_whole(store) == [0, 1, 2, 3, 4]
 
 
@@ -311,9 +311,9 @@ def test_a_store_is_made_only_where_nothing_is(tmp_path: Path) -> None:
 def test_a_store_of_the_future_is_refused(tmp_path: Path) -> None:
     file = filled(tmp_path / "store", 20).path / "zarr.json"
     about = json.loads(file.read_text())
-    about["attributes"]["schema"] = 2
+    about["attributes"]["schema"] = 3
     file.write_text(json.dumps(about))
-    with pytest.raises(MismatchError, match=r"has schema 2; this musicldm knows 1\.") as caught:
+    with pytest.raises(MismatchError, match=r"has schema 3; this musicldm knows 2\.") as caught:
         LatentStore.open(tmp_path / "store")
     assert caught.value.hint
 
@@ -321,17 +321,36 @@ def test_a_store_of_the_future_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"vae_hash": "beef" * 16, "vae_name": "drums"}, r"VAE 'toy' \(5eed5eed\), not with 'drums' \(beefbeef\)"),
-        ({"sample_rate": 44100}, "100 samples a second, not with 44100"),
+        (
+            {"codec_hash": "beef" * 16, "codec_name": "drums"},
+            r"codec 'toy' \(5eed5eed\), not with 'drums' \(beefbeef\)",
+        ),
+        ({"rate": 44100}, "100 samples a second, not with 44100"),
         ({"hop": 8}, "4 samples a frame, not with 8"),
         ({"channels": 5}, "3 latent channels, not with 5"),
-        ({"audio_channels": 2}, "1 audio channels, not with 2"),
+        ({"media_channels": 2}, "1 audio channels, not with 2"),
     ],
 )
 def test_latents_that_were_made_otherwise_are_refused(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
     store = LatentStore.create(tmp_path / "store", HEADER)
-    store.require(replace(HEADER, vae_name="renamed"))
+    store.require(replace(HEADER, codec_name="renamed"))
     with pytest.raises(MismatchError, match=sentence):
         store.require(replace(HEADER, **change))  # type: ignore[arg-type]
-    assert HEADER.key("sound") != replace(HEADER, **change).key("sound")  # type: ignore[arg-type]
-    assert HEADER.key("sound") == replace(HEADER, vae_name="renamed").key("sound") != HEADER.key("noise")
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_key_changes_with_the_codec_and_the_content_and_nothing_else(schema: int) -> None:
+    header = replace(HEADER, schema=schema)
+    key = header.key("sound")
+    assert key != header.key("noise")
+    assert key != replace(header, codec_hash="beef" * 16).key("sound")
+    assert key == replace(header, codec_name="renamed", keep_bits=3).key("sound")
+    # Schema 1 hashed these too. Now the codec's hash alone stands for them: it is of weights and configuration.
+    for change in ({"rate": 44100}, {"hop": 8}, {"channels": 5}, {"media_channels": 2}):
+        assert (key != replace(header, **change).key("sound")) == (schema == 1)
+
+
+def test_keys_of_both_schemas_are_what_they_always_were() -> None:
+    old = StoreHeader("audio", 3, 1, 100, 4, "vae", "5eed" * 16, "toy", schema=1)
+    assert old.key("sound") == "6d7d6176edd64135a17879ecaa0768ea3636e9e6ca35ddad6435fb32b9eaf570"
+    assert HEADER.key("sound") == "d65ef4f57df28221056dc6674def36ca27c5c4a422db961931a1f6ef3a28f87e"

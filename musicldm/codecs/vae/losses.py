@@ -19,6 +19,7 @@ from torch import Tensor
 
 from musicldm.codecs.posterior import DiagonalGaussian
 from musicldm.core.errors import ConfigError
+from musicldm.media.audio.l1 import waveform_spectrogram_l1
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LossConfig:
     mel: float = 0.0
     """Multi-resolution mel distance, see `multi_resolution_mel`."""
     study: float = 0.0
-    """The loss of the 2023 study, see `study_loss`."""
+    """The loss of the 2023 study, see `waveform_spectrogram_l1`."""
     kl: float = 1e-4
     """β (Higgins et al. 2017): weight of the KL divergence to N(0, 1) in nats for each latent element."""
     free_bits: float = 0.0
@@ -161,22 +162,6 @@ def _mel(hertz: float) -> float:
     return 2595 * math.log10(1 + hertz / 700)  # HTK's scale
 
 
-def study_loss(x: Tensor, y: Tensor) -> Tensor:
-    """The loss of the 2023 study, 0.5·L1(waveform) + 0.5·L1(|STFT|, 1024/256, no window): the mean over [B, C, T].
-
-    It grows with the level, so it means something only beside its value for silence, `study_loss(x, 0)`.
-    """
-
-    def spectrogram(z: Tensor) -> Tensor:
-        window = torch.ones(1024, device=z.device)
-        spectrum = torch.stft(
-            z.float().flatten(0, 1), 1024, 256, window=window, return_complex=True, pad_mode="constant"
-        )
-        return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-10).sqrt()
-
-    return 0.5 * (x - y).abs().mean() + 0.5 * (spectrogram(x) - spectrogram(y)).abs().mean()
-
-
 def vae_loss(
     x: Tensor, y: Tensor, posterior: DiagonalGaussian, config: LossConfig, sample_rate: int, step: int | None = None
 ) -> dict[str, Tensor]:
@@ -201,7 +186,7 @@ def _vae_loss(
         spectral = _spectral(x, y, config.fft_sizes, sample_rate if config.mel else 0)
         terms |= {name: value for name, value in spectral.items() if getattr(config, name)}
     if config.study:
-        terms["study"] = study_loss(x, y)
+        terms["study"] = waveform_spectrogram_l1(x, y)
     reconstruction = sum((getattr(config, name) * value for name, value in terms.items()), start=x.new_zeros(()))
     kl = posterior.kl() / posterior.mean[0].numel()
     beyond = (kl - config.free_bits * math.log(2)).clamp_min(0).mean()  # Roberts et al. 2018, eq. 2

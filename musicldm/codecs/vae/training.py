@@ -18,7 +18,7 @@ from musicldm.codecs.vae.discriminator import (
     discriminator_loss,
     feature_loss,
 )
-from musicldm.codecs.vae.losses import study_loss, vae_loss
+from musicldm.codecs.vae.losses import vae_loss
 from musicldm.codecs.vae.model import VAE
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
@@ -27,6 +27,7 @@ from musicldm.core.devices import autocast
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.l1 import waveform_spectrogram_l1
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
 from musicldm.training.announce import Announce, announce_left_out, ignore
@@ -111,8 +112,8 @@ class VAETraining(Trainable[VAE]):
             posterior = self.ema.encode(waveform)
             output = self.ema.decode(posterior.mode())
             losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
-            losses["study"] = study_loss(waveform, output)
-            losses["silence"] = study_loss(waveform, torch.zeros_like(waveform))
+            losses["study"] = waveform_spectrogram_l1(waveform, output)
+            losses["silence"] = waveform_spectrogram_l1(waveform, torch.zeros_like(waveform))
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() * len(crop) / len(self.heldout)
         return {"loss": totals.pop("total"), **totals}

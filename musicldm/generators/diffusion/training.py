@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from musicldm.core import bundle
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
@@ -23,8 +22,8 @@ from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.generate import DiffusionOptions
 from musicldm.generators.diffusion.model import Diffusion
+from musicldm.latents.codec import read_codec
 from musicldm.latents.dataset import LatentBatch, LatentDataset
-from musicldm.latents.encode import VAE_COPY
 from musicldm.latents.examine import verify
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
@@ -164,8 +163,7 @@ def train_diffusion(
     training = config.training
     store = LatentStore.open(store_path, skip_broken)
     broken = _verified(store, skip_broken, progress, announce)
-    with store.reading(VAE_COPY) as folder:
-        codec = bundle.read(folder)
+    codec = read_codec(store)
     header = store.header
     crop = crop_length(training.seconds, config.model.multiple, header.frame_rate)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, "diffusion"), broken)
@@ -182,9 +180,9 @@ def train_diffusion(
 
     torch.manual_seed(derive(training.seed, "weights"))
     module = DiffusionTraining(config, dataset.statistics, heldout, codec, store.tracks, render)
-    wanted = {**to_dict(module.model.config), "codec": header.vae_hash}
+    wanted = {**to_dict(module.model.config), "codec": header.codec_hash}
     init_weights(module, init_from, "generator", wanted, announce, upgrade.component)
-    identity = {**to_dict(config), "codec": header.vae_hash}
+    identity = {**to_dict(config), "codec": header.codec_hash}
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop_seconds
     return fit(module, crops, run, identity, seconds, device, progress, announce, _upgraded)
 

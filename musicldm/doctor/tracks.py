@@ -1,0 +1,73 @@
+"""What holds for tracks wherever they are, in a prepared folder or in a store: their split and their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from musicldm.core.bundle import MADE_BY, Role
+from musicldm.doctor.findings import Finding, Verdict
+
+if TYPE_CHECKING:
+    from musicldm.core.registry import Registry
+
+
+def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
+    """Whether there are tracks to train on and others to test on.
+
+    Args:
+        tracks: the content hash and the split of each.
+    """
+    train, heldout = ({content for content, split in tracks if split == each} for each in ("train", "heldout"))
+    if both := train & heldout:
+        text = f"{len(both)} tracks are both held out and trained on: held-out figures would flatter."
+        return Finding(about, "wrong", text, "Remove the copies, and run preprocess again.")
+    if not heldout:
+        text = "No track is held out, so no training can tell whether it learns or copies."
+        return Finding(about, "warning", text, "Add tracks, or preprocess again.")
+    if not train:
+        return Finding(about, "wrong", "All tracks are held out: there is nothing to train on.", "Add tracks.")
+    return Finding(about, "ok", f"{len(heldout)} tracks are held out.")
+
+
+def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role]) -> Iterator[Finding]:
+    """Which tracks the crops of the presets would leave out.
+
+    Args:
+        roles: the components that would be trained on these tracks.
+    """
+    found, worst, advice = [], 0.0, ""
+    for verb, options, crop in _crops(roles):
+        short = [each for each in seconds if each < crop]
+        if not short:
+            continue
+        found.append(f"{len(short)} of {len(seconds)} are shorter than the {crop:g} s of {verb} {options}")
+        lost = sum(short) / sum(seconds)
+        if lost > worst:
+            worst, advice = lost, f"Such tracks are left out: choose shorter crops, {verb} --seconds."
+    if not found:
+        yield Finding(
+            about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset."
+        )
+        return
+    verdict: Verdict = "ok" if worst < 0.05 else "warning"
+    yield Finding(about, verdict, "; ".join(found) + ".", advice if verdict != "ok" else "")
+
+
+def _crops(roles: Sequence[Role]) -> Iterator[tuple[str, str, float]]:
+    """The verb, the options and the seconds of a crop of every preset of every registered codec and generator."""
+    from musicldm.codecs.base import CODECS
+    from musicldm.core import config
+    from musicldm.generators.base import GENERATORS
+
+    registries: dict[Role, Registry] = {"codec": CODECS, "generator": GENERATORS}
+    for role in roles:
+        registry = registries[role]
+        for name in registry.names():
+            package = registry.load(name).package
+            # The first that is registered is the default of the verb.
+            which = "" if name == registry.names()[0] else f"--{role} {name} "
+            for preset in config.presets(package):
+                training = config.preset(package, preset).get("training", {})
+                if "seconds" in training:
+                    yield MADE_BY[role].split()[-1], f"{which}--preset {preset}", float(training["seconds"])

@@ -1,0 +1,100 @@
+"""Feature extraction: what a piece of audio is described by when sets of sounds are compared.
+
+Shapes: C channels, T samples, D latent channels; audio is [C, T], latents are raw, [D, L], unless called normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from musicldm.codecs.base import Codec
+from musicldm.codecs.windows import decode_long, encode_long
+from musicldm.core.seeding import derive
+from musicldm.evaluate.clap import Clap
+from musicldm.evaluate.features import Floats, latent_textures, mel_textures
+from musicldm.evaluate.similarity import overlaps
+from musicldm.evaluate.sounds import Piece
+from musicldm.latents.statistics import LatentStatistics, Moments
+
+_PEAK = 0.98  # of full scale: what would clip is scaled down to this, as samples are
+
+
+@dataclass(frozen=True)
+class PieceFeatures:
+    """The features of a piece."""
+
+    name: str
+    track: str
+    seconds: float
+    vectors: dict[str, Floats]
+    """By embedding, [n, F] each."""
+    overlaps: dict[str, list[float]]
+    """See `similarity.overlaps`."""
+    latents: Tensor | None
+    """In half precision."""
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Describes pieces by every embedding that is available."""
+
+    sample_rate: int
+    codec: Codec | None
+    statistics: LatentStatistics | None
+    """The scale of its latents; None where there is no codec."""
+    clap: Clap | None
+
+    @property
+    def embeddings(self) -> dict[str, str]:
+        """Name -> what it is."""
+        found = {"mel": f"textures of a second, log-mel frames at {self.sample_rate} Hz"}
+        if self.codec is not None:
+            which = self.codec.spec.codec_hash[:8]
+            found = {"latent": f"textures of a second, normalised latents of the codec {which}"} | found
+        if self.clap is not None:
+            found["CLAP"] = f"{self.clap.name}, 10 s each"
+        return found
+
+    def __call__(self, piece: Piece) -> PieceFeatures:
+        """Describe a piece; its latents are drawn from the posterior, as those of a store are."""
+        vectors, latents = {}, piece.latents
+        if self.codec is not None and self.statistics is not None:
+            latents = _drawn(self.codec, piece) if latents is None else latents
+            vectors["latent"] = latent_textures(self.statistics.normalise(latents), self.codec.spec.frame_rate)
+        vectors["mel"] = mel_textures(piece.audio, self.sample_rate)
+        if self.clap is not None:
+            vectors["CLAP"] = self.clap(piece.audio, self.sample_rate)
+        kept = None if latents is None else latents.half()
+        seconds = piece.audio.shape[1] / self.sample_rate
+        return PieceFeatures(piece.name, piece.track, seconds, vectors, overlaps(piece.audio, self.sample_rate), kept)
+
+
+def _drawn(codec: Codec, piece: Piece) -> Tensor:
+    """Latents of a piece as a generator is trained on them, [D, L]; the piece's name is the seed."""
+    mean, logvar = _posterior(codec, piece.audio)
+    generator = torch.Generator().manual_seed(derive(piece.name))
+    return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator)
+
+
+def _posterior(codec: Codec, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and log-variance of a sound, [D, L] each."""
+    means, logvars = zip(*encode_long(codec, lambda a, b: audio[:, a:b], audio.shape[1]), strict=True)
+    return torch.cat(means, dim=1), torch.cat(logvars, dim=1)
+
+
+def decoded(codec: Codec, latents: Tensor, samples: int) -> Tensor:
+    """Raw latents [D, L] to a sound [C, samples] that does not clip."""
+    audio = torch.cat(list(decode_long(codec, latents.float())), dim=1)[:, :samples]
+    return audio * min(1.0, _PEAK / max(_PEAK, audio.abs().max().item()))
+
+
+def statistics_of(pieces: Iterable[Piece], codec: Codec) -> LatentStatistics:
+    """The scale of the latents of music, where neither a store nor a generator states it."""
+    moments = Moments.none(codec.spec.channels)
+    for piece in pieces:
+        moments += Moments.of(*(each.T.numpy() for each in _posterior(codec, piece.audio)))
+    return LatentStatistics.from_moments(moments)
