@@ -1,4 +1,4 @@
-"""What --vram adds to both training commands: a plan for the card's memory, told in a sentence, a table or as data."""
+"""What --vram adds to both training commands: a plan for the GPU's memory, as a sentence, a table or data."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def fitted(
     """The configuration fitted into the memory there is, and the plan where it is a new one."""
     from musicldm.training import memory_plan
 
-    training, asked, plan = memory_plan.decide(rehearsal, config.training, run, device, vram)
-    return replace(config, training=training, plan=asked), plan
+    training, request, plan = memory_plan.decide(rehearsal, config.training, run, device, vram)
+    return replace(config, training=training, plan=request), plan
 
 
 def foreseen(config: RunConfig, rehearsal: Rehearsal, device: torch.device) -> Plan:
@@ -50,9 +50,9 @@ def sentence(plan: Plan) -> str:
     """A plan in one line."""
     training = plan.training
     crops = f"{training.micro_batch_size} crops of {training.seconds:.3g} s at once"
-    parts = f", {training.accumulate} times a step" if training.accumulate > 1 else ""
-    again = ", activations computed again" if training.checkpointing else ""
-    return f"{crops}{parts}{again}, precision {plan.precision}: {_total(plan)}, {_trust(plan)}."
+    repeated = f", {training.accumulate} times a step" if training.accumulate > 1 else ""
+    recomputed = ", activations recomputed" if training.checkpointing else ""
+    return f"{crops}{repeated}{recomputed}, precision {plan.precision}: {_total(plan)}, {_trust(plan)}."
 
 
 def rows(plan: Plan) -> list[tuple[str, str]]:
@@ -65,8 +65,8 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ("batch", f"{training.batch_size} crops = {training.accumulate} × {training.micro_batch_size}{devices}"),
         ("checkpointing", "yes" if training.checkpointing else "no"),
         ("precision", "bf16 where the GPU has it, else 16" if either else plan.precision),
-        *((name, size(number)) for name, number in asdict(plan.memory).items()),
-        ("in all", f"{_total(plan)}, {_trust(plan)}"),
+        *((name, size(count)) for name, count in asdict(plan.memory).items()),
+        ("total", f"{_total(plan)}, {_trust(plan)}"),
     ]
     return found if plan.largest is None else [*found, ("most at once", f"{plan.largest} crops")]
 
@@ -89,9 +89,9 @@ def data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def size(number: int) -> str:
+def size(count: int) -> str:
     """Bytes, for a person."""
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _total(plan: Plan) -> str:

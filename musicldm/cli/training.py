@@ -1,4 +1,4 @@
-"""What the two training commands share: their configuration, and the last word."""
+"""What the two training commands share: their configuration, and how the result is shown."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def carry_out(
 
 
 def show(console: Console, plan: Any, fit: Plan, about: list[tuple[str, str]]) -> None:
-    """What --dry-run says: the whole configuration, on stdout; something about it, and what it takes, beside that."""
+    """What --dry-run shows: the whole configuration on stdout; facts about the model and its memory on stderr."""
     from rich.table import Table
 
     table = Table(show_header=False)
@@ -130,11 +130,11 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
             f"Held-out {figure}: {result.first[figure]:.4f} at first, {result.last[figure]:.4f} at last{silence}."
         )
     elif result.first:
-        console.note(f"{result.steps} steps are done, as asked; --steps trains longer.")
+        console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
         console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")
     if result.interrupted:
-        console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command goes on from there.")
+        console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)
     data = {"bundle": str(result.bundle), "steps": result.steps, "first": result.first, "last": result.last}
     console.result(data, [str(result.bundle)])

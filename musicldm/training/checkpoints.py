@@ -85,7 +85,8 @@ class Checkpoints:
                 torch.save({"format": FORMAT, **checkpoint}, temporary)
             except RuntimeError as error:  # torch's archive writer has no other for a disk that is full
                 raise OutputError(
-                    f"Cannot write {self.last}: {str(error).splitlines()[0]}.", "Free some space; the run can go on."
+                    f"Cannot write {self.last}: {str(error).splitlines()[0]}.",
+                    "Free some space; the run can be resumed.",
                 ) from error
             durable.flush(temporary)
             if not _is_whole(temporary):

@@ -78,7 +78,7 @@ class WandB:
     """A run of a project of Weights & Biases.
 
     Args:
-        resumed: go on with the run there that this folder began, by the identity in `wandb-id`.
+        resumed: continue the run there that this folder began, by the identity in `wandb-id`.
 
     Raises:
         MissingProgramError: wandb is not installed.

@@ -126,6 +126,9 @@ def _train(
             loop.begin(start)
             del start  # its tensors are not needed again
             loop.run(_loader(plan, source, state.position, processes, workers))
+        except BaseException:
+            processes.end()
+            raise
         finally:
             if loggers:
                 loggers.close()

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from subprocess import Popen
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ class Processes:
     size: int
     device: torch.device
     """Of this one."""
+    launched: tuple[Popen[bytes], ...] = ()
+    """Those that this one has started."""
 
     @property
     def main(self) -> bool:
@@ -63,6 +66,11 @@ class Processes:
         values = self.gathered(torch.tensor([value], device=self.device))
         return bool((values == value).all())
 
+    def end(self) -> None:
+        """End those that this one has started, which would wait for it in vain: on GPUs for many minutes."""
+        for process in self.launched:
+            process.kill()
+
 
 def rank_of(plan: TrainingConfig) -> int:
     """The rank of this process, which its launcher has put into the environment before the processes have met."""
@@ -92,7 +100,8 @@ def launch(plan: TrainingConfig, device: torch.device) -> Processes:
     accelerator = "cuda" if device.type == "cuda" else "cpu"
     fabric = Fabric(accelerator=accelerator, devices=plan.devices, num_nodes=plan.nodes, strategy="ddp")
     fabric.launch()
-    return Processes(fabric.global_rank, fabric.world_size, fabric.device)
+    launched = getattr(fabric.strategy.launcher, "procs", [])
+    return Processes(fabric.global_rank, fabric.world_size, fabric.device, tuple(launched))
 
 
 def _check(plan: TrainingConfig, device: torch.device) -> None:

@@ -98,7 +98,7 @@ class TrainStep:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that the training needs to go on exactly so: tensors and plain data, between two steps."""
+        """All that is needed to resume exactly here: tensors and plain data, between two steps."""
         module = self.module
         return {
             "state": asdict(module.state),

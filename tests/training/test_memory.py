@@ -180,7 +180,7 @@ def test_cuda_is_granted_more_than_the_tensors() -> None:
 
 @pytest.mark.usefixtures("traced_once")
 def test_less_and_less_memory() -> None:
-    """Parts get smaller, activations are computed again, parts get smaller still, and crops shorter at last."""
+    """Micro-batches get smaller, activations are recomputed, they get smaller still, and crops shorter at last."""
     rehearsal, training = toy("study")
     plans, limit = [], 16 * GIB
     while True:

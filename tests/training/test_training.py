@@ -207,15 +207,8 @@ def test_a_trained_model_without_checkpoints_is_not_trained_over(pipeline: Pipel
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_discriminator_resumes_too(precision: str, pipeline: Pipeline, tmp_path: Path) -> None:
     """Cut before it begins and after, and with a step in two micro-batches."""
-    how: dict[str, Any] = {
-        "precision": precision,
-        "accumulate": 2,
-        "steps": 7,
-        "validate_every": 2,
-        "batch_size": 4,
-        "seconds": 0.2,
-    }
-    config = vae_plan(TOY_SPECTRAL, **how)
+    short: dict[str, Any] = {"steps": 7, "validate_every": 2, "batch_size": 4, "seconds": 0.2}
+    config = vae_plan(TOY_SPECTRAL, precision=precision, accumulate=2, **short)
     train_vae(pipeline.wav, tmp_path / "whole", config, CPU)
 
     class Power(Exception):

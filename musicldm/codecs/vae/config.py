@@ -115,7 +115,7 @@ class VAERunConfig:
     """Of use where `loss` has an adversarial term."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     plan: PlanConfig | None = None
-    """What was asked for, where `training` is what a plan made of it."""
+    """What was requested, where `training` is what a memory plan made of it."""
 
     @property
     def crop_samples(self) -> int:
