@@ -1,4 +1,4 @@
-"""Options that release 0.1 spelled otherwise: who types one is told its name of today."""
+"""Options that release 0.1 spelled differently: typing one is an error that names the new spelling."""
 
 from __future__ import annotations
 

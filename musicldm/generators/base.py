@@ -38,7 +38,7 @@ class LatentRequest:
     frames: int
     """L."""
     seed: int = 0
-    """Where all chance comes from."""
+    """The random seed."""
     take: int = 0
     """Which of the takes of this seed; each is independent of how many there are."""
     window: int = 0

@@ -25,7 +25,7 @@ class Coder:
 
     Args:
         codec: where it computes is where raw latents are.
-        announce: is told once where the memory does not suffice.
+        announce: is called once, with a sentence, where the memory does not suffice.
 
     Raises, whenever it encodes or decodes:
         CapacityError: the memory does not hold even a short window.

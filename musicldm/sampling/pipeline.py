@@ -26,7 +26,7 @@ from musicldm.sampling.tasks import New, Task
 from musicldm.sampling.windowing import STRETCH, WindowSize
 
 Announce = Callable[[str], None]
-"""Is told a sentence that the user should read now."""
+"""Is called with a sentence that the user should read now."""
 
 
 class About(TypedDict, total=False):
@@ -58,7 +58,7 @@ class Pipeline:
         source: a bundle with a codec and a generator.
         device: where to compute, as `pick_device` takes it.
         precision: of the generator, as `pick_precision` takes it.
-        announce: is told a sentence where the memory does not suffice and windows become shorter.
+        announce: is called with a sentence where the memory does not suffice and windows become shorter.
 
     Raises:
         BundleError: a component is missing or damaged.
@@ -142,7 +142,7 @@ class Pipeline:
         Args:
             task: None: new music, of so many `seconds`.
             request: how; or else `settings`, which are the arguments of `request`.
-            progress: is told how many steps of the generator are done.
+            progress: is called with the steps of the generator that are done.
 
         Raises:
             UsageError: an option that makes no sense, here or of the task; see its class.

@@ -24,7 +24,7 @@ class Request:
     """
 
     seed: int = 0
-    """Where all chance comes from."""
+    """The random seed."""
     take: int = 0
     """Which of the takes of this seed; each is independent of how many there are."""
     conditions: Mapping[str, object] = field(default_factory=dict)

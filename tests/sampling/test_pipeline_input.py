@@ -115,7 +115,7 @@ def test_lengths_that_are_none(pipeline: Pipeline, seconds: float) -> None:
 
 
 def test_a_process_that_ends_in_noise() -> None:
-    """σ-space samplers divide by the signal's share: refused, and the others work."""
+    """σ-space samplers divide by the fraction of the signal: refused, and the others work."""
     flow = toy(NoiseConfig(schedule="flow", objective="flow"))
     for name in SAMPLERS:
         if name in ("euler", "euler-a", "heun"):

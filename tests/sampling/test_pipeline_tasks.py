@@ -86,10 +86,10 @@ def test_a_long_piece_comes_in_windows_as_soon_as_they_are_done(pipeline: Pipeli
 
     diffusion.denoise = watched  # type: ignore[method-assign]
     try:
-        heard: list[tuple[float, float | None]] = []
+        reports: list[tuple[float, float | None]] = []
 
         def progress(done: float, total: float | None, text: str = "") -> None:
-            heard.append((done, total))
+            reports.append((done, total))
 
         pieces = pipeline.stream(New(10.0), window=1.0, progress=progress, **QUICK)
         first = next(pieces)
@@ -98,7 +98,7 @@ def test_a_long_piece_comes_in_windows_as_soon_as_they_are_done(pipeline: Pipeli
     finally:
         del diffusion.denoise
     assert whole.shape == (1, 10 * RATE) and max(widths) <= 125
-    assert [done for done, _ in heard] == list(range(1, len(heard) + 1)) and heard[-1][0] == heard[-1][1]
+    assert [done for done, _ in reports] == list(range(1, len(reports) + 1)) and reports[-1][0] == reports[-1][1]
     assert max(widths) - min(widths) <= 4  # the piece is divided evenly
     assert torch.equal(whole, pipeline.sample(seconds=10.0, window=1.0, **QUICK))
 
@@ -232,15 +232,15 @@ def test_a_continuation_begins_with_the_input(pipeline: Pipeline, audio: Tensor)
 
 def test_a_continuation_waits_for_what_is_new(pipeline: Pipeline, audio: Tensor) -> None:
     """What fails has handed out nothing, and what cannot be done is refused before anything is asked for."""
-    heard: list[int] = []
+    reports: list[int] = []
 
     def progress(done: float, total: float | None, text: str = "") -> None:
-        heard.append(int(done))
+        reports.append(int(done))
 
     pieces = pipeline.stream(Extend(audio, 2.0), window=1.0, progress=progress, **QUICK)
-    assert not heard
+    assert not reports
     first = next(pieces)
-    assert len(heard) == 4 and torch.equal(first, audio[:, : first.shape[1]]) and first.shape[1] > 3 * RATE
+    assert len(reports) == 4 and torch.equal(first, audio[:, : first.shape[1]]) and first.shape[1] > 3 * RATE
     assert min(piece.shape[1] for piece in pipeline.stream(Extend(audio[:, :HOP], 0.5), **QUICK)) > 0
     refused: list[tuple[dict[str, Any], type[MusicLDMError]]] = [
         ({"artist": "Xyzzy"}, NotFoundError),
@@ -264,14 +264,14 @@ def test_a_loop_has_no_seam(pipeline: Pipeline) -> None:
 
 def test_between_two_sounds_and_two_seeds(pipeline: Pipeline, audio: Tensor) -> None:
     a, b = audio, audio.flip(1)[:, : 2 * RATE]
-    mixed = [pipeline.sample(Interpolate(a, b, share, 0.3), **QUICK) for share in (0.0, 0.5, 1.0)]
+    mixed = [pipeline.sample(Interpolate(a, b, weight, 0.3), **QUICK) for weight in (0.0, 0.5, 1.0)]
     assert all(each.shape == b.shape for each in mixed)
     assert torch.equal(mixed[0], pipeline.sample(Vary(a[:, : 2 * RATE], 0.3), **QUICK))
     assert torch.equal(mixed[2], pipeline.sample(Vary(b, 0.3), **QUICK))
-    ends = [pipeline.sample(InterpolateSeeds((1, 2), 1.0, share), **QUICK) for share in (0.0, 0.5, 1.0)]
+    ends = [pipeline.sample(InterpolateSeeds((1, 2), 1.0, weight), **QUICK) for weight in (0.0, 0.5, 1.0)]
     for sampler in ("ddim", "ddpm"):  # the noise of its steps, too, lies between
-        for seed, share in ((1, 0.0), (2, 1.0)):
-            end = pipeline.sample(InterpolateSeeds((1, 2), 1.0, share), sampler=sampler, **QUICK)
+        for seed, weight in ((1, 0.0), (2, 1.0)):
+            end = pipeline.sample(InterpolateSeeds((1, 2), 1.0, weight), sampler=sampler, **QUICK)
             wanted = pipeline.sample(seconds=1.0, seed=seed, sampler=sampler, **QUICK)
             torch.testing.assert_close(end, wanted, rtol=0, atol=1e-4)
     assert not torch.allclose(ends[0], ends[1], atol=1e-3) and not torch.allclose(ends[2], ends[1], atol=1e-3)

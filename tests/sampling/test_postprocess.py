@@ -12,8 +12,8 @@ from musicldm.sampling.postprocess import PEAK, limiter
 @pytest.mark.parametrize("size", [7, 100, 1000, 5000])
 def test_the_limiter(size: int) -> None:
     """No sample beyond full scale, nothing changed where it would not clip, whatever the pieces."""
-    chance = np.random.default_rng(0)
-    audio = torch.from_numpy(chance.normal(0, 0.1, (2, 5000)).astype(np.float32))
+    rng = np.random.default_rng(0)
+    audio = torch.from_numpy(rng.normal(0, 0.1, (2, 5000)).astype(np.float32))
     audio[:, 2000:2050] *= 30
     audio[0, 4999] = 2.0
     pieces = list(limiter(torch.split(audio, size, dim=1), 40))

@@ -40,10 +40,10 @@ def test_every_task_leaves_a_file_and_says_how(sample: Command, song: Path, tmp_
         assert done.code == 0, (name, done.err)
         assert json.loads(done.out)["files"] == [str(out)]
         assert abs(heard(out).shape[1] - samples) <= HOP, name
-        told = json.loads(out.with_suffix(".json").read_text())
-        assert json.loads(probe(out).comment) == told
-        assert told["trained_on"] == {"tracks": 1, "artists": {ARTISTS[0]: 1}, "licences": {"CC0-1.0": 1}}
-        assert told["options"]["steps"] == 3 and len(told["model"]["hash"]) == 64
+        recipe = json.loads(out.with_suffix(".json").read_text())
+        assert json.loads(probe(out).comment) == recipe
+        assert recipe["trained_on"] == {"tracks": 1, "artists": {ARTISTS[0]: 1}, "licences": {"CC0-1.0": 1}}
+        assert recipe["options"]["steps"] == 3 and len(recipe["model"]["hash"]) == 64
 
 
 def test_the_command_does_what_the_library_does(sample: Command, model: Path, song: Path, tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_an_infill_is_exact_in_the_file(sample: Command, tmp_path: Path) -> None
 
 def test_from_one_to_another(sample: Command, song: Path, tmp_path: Path) -> None:
     shutil.copy(song, tmp_path / "b.flac")
-    for way in (["--interpolate", song, tmp_path / "b.flac", "-n", 3], ["--interpolate-seeds", 1, 2, "--seconds", 1]):
-        done = sample(*way, "-o", tmp_path / "x-{i}.wav")
+    for task in (["--interpolate", song, tmp_path / "b.flac", "-n", 3], ["--interpolate-seeds", 1, 2, "--seconds", 1]):
+        done = sample(*task, "-o", tmp_path / "x-{i}.wav")
         assert done.code == 0, done.err
         takes = [Path(line) for line in done.out.splitlines()]
-        assert len(takes) == (3 if "-n" in way else 5)
+        assert len(takes) == (3 if "-n" in task else 5)
     assert sample("--seed", 1, "--seconds", 1, "-o", tmp_path / "seed1.wav").code == 0
     assert np.array_equal(files.read(takes[0]), files.read(tmp_path / "seed1.wav"))
     assert sample("--replay", takes[3].with_suffix(".json"), "-o", tmp_path / "again.wav").code == 0
@@ -208,10 +208,10 @@ def test_inputs_that_cannot_be_used(sample: Command, tmp_path: Path) -> None:
         ("short.wav", "shorter than a latent frame"),
         ("nowhere.wav", "cannot be opened"),
     ):
-        for way in (["--vary"], ["--extend"], ["--infill"]):
-            spans = ["--from", 0.001, "--to", 0.002] if way == ["--infill"] else []
-            done = sample(*way, tmp_path / name, *spans, "-o", tmp_path / "out.wav")
-            assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (name, way, done.err)
+        for task in (["--vary"], ["--extend"], ["--infill"]):
+            spans = ["--from", 0.001, "--to", 0.002] if task == ["--infill"] else []
+            done = sample(*task, tmp_path / name, *spans, "-o", tmp_path / "out.wav")
+            assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (name, task, done.err)
     assert sorted(tmp_path.iterdir()) == there
 
 

@@ -55,8 +55,8 @@ def test_a_recipe_goes_on_from_other_music_and_with_other_takes(
     assert done.code == 1 and "not there as it was" in done.err and "where the take was made" in done.err
     assert musicldm("sample", *again, "--vary", song).code == 0
     assert (tmp_path / "b.wav").read_bytes()[-1000:] == (tmp_path / "a.wav").read_bytes()[-1000:]
-    way = ["--interpolate-seeds", 1, 2, "--seconds", 0.5]
-    assert sample(*way, "-n", 3, "-o", tmp_path / "c-{i}.wav").code == 0
+    task = ["--interpolate-seeds", 1, 2, "--seconds", 0.5]
+    assert sample(*task, "-n", 3, "-o", tmp_path / "c-{i}.wav").code == 0
     done = musicldm("sample", "--replay", tmp_path / "c-2.json", "-n", 4, "-o", tmp_path / "d-{i}.wav")
     assert [Path(line).name for line in done.out.splitlines()] == [f"d-{i}.wav" for i in (1, 2, 3, 4)]
     assert np.array_equal(files.read(tmp_path / "d-4.wav"), files.read(tmp_path / "c-3.wav"))
@@ -116,10 +116,10 @@ def test_a_take_of_0_1_is_made_again(
 ) -> None:
     arguments = [song if each == "SONG" else each for each in kind]
     assert sample(*arguments, "-o", tmp_path / "a.wav").code == 0
-    told = json.loads((tmp_path / "a.json").read_text())
+    recipe = json.loads((tmp_path / "a.json").read_text())
     names = {"vary": "init", "repaint": "resample"}
-    told["options"] = {names.get(name, name): value for name, value in told["options"].items()}
-    (tmp_path / "old.json").write_text(json.dumps(told))
+    recipe["options"] = {names.get(name, name): value for name, value in recipe["options"].items()}
+    (tmp_path / "old.json").write_text(json.dumps(recipe))
     done = musicldm("sample", "--replay", tmp_path / "old.json", "-o", tmp_path / "b.wav", "--device", "cpu")
     assert done.code == 0, done.err
     assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()

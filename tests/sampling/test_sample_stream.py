@@ -132,9 +132,9 @@ def test_only_what_is_made_counts(sample: Command, song: Path, tmp_path: Path, m
 
     monkeypatch.setattr(Pipeline, "stream", stream)
     done = sample("--extend", song, "--seconds", 5, "--window", 1, "-o", tmp_path / "c.wav", "--json")
-    told = json.loads(done.out)
-    assert done.code == 130 and told["seconds"] == [heard(tmp_path / "c.wav").shape[1] / RATE]
-    assert 3 < told["seconds"][0] < 8 and f"{told['seconds'][0] - 3:.4g} s of audio in" in done.err
+    result = json.loads(done.out)
+    assert done.code == 130 and result["seconds"] == [heard(tmp_path / "c.wav").shape[1] / RATE]
+    assert 3 < result["seconds"][0] < 8 and f"{result['seconds'][0] - 3:.4g} s of audio in" in done.err
 
 
 def test_nothing_of_the_input_goes_out_before_all_is_known(model: Path, song: Path) -> None:
