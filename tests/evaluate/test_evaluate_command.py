@@ -220,7 +220,7 @@ def test_what_cannot_be_compared(root: Path, musicldm: Command, tmp_path: Path) 
     soundfile.write(tmp_path / "tiny" / "a.wav", song(1, 0.5), RATE)
     out, model = root / "out", ["--model", root / "model"]
     for arguments, sentence in (
-        ([out, "--reference", root / "z.zarr", "--model", tmp_path / "other"], "was made with the VAE"),
+        ([out, "--reference", root / "z.zarr", "--model", tmp_path / "other"], "was made with the codec"),
         ([out, "--reference", tmp_path / "nowhere", *model], "There is nothing at"),
         ([out, "--reference", tmp_path / "nothing", *model], "no audio files"),
         ([out, "--reference", tmp_path / "tiny", *model], "is as long as a second"),

@@ -222,7 +222,7 @@ def test_a_store_of_another_vae(place: Path, tmp_path: Path) -> None:
     files.write(tmp_path / "a.wav", sound(5), RATE)
     other = VAE.from_bundle(toy_bundle())
     other.weights_hash = "0" * 64
-    with pytest.raises(MismatchError, match="was made with the VAE 'toy'"):
+    with pytest.raises(MismatchError, match="was made with the codec 'toy'"):
         evaluate_memorization([tmp_path / "a.wav"], place, other)
 
 
