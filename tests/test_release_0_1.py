@@ -27,7 +27,10 @@ from tests.toys import Command
 
 FIXTURE = Path(__file__).parent / "fixtures/release-0.1"
 STORES = ("latents.zarr", "compressed.zarr")
+<<<<<<< HEAD
 REPLAY = "--replay"
+=======
+>>>>>>> latents
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def test_a_bundle_keeps_its_digests(left: Path, facts: dict[str, Any]) -> None:
 def test_a_take_can_be_made_again(left: Path, musicldm: Command, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """By its sidecar, or by the take alone: told an artist and a position, by a sampler that draws noise."""
     monkeypatch.chdir(left)  # where the sidecar's model is
-    done = musicldm("sample", REPLAY, by, "-o", "again.wav", "--device", "cpu")
+    done = musicldm("sample", "--replay", by, "-o", "again.wav", "--device", "cpu")
     assert done.code == 0, done.err
     np.testing.assert_allclose(files.read(left / "again.wav"), files.read(left / "take.wav"), atol=1e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from musicldm.latents.encode import encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
 from musicldm.media.audio.manifest import open_manifest, read_tracks
+from tests.codecs.toy_codec import ToyCodec
 
 RATE = 1000
 CONFIG = VAEConfig(
@@ -403,3 +405,17 @@ def test_a_compressed_store_stays_so(data: Path, tmp_path: Path, vae: VAE) -> No
         encode(data, tmp_path / "packed", vae, keep_bits=5)
     with pytest.raises(MismatchError, match="is uncompressed"):
         encode(data, tmp_path / "plain", vae, keep_bits=4)
+
+
+def test_any_codec_will_do(tmp_path: Path) -> None:
+    """One that is no VAE, nor even a torch module: the store knows its spec and nothing else."""
+    codec, data = ToyCodec(), tmp_path / "data"
+    path = add_track(data, 0, 5001, rate=codec.spec.rate, channels=codec.spec.media_channels)
+    assert encode(data, tmp_path / "store", codec, window_seconds=20).encoded == 1
+    store = LatentStore.open(tmp_path / "store")
+    assert store.header.spec == codec.spec
+    mean, _ = store.read(store.tracks[0])
+    whole = codec.encode(torch.from_numpy(files.read(path))[None]).mean[0].T.numpy()
+    np.testing.assert_allclose(mean, whole, atol=1e-3)
+    with pytest.raises(MismatchError, match=r"^The store .* was made with the codec 'toy'"):
+        store.require(replace(store.header, codec="vae"))
