@@ -27,10 +27,6 @@ from tests.toys import Command
 
 FIXTURE = Path(__file__).parent / "fixtures/release-0.1"
 STORES = ("latents.zarr", "compressed.zarr")
-<<<<<<< HEAD
-REPLAY = "--replay"
-=======
->>>>>>> latents
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 All share one signature. `denoise(x, level)` returns its estimate of the clean signal in x [B, …]; `levels` fall from
 the noisiest to the clean signal, which is the last; `noise(x)` returns fresh standard normal noise shaped like x;
-`callback(i, x0)` is called after each step and may stop the work by raising. The first x is noise at the first level. In
-the formulas t is the level now and s the one after, x̂ = x/α, and λ = log(α/σ).
+`callback(i, x0)` is called after each step and may stop the work by raising. The first x is noise at the first level.
+In the formulas t is the level now and s the one after, x̂ = x/α, and λ = log(α/σ).
 """
 
 from __future__ import annotations
