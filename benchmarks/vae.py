@@ -61,7 +61,7 @@ def main() -> None:
 
 def noise(items: int, seconds: float, config: VAEConfig) -> Tensor:
     """[items, C, T], T a multiple of the hop, as some peers need it."""
-    frames = max(1, round(seconds * config.frame_rate))
+    frames = max(1, round(seconds * config.spec.frame_rate))
     return 0.1 * torch.randn(items, config.audio_channels, frames * config.hop)
 
 

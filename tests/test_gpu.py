@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from musicldm.codecs.base import CODECS
 from musicldm.codecs.vae.config import VAERunConfig
-from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.codecs.windows import encode_long
 from musicldm.core.config import from_dict, preset
 from musicldm.core.errors import UsageError
@@ -59,7 +59,7 @@ def test_both_trainings_go_on_a_gpu(
 @pytest.mark.parametrize("name", ["base", "paper"])
 def test_memory_is_what_was_predicted(name: str, precision: str, checkpointing: bool) -> None:
     run = from_dict(VAERunConfig, preset("musicldm.codecs.vae", name))
-    rehearsal, cuda = vae_rehearsal(run), torch.device("cuda")
+    rehearsal, cuda = CODECS.load("vae").rehearsal(run), torch.device("cuda")
     training = replace(run.training, precision=precision, batch_size=8, seconds=4.0, checkpointing=checkpointing)
     measured = memory.measure(rehearsal, training, cuda)
     predicted = memory.as_is(rehearsal, training, cuda).memory.total
@@ -68,7 +68,7 @@ def test_memory_is_what_was_predicted(name: str, precision: str, checkpointing: 
 
 def test_a_plan_is_measured(tmp_path: Path) -> None:
     run = from_dict(VAERunConfig, preset("musicldm.codecs.vae", "paper"))
-    rehearsal, training = vae_rehearsal(run), replace(run.training, batch_size=16)
+    rehearsal, training = CODECS.load("vae").rehearsal(run), replace(run.training, batch_size=16)
     _, asked, plan = memory.decide(rehearsal, training, tmp_path, torch.device("cuda"), 4)
     assert asked and plan and plan.verified and plan.limit and plan.memory.total <= plan.limit
     assert torch.cuda.memory_allocated() == 0

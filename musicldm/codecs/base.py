@@ -11,7 +11,7 @@ Shapes: B batch, C channels of the media, T units of it (of audio: samples), D l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -60,6 +60,10 @@ class LatentSpec:
     def frame_rate(self) -> float:
         """Latent frames a second (or a beat)."""
         return self.rate / self.hop
+
+    def of(self, codec_hash: str) -> LatentSpec:
+        """The same form, of a codec with this digest."""
+        return replace(self, codec_hash=codec_hash)
 
     def frames(self, units: int) -> int:
         """L, the latent frames that cover so many units; the last of them may be filled up with silence."""

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch.autograd.profiler import profile
 
+from musicldm.codecs.base import CODECS
 from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
 from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.vae.rehearsal import rehearsal as vae_rehearsal
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.generators.diffusion.config import DiffusionRunConfig
@@ -55,7 +55,7 @@ def toy(kind: str) -> tuple[Rehearsal, TrainingConfig]:
         over["loss"] = {"adversarial": 1.0, "features": 1.0, "adversarial_start": 10}
         over["discriminator"] = {"width": 16}
     vae = config.from_dict(VAERunConfig, config.merge(tomllib.loads(TOY_VAE), over))
-    return vae_rehearsal(vae), vae.training
+    return CODECS.load("vae").rehearsal(vae), vae.training
 
 
 @pytest.fixture

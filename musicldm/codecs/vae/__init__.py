@@ -14,7 +14,9 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "FAMILY":
-        from musicldm.codecs.vae.family import FAMILY
+        from musicldm.codecs.family import audio_codec
+        from musicldm.codecs.vae.config import VAERunConfig
+        from musicldm.codecs.vae.model import VAE
 
-        return FAMILY
+        return audio_codec(VAE, VAERunConfig, f"{__name__}.training:VAETraining", __name__, figure="study")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

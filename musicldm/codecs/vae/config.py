@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.vae.discriminator import DiscriminatorConfig
 from musicldm.codecs.vae.losses import LossConfig
 from musicldm.core.errors import ConfigError
@@ -71,14 +72,11 @@ class VAEConfig:
         return self.patch * math.prod(self.strides)
 
     @property
-    def frame_rate(self) -> float:
-        """Latent frames a second."""
-        return self.sample_rate / self.hop
-
-    @property
-    def compression(self) -> float:
-        """How many times fewer numbers the latent has than the waveform."""
-        return self.audio_channels * self.hop / self.latent_channels
+    def spec(self) -> LatentSpec:
+        """The form of the latents."""
+        return LatentSpec(
+            "audio", self.latent_channels, self.audio_channels, self.sample_rate, self.hop, NAME, codec_hash=""
+        )
 
     @property
     def receptive_field(self) -> int:
@@ -99,11 +97,6 @@ class VAEConfig:
         """
         return 2 * self.attention_block * math.ceil(self.receptive_field / self.attention_block)
 
-    @property
-    def seconds_of_context(self) -> float:
-        """Seconds of the waveform that decide one latent frame, at most."""
-        return (2 * self.context + 1) * self.hop / self.sample_rate
-
 
 @dataclass(frozen=True)
 class VAERunConfig:
@@ -118,7 +111,16 @@ class VAERunConfig:
     """What was requested, where `training` is what a memory plan made of it."""
 
     @property
+    def spec(self) -> LatentSpec:
+        """The form of the latents."""
+        return self.model.spec
+
+    @property
+    def crop_grid(self) -> int:
+        """Samples in a block of the attention, whose grid begins with the track."""
+        return self.model.attention_block * self.model.hop
+
+    @property
     def crop_samples(self) -> int:
         """Crops are whole blocks of the attention, so that training sees what a whole track will."""
-        block = self.model.attention_block * self.model.hop
-        return crop_length(self.training.seconds, block, self.model.sample_rate)
+        return crop_length(self.training.seconds, self.crop_grid, self.model.sample_rate)

@@ -13,22 +13,17 @@ Shapes: B batch, C audio channels, T samples, D latent channels, L latent frames
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musicldm import models
-from musicldm.codecs.base import LatentSpec
+from musicldm.codecs.module import CodecModule
 from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
-from musicldm.codecs.vae.config import NAME, VAEConfig
+from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
-from musicldm.core import bundle
-from musicldm.core.config import from_dict, to_dict
 from musicldm.core.errors import UsageError
 from musicldm.nn.attention import LinearAttention
-from musicldm.nn.blocks import Checkpointable, Downsample, ResnetBlock, Upsample
+from musicldm.nn.blocks import Downsample, ResnetBlock, Upsample
 
 
 class Stage(nn.Sequential):
@@ -94,33 +89,16 @@ class Decoder(nn.Module):
         return waveform
 
 
-class VAE(Checkpointable):
-    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width.
+class VAE(CodecModule):
+    """Encoder and decoder with a diagonal Gaussian between them (Kingma & Welling 2014), or one of no width."""
 
-    Attributes:
-        name, weights_hash, facts: of the bundle that it was read from; empty of a new one.
-    """
+    config: VAEConfig
+    config_class = VAEConfig
 
     def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.name, self.weights_hash = "", ""
-        self.facts: dict[bundle.Role, bundle.TrainingFacts] = {}
+        super().__init__(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-
-    @property
-    def spec(self) -> LatentSpec:
-        """The form of its latents; see `LatentSpec`."""
-        return LatentSpec(
-            medium="audio",
-            channels=self.config.latent_channels,
-            media_channels=self.config.audio_channels,
-            rate=self.config.sample_rate,
-            hop=self.config.hop,
-            codec=NAME,
-            codec_hash=self.weights_hash,
-        )
 
     @property
     def context(self) -> int:
@@ -136,10 +114,6 @@ class VAE(Checkpointable):
     def receptive_field(self) -> int:
         """See `VAEConfig.receptive_field`."""
         return self.config.receptive_field
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
 
     def encode(self, waveform: Tensor) -> DiagonalGaussian:
         """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
@@ -163,25 +137,3 @@ class VAE(Checkpointable):
         """Waveforms through the bottleneck and back, cut to their length, and the posterior."""
         posterior = self.encode(waveform)
         return self.decode(posterior.sample(generator))[..., : waveform.shape[-1]], posterior
-
-    def component(self) -> bundle.Component:
-        """This model as a component of a bundle."""
-        return bundle.Component(NAME, config=to_dict(self.config), tensors=self.state_dict())
-
-    @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> VAE:
-        """Read the VAE of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
-
-        Raises:
-            BundleError: missing, cut short or changed since it was written.
-        """
-        return cls.from_bundle(bundle.read(models.find(path))).to(device)
-
-    @classmethod
-    def from_bundle(cls, source: bundle.Bundle) -> VAE:
-        """The VAE of a bundle in memory, in evaluation mode."""
-        component = source.component("codec")
-        vae = cls(from_dict(VAEConfig, component.config))
-        bundle.fill(vae, component)
-        vae.name, vae.weights_hash, vae.facts = source.name, component.digest, source.facts
-        return vae.eval().requires_grad_(False)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from musicldm.codecs.vae.config import NAME, VAERunConfig
+from musicldm.codecs.training import CodecTraining, Material, train_codec
+from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -20,40 +20,20 @@ from musicldm.codecs.vae.discriminator import (
 )
 from musicldm.codecs.vae.losses import vae_loss
 from musicldm.codecs.vae.model import VAE
-from musicldm.codecs.windows import reconstruct
-from musicldm.core.bundle import Bundle
-from musicldm.core.config import to_dict
 from musicldm.core.devices import autocast
-from musicldm.core.progress import Progress, silent
-from musicldm.core.seeding import derive
-from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.l1 import waveform_spectrogram_l1
-from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.media.audio.spectrogram import bars
-from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.init_weights import init_weights
-from musicldm.training.loop import TrainingResult, fit
-from musicldm.training.processes import rank_of
-from musicldm.training.run_folder import defaults_filled, resolve_precision
-from musicldm.training.trainable import Demo, Trainable
-
-DEMO_TRACKS = 2
-DEMO_SECONDS = 8
 
 
-class VAETraining(Trainable[VAE]):
-    """A VAE in training, with held-out crops [N, C, T] to validate on and excerpts [C, T] to listen to."""
+class VAETraining(CodecTraining[VAE]):
+    """A VAE in training, with a discriminator where its losses ask for one."""
 
-    def __init__(
-        self, config: VAERunConfig, heldout: Tensor | None, excerpts: Sequence[Tensor], tracks: Sequence[PreparedTrack]
-    ) -> None:
-        super().__init__(VAE(config.model), config.training, tracks)
-        self.config = config
+    def __init__(self, config: VAERunConfig, material: Material) -> None:
+        super().__init__(VAE(config.model), config, material)
+        self.config: VAERunConfig = config
         self.discriminator: Discriminator | None = None
         if config.loss.adversarial or config.loss.features:
             self.discriminator = Discriminator(config.discriminator, config.model.audio_channels)
-        self.heldout = heldout
-        self.excerpts = excerpts
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         return self._reconstructed(batch)[1]
@@ -99,35 +79,17 @@ class VAETraining(Trainable[VAE]):
             groups.append({"params": weights, "name": "discriminator", "lr": self.config.discriminator.learning_rate})
         return groups
 
-    def validate(self) -> dict[str, float]:
-        """The losses of held-out crops, decoded from the posterior's mode.
+    def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
+        """The losses of crops decoded from the posterior's mode.
 
         `study` is the loss of the 2023 study, and `silence` what silence in place of the output would have cost.
         """
-        if self.heldout is None:
-            return {}
-        totals: dict[str, float] = {}
-        for crop in torch.split(self.heldout, self.training_config.micro_batch_size):
-            waveform = crop.to(self.device)
-            posterior = self.ema.encode(waveform)
-            output = self.ema.decode(posterior.mode())
-            losses = vae_loss(waveform, output, posterior, self.config.loss, self.config.model.sample_rate)
-            losses["study"] = waveform_spectrogram_l1(waveform, output)
-            losses["silence"] = waveform_spectrogram_l1(waveform, torch.zeros_like(waveform))
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value.item() * len(crop) / len(self.heldout)
-        return {"loss": totals.pop("total"), **totals}
-
-    def demos(self) -> list[Demo]:
-        """Held-out music beside its reconstruction."""
-        return [
-            Demo(
-                name=str(i + 1),
-                audio={"original": original, "reconstruction": reconstruct(self.ema, original)},
-                sample_rate=self.config.model.sample_rate,
-            )
-            for i, original in enumerate(self.excerpts)
-        ]
+        posterior = self.ema.encode(crops)
+        output = self.ema.decode(posterior.mode())
+        losses = vae_loss(crops, output, posterior, self.config.loss, self.config.model.sample_rate)
+        losses["study"] = waveform_spectrogram_l1(crops, output)
+        losses["silence"] = waveform_spectrogram_l1(crops, torch.zeros_like(crops))
+        return losses
 
     def pictures(self, folder: Path) -> list[Path]:
         """The bits that each latent channel carries: dead ones carry none, and cost a generator as much as the rest."""
@@ -140,53 +102,6 @@ class VAETraining(Trainable[VAE]):
         bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 
-    def bundle(self, name: str) -> Bundle:
-        return Bundle(name, {"codec": self.ema.component()}, {"codec": self.facts(self.config)})
 
-
-def train_vae(
-    data: Path,
-    run: Path,
-    config: VAERunConfig,
-    device: torch.device,
-    progress: Progress = silent,
-    announce: Announce = ignore,
-    init_from: Path | None = None,
-    resample: bool = False,
-) -> TrainingResult:
-    """Train a VAE on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
-
-    Raises:
-        DataError: nothing prepared there, or every track is shorter than a crop.
-        MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
-    """
-    config = replace(config, training=resolve_precision(config.training, run, device))
-    announce = announce if rank_of(config.training) == 0 else ignore
-    model, training = config.model, config.training
-    splits = open_splits(data, model.sample_rate, model.audio_channels, resample)
-    grid = model.attention_block * model.hop
-    crops = CropDataset(splits["train"], config.crop_samples, grid, derive(training.seed, "vae"))
-    announce_left_out(announce, crops.left_out, len(crops.tracks), config.crop_samples / model.sample_rate)
-    heldout = None
-    if any(track.samples >= config.crop_samples for track in splits["heldout"]):
-        heldout = CropDataset(splits["heldout"], config.crop_samples, grid).fixed_batch(training.validation_crops)
-
-    torch.manual_seed(derive(training.seed, "weights"))
-    excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
-    module = VAETraining(config, heldout, excerpts, [*splits["train"], *splits["heldout"]])
-    init_weights(module, init_from, "codec", to_dict(config.model), announce)
-    seconds_per_step = training.batch_size * config.crop_samples / model.sample_rate
-    identity = {"codec": NAME, **to_dict(config)}
-    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, _upgraded)
-
-
-def _upgraded(before: dict[str, Any]) -> dict[str, Any]:
-    """A run's config.json as this release would have written it: release 0.1 knew no other codec."""
-    return defaults_filled({"codec": NAME, **before}, VAERunConfig)
-
-
-def _excerpt(track: PreparedTrack) -> Tensor:
-    """A few seconds from the middle of a track, [C, T]."""
-    length = min(track.samples, DEMO_SECONDS * track.sample_rate)
-    start = (track.samples - length) // 2
-    return torch.from_numpy(track.read(start, start + length))
+train_vae = partial(train_codec, VAETraining)
+"""(data, run, config, device, …) -> the result; see `train_codec`."""

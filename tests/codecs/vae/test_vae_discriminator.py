@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from musicldm.codecs.training import Material
 from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.discriminator import (
     Discriminator,
@@ -59,7 +60,7 @@ def training(**loss: float) -> VAETraining:
         "training": {"batch_size": 2, "precision": "32"},
     }
     torch.manual_seed(0)
-    return VAETraining(config.from_dict(VAERunConfig, plan), None, [], [])
+    return VAETraining(config.from_dict(VAERunConfig, plan), Material())
 
 
 def test_each_adversarial_gradient_has_the_strength_asked_for() -> None:

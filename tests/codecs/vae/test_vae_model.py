@@ -122,7 +122,7 @@ def test_a_tanh_bottleneck_has_neither_noise_nor_divergence() -> None:
 
 def test_presets_are_what_the_issue_of_size_promises() -> None:
     small = config.from_dict(VAEConfig, config.preset("musicldm.codecs.vae", "small")["model"])
-    assert small.compression >= 16 and (small.sample_rate, small.audio_channels) == (16000, 1)
+    assert small.spec.compression >= 16 and (small.sample_rate, small.audio_channels) == (16000, 1)
     assert sum(weight.numel() for weight in VAE(small).parameters()) <= 7.5e6
     paper = config.from_dict(VAEConfig, config.preset("musicldm.codecs.vae", "paper")["model"])
     assert (paper.hop, paper.latent_channels) == (8, 64)

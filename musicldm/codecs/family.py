@@ -1,0 +1,75 @@
+"""A codec's family out of its parts: what the commands need to build, train, plan and describe it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from musicldm.codecs.base import CodecFamily
+from musicldm.codecs.module import CodecModule
+
+if TYPE_CHECKING:
+    from musicldm.training.loop import TrainingResult
+    from musicldm.training.rehearsal import Rehearsal
+
+
+def audio_codec(
+    model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str = "loss"
+) -> CodecFamily:
+    """The family of an audio codec.
+
+    Args:
+        model: the codec.
+        run_config: the dataclass of a whole training; see `codecs.training.CodecRun`.
+        training: where its `CodecTraining` is, as `package.module:Class`; it is built with the run's configuration and
+            its `Material`. A name, since whoever only decodes needs no training engine.
+        package: the package whose `presets/` folder has its presets.
+        figure: the one of its held-out figures that is reported in the end.
+    """
+
+    def make() -> Any:
+        module, _, name = training.partition(":")
+        return getattr(import_module(module), name)
+
+    def train(*arguments: Any) -> TrainingResult:
+        from musicldm.codecs.training import train_codec
+
+        return train_codec(make(), *arguments)
+
+    def rehearsal(config: Any) -> Rehearsal:
+        from musicldm.codecs.training import rehearsal_of
+
+        return rehearsal_of(make(), config)
+
+    def describe(config: Any) -> list[tuple[str, str]]:
+        return description(model, config)
+
+    return CodecFamily(
+        name=run_config().spec.codec,
+        package=package,
+        from_bundle=model.from_bundle,
+        run_config=run_config,
+        train=train,
+        rehearsal=rehearsal,
+        describe=describe,
+        figure=figure,
+    )
+
+
+def description(model: type[CodecModule], config: Any) -> list[tuple[str, str]]:
+    """An audio codec's size, rates and receptive field, each with its name."""
+    with torch.device("meta"):  # only to be counted
+        codec = model(config)
+    spec = codec.spec
+    fewer = spec.compression >= 1
+    ratio = f"{spec.compression if fewer else 1 / spec.compression:.3g} times {'fewer' if fewer else 'more'}"
+    seconds = (2 * codec.context + 1) * spec.hop / spec.rate
+    return [
+        ("parameters", f"{sum(weight.numel() for weight in codec.parameters()) / 1e6:.1f} M"),
+        ("audio", f"{spec.rate} Hz {'mono' if spec.media_channels == 1 else 'stereo'}"),
+        ("hop", f"{spec.hop} samples, {spec.frame_rate:.4g} frames a second"),
+        ("latent", f"{spec.channels} channels, {ratio} numbers than the waveform"),
+        ("receptive field", f"{seconds:.3g} s"),
+    ]

@@ -1,0 +1,94 @@
+"""What every codec that is a torch module shares: where it came from, the form of its latents, its component."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from musicldm import models
+from musicldm.codecs.base import LatentSpec
+from musicldm.codecs.posterior import DiagonalGaussian
+from musicldm.core import bundle
+from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
+from musicldm.core.config import from_dict, to_dict
+from musicldm.nn.blocks import Checkpointable
+
+
+class CodecModule(Checkpointable, ABC):
+    """One half of a `Codec`; a subclass adds `context`, `encode` and `decode`.
+
+    Args:
+        config: an instance of `config_class`: a dataclass with the `spec` of a codec that is not yet trained.
+
+    Attributes:
+        name, weights_hash, facts: of the bundle that it was read from; empty of a new one.
+    """
+
+    config_class: ClassVar[type[Any]]
+    """Its plain data stand in bundles, and digests go by them."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.name, self.weights_hash = "", ""
+        self.facts: dict[Role, TrainingFacts] = {}
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The form of its latents, and whose they are."""
+        form: LatentSpec = self.config.spec
+        return form.of(self.weights_hash)
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """Latent frames on either side that decide a frame."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, /) -> DiagonalGaussian:
+        """Media [B, C, T] -> the posterior over raw latents [B, D, ceil(T / hop)]; see `Codec.encode`."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, /, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """Raw latents [B, D, L] -> media [B, C, L·hop]; see `Codec.decode`."""
+
+    @property
+    def grid(self) -> int:
+        """Windows begin anywhere, unless a subclass says otherwise."""
+        return 1
+
+    @property
+    def receptive_field(self) -> int:
+        """As far as the context, unless a subclass knows better."""
+        return self.context
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def component(self) -> Component:
+        """This codec as a component of a bundle."""
+        return Component(self.spec.codec, to_dict(self.config), self.state_dict())
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Self:
+        """Read the codec of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
+
+        Raises:
+            BundleError: missing, cut short or changed since it was written.
+        """
+        return cls.from_bundle(bundle.read(models.find(path))).to(device)
+
+    @classmethod
+    def from_bundle(cls, source: Bundle) -> Self:
+        """The codec of a bundle in memory, in evaluation mode."""
+        component = source.component("codec")
+        codec = cls(from_dict(cls.config_class, component.config))
+        bundle.fill(codec, component)
+        codec.name, codec.weights_hash, codec.facts = source.name, component.digest, source.facts
+        return codec.eval().requires_grad_(False)

@@ -1,0 +1,179 @@
+"""What the trainings of all audio codecs share: crops of prepared music, held-out ones, demos, and the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from musicldm.codecs.base import LatentSpec
+from musicldm.codecs.module import CodecModule
+from musicldm.codecs.windows import reconstruct
+from musicldm.core.bundle import Bundle
+from musicldm.core.config import to_dict
+from musicldm.core.progress import Progress, silent
+from musicldm.core.seeding import derive
+from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.config import TrainingConfig
+from musicldm.training.init_weights import init_weights
+from musicldm.training.loop import TrainingResult, fit
+from musicldm.training.processes import rank_of
+from musicldm.training.rehearsal import Rehearsal
+from musicldm.training.run_folder import defaults_filled, resolve_precision
+from musicldm.training.trainable import Demo, Trainable
+
+Model = TypeVar("Model", bound=CodecModule)
+
+DEMO_TRACKS = 2
+DEMO_SECONDS = 8
+
+
+class CodecRun(Protocol):
+    """The dataclass of a whole training of a codec, as a preset or a TOML file gives it."""
+
+    @property
+    def model(self) -> Any:
+        """By which the codec is built."""
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The form of the latents."""
+
+    @property
+    def crop_samples(self) -> int:
+        """Samples of a training crop."""
+
+    @property
+    def crop_grid(self) -> int:
+        """Crops begin at multiples of so many samples, so that training sees what a whole track will."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training has to judge itself by, beside its crops."""
+
+    heldout: Tensor | None = None
+    """Crops [N, C, T] of held-out tracks; None: there are none that are long enough."""
+    excerpts: Sequence[Tensor] = ()
+    """A few seconds of held-out tracks to listen to, [C, T] each."""
+    tracks: Sequence[PreparedTrack] = ()
+    """All that is trained on or held out."""
+
+
+class CodecTraining(Trainable[Model]):
+    """An audio codec in training. A subclass builds its model, and says what its losses are.
+
+    Args:
+        model: the codec.
+        config: of the run; an instance of the family's `run_config`.
+        material: what to judge it by.
+    """
+
+    def __init__(self, model: Model, config: Any, material: Material) -> None:
+        super().__init__(model, config.training, material.tracks)
+        self.config = config
+        self.heldout = material.heldout
+        self.excerpts = material.excerpts
+
+    def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
+        """The losses of `ema` on held-out crops [N, C, T], averaged over them; `total` is the one that counts."""
+        raise NotImplementedError
+
+    def validate(self) -> dict[str, float]:
+        """The mean of `heldout_losses` over all held-out crops."""
+        if self.heldout is None:
+            return {}
+        totals: dict[str, float] = {}
+        for crops in torch.split(self.heldout, self.training_config.micro_batch_size):
+            for name, value in self.heldout_losses(crops.to(self.device)).items():
+                totals[name] = totals.get(name, 0.0) + value.item() * len(crops) / len(self.heldout)
+        return {"loss": totals.pop("total"), **totals}
+
+    def demos(self) -> list[Demo]:
+        """Held-out music beside its reconstruction."""
+        return [
+            Demo(
+                name=str(number),
+                audio={"original": original, "reconstruction": reconstruct(self.ema, original)},
+                sample_rate=self.ema.spec.rate,
+            )
+            for number, original in enumerate(self.excerpts, 1)
+        ]
+
+    def bundle(self, name: str) -> Bundle:
+        return Bundle(name, {"codec": self.ema.component()}, {"codec": self.facts(self.config)})
+
+
+Make = Callable[[Any, Material], CodecTraining[Any]]
+"""A run's configuration and its material -> the training."""
+
+
+def train_codec(
+    make: Make,
+    data: Path,
+    run: Path,
+    config: Any,
+    device: torch.device,
+    progress: Progress = silent,
+    announce: Announce = ignore,
+    init: Path | None = None,
+    resample: bool = False,
+) -> TrainingResult:
+    """Train a codec on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
+
+    Args:
+        make: builds the training, a `CodecTraining`.
+        config: a `CodecRun`.
+
+    Raises:
+        DataError: nothing prepared there, or every track is shorter than a crop.
+        MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
+    """
+    config = replace(config, training=resolve_precision(config.training, run, device))
+    announce = announce if rank_of(config.training) == 0 else ignore
+    spec, training, samples, grid = config.spec, config.training, config.crop_samples, config.crop_grid
+    splits = open_splits(data, spec.rate, spec.media_channels, resample)
+    crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
+    announce_left_out(announce, crops.left_out, len(crops.tracks), samples / spec.rate)
+    heldout = None
+    if any(track.samples >= samples for track in splits["heldout"]):
+        heldout = CropDataset(splits["heldout"], samples, grid).fixed_batch(training.validation_crops)
+    excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
+
+    torch.manual_seed(derive(training.seed, "weights"))
+    module = make(config, Material(heldout, excerpts, [*splits["train"], *splits["heldout"]]))
+    init_weights(module, init, "codec", to_dict(config.model), announce)
+
+    def upgraded(before: dict[str, Any]) -> dict[str, Any]:
+        """A run's config.json as this release writes it: release 0.1 named no codec."""
+        return defaults_filled({"codec": spec.codec, **before}, type(config))
+
+    identity = {"codec": spec.codec, **to_dict(config)}
+    seconds_per_step = training.batch_size * samples / spec.rate
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded)
+
+
+def rehearsal_of(make: Make, config: Any) -> Rehearsal:
+    """A step of a codec's training on crops of silence, to find out how much memory it needs."""
+
+    def step(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Tensor]:
+        run = replace(config, training=training)
+        return make(run, Material()), torch.zeros(crops, run.spec.media_channels, run.crop_samples)
+
+    return Rehearsal(step, config.crop_grid / config.spec.rate)
+
+
+def _excerpt(track: PreparedTrack) -> Tensor:
+    """A few seconds from the middle of a track, [C, T]."""
+    length = min(track.samples, DEMO_SECONDS * track.sample_rate)
+    start = (track.samples - length) // 2
+    return torch.from_numpy(track.read(start, start + length))
