@@ -360,7 +360,7 @@ def training(store: LatentStore, rounds: int) -> Table:
         DiffusionRunConfig, preset("musicldm.generators.diffusion", "small" if device.type == "cuda" else "tiny")
     )
     dataset = LatentDataset(store, CROP)
-    model = Diffusion(config.model.with_channels(32).conditioned_on(dataset)).to(device)
+    model = Diffusion(config.model.fitted(32, dataset)).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     dataset = dataset.with_conditions(model.config.conditions.readers())
     ready = [dataset.batch(step, BATCH) for step in range(4)]

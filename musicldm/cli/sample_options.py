@@ -58,6 +58,12 @@ class SampleOptions:
             help="Position in a track: 0 its start, 1 its end. A long piece is there throughout.", show_default=False
         ),
     ] = None
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Any other condition of the model; can be repeated.", show_default=False
+        ),
+    ] = None
     replay: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make a take again, from its .json or from itself.", show_default=False),
@@ -217,8 +223,20 @@ class SampleOptions:
         for name in (GENERATORS_OWN & given) - theirs:
             raise UsageError(f"{spelled(name)} does not go with a {family.name} model.", "Leave it out.")
         own: dict[str, Any] = {name: getattr(self, name) for name in GENERATORS_OWN & theirs}
-        conditions = {name: getattr(self, name) for name in CONDITIONS}
+        conditions = {**{name: getattr(self, name) for name in CONDITIONS}, **self._others()}
         return Request(self.seed, take, conditions, family.options(**own), self.window, self.joint)
+
+    def _others(self) -> dict[str, str]:
+        """What --condition says, by the conditions' names.
+
+        Raises:
+            UsageError: something that is no name and value.
+        """
+        pairs = [text.partition("=") for text in self.condition or []]
+        for name, sign, value in pairs:
+            if not (name and sign and value):
+                raise UsageError(f"{name + sign + value!r} is not a valid condition: expected NAME=VALUE.")
+        return {name: value for name, _, value in pairs}
 
 
 def spelled(name: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from musicldm.codecs.posterior import DiagonalGaussian
     from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
     from musicldm.core.progress import Progress
+    from musicldm.training.config import PlanConfig, TrainingConfig
     from musicldm.training.loop import TrainingResult
     from musicldm.training.rehearsal import Rehearsal
 
@@ -122,6 +123,32 @@ class Codec(Protocol):
         """The same codec, moved."""
 
 
+class ModelConfig(Protocol):
+    """A dataclass by which a codec is built; its plain data stand in bundles, and digests go by them."""
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The form of the latents, of a codec that is not yet trained."""
+
+    @property
+    def grid(self) -> int:
+        """See `Codec.grid`: training crops begin where windows do, so that training sees what a whole track will."""
+
+
+class RunConfig(Protocol):
+    """The dataclass of a whole training of a codec, as a preset or a TOML file gives it."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+    @property
+    def plan(self) -> PlanConfig | None:
+        """What was requested, where `training` is what a memory plan made of it."""
+
+
 class Train(Protocol):
     """Prepared music -> a trained codec."""
 
@@ -158,8 +185,7 @@ class CodecFamily:
     from_bundle: Callable[[Bundle], Codec]
     """The codec of a bundle, in evaluation mode."""
     run_config: type[Any]
-    """The dataclass of a whole training, as presets give it: `model`, `training` (a `TrainingConfig`), `plan` (a
-    `PlanConfig` or None), and what else the codec needs."""
+    """The dataclass of a whole training: a `RunConfig` whose fields have defaults, with what else the codec needs."""
     train: Train
     """Trains one, in a run folder that it resumes where there is one."""
     rehearsal: Callable[[Any], Rehearsal]

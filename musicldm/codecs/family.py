@@ -22,7 +22,7 @@ def audio_codec(
 
     Args:
         model: the codec.
-        run_config: the dataclass of a whole training; see `codecs.training.CodecRun`.
+        run_config: the dataclass of a whole training; see `codecs.base.RunConfig`.
         training: where its `CodecTraining` is, as `package.module:Class`; it is built with the run's configuration and
             its `Material`. A name, since whoever only decodes needs no training engine.
         package: the package whose `presets/` folder has its presets.
@@ -47,7 +47,7 @@ def audio_codec(
         return description(model, config)
 
     return CodecFamily(
-        name=run_config().spec.codec,
+        name=run_config().model.spec.codec,
         package=package,
         from_bundle=model.from_bundle,
         run_config=run_config,

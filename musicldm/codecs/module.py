@@ -22,7 +22,7 @@ class CodecModule(Checkpointable, ABC):
     """One half of a `Codec`; a subclass adds `context`, `encode` and `decode`.
 
     Args:
-        config: an instance of `config_class`: a dataclass with the `spec` of a codec that is not yet trained.
+        config: an instance of `config_class`: a `codecs.base.ModelConfig`.
 
     Attributes:
         name, weights_hash, facts: of the bundle that it was read from; empty of a new one.
@@ -58,8 +58,9 @@ class CodecModule(Checkpointable, ABC):
 
     @property
     def grid(self) -> int:
-        """Windows begin anywhere, unless a subclass says otherwise."""
-        return 1
+        """Windows and crops begin at multiples of so many latent frames."""
+        frames: int = self.config.grid
+        return frames
 
     @property
     def receptive_field(self) -> int:

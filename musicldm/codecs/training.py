@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from musicldm.codecs.base import LatentSpec
+from musicldm.codecs.base import RunConfig
 from musicldm.codecs.module import CodecModule
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
@@ -20,7 +20,7 @@ from musicldm.core.seeding import derive
 from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.training.announce import Announce, announce_left_out, ignore
-from musicldm.training.config import TrainingConfig
+from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
@@ -32,29 +32,6 @@ Model = TypeVar("Model", bound=CodecModule)
 
 DEMO_TRACKS = 2
 DEMO_SECONDS = 8
-
-
-class CodecRun(Protocol):
-    """The dataclass of a whole training of a codec, as a preset or a TOML file gives it."""
-
-    @property
-    def model(self) -> Any:
-        """By which the codec is built."""
-
-    @property
-    def training(self) -> TrainingConfig: ...
-
-    @property
-    def spec(self) -> LatentSpec:
-        """The form of the latents."""
-
-    @property
-    def crop_samples(self) -> int:
-        """Samples of a training crop."""
-
-    @property
-    def crop_grid(self) -> int:
-        """Crops begin at multiples of so many samples, so that training sees what a whole track will."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +47,35 @@ class Material:
 
 
 class CodecTraining(Trainable[Model]):
-    """An audio codec in training. A subclass builds its model, and says what its losses are.
+    """An audio codec in training. A subclass names its model, and says what its losses are.
 
     Args:
-        model: the codec.
         config: of the run; an instance of the family's `run_config`.
         material: what to judge it by.
     """
 
-    def __init__(self, model: Model, config: Any, material: Material) -> None:
+    model_class: ClassVar[type[CodecModule]]
+
+    def __init__(self, config: Any, material: Material) -> None:
+        model = cast("Model", self.model_class(config.model))
         super().__init__(model, config.training, material.tracks)
         self.config = config
         self.heldout = material.heldout
         self.excerpts = material.excerpts
 
-    def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
-        """The losses of `ema` on held-out crops [N, C, T], averaged over them; `total` is the one that counts."""
+    def losses_of(self, codec: Model, crops: Tensor) -> dict[str, Tensor]:
+        """The losses of a codec on crops [N, C, T], averaged over them; `total` is the one that counts.
+
+        A subclass has this one, or both `losses` and `heldout_losses`.
+        """
         raise NotImplementedError
+
+    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+        return self.losses_of(self.model, batch)
+
+    def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
+        """The losses of `ema` on held-out crops [N, C, T]; see `losses_of`."""
+        return self.losses_of(self.ema, crops)
 
     def validate(self) -> dict[str, float]:
         """The mean of `heldout_losses` over all held-out crops."""
@@ -113,12 +102,8 @@ class CodecTraining(Trainable[Model]):
         return Bundle(name, {"codec": self.ema.component()}, {"codec": self.facts(self.config)})
 
 
-Make = Callable[[Any, Material], CodecTraining[Any]]
-"""A run's configuration and its material -> the training."""
-
-
 def train_codec(
-    make: Make,
+    make: type[CodecTraining[Any]],
     data: Path,
     run: Path,
     config: Any,
@@ -131,8 +116,8 @@ def train_codec(
     """Train a codec on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
 
     Args:
-        make: builds the training, a `CodecTraining`.
-        config: a `CodecRun`.
+        make: the class of the training.
+        config: a `codecs.base.RunConfig`.
 
     Raises:
         DataError: nothing prepared there, or every track is shorter than a crop.
@@ -140,7 +125,7 @@ def train_codec(
     """
     config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
-    spec, training, samples, grid = config.spec, config.training, config.crop_samples, config.crop_grid
+    spec, training, (samples, grid) = config.model.spec, config.training, _crop(config)
     splits = open_splits(data, spec.rate, spec.media_channels, resample)
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
     announce_left_out(announce, crops.left_out, len(crops.tracks), samples / spec.rate)
@@ -162,14 +147,22 @@ def train_codec(
     return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded)
 
 
-def rehearsal_of(make: Make, config: Any) -> Rehearsal:
+def rehearsal_of(make: type[CodecTraining[Any]], config: Any) -> Rehearsal:
     """A step of a codec's training on crops of silence, to find out how much memory it needs."""
 
     def step(training: TrainingConfig, crops: int) -> tuple[Trainable[Any], Tensor]:
         run = replace(config, training=training)
-        return make(run, Material()), torch.zeros(crops, run.spec.media_channels, run.crop_samples)
+        return make(run, Material()), torch.zeros(crops, spec.media_channels, _crop(run)[0])
 
-    return Rehearsal(step, config.crop_grid / config.spec.rate)
+    spec, (_, grid) = config.model.spec, _crop(config)
+    return Rehearsal(step, grid / spec.rate)
+
+
+def _crop(config: RunConfig) -> tuple[int, int]:
+    """The samples of a training crop, and those of which its start is a multiple."""
+    spec = config.model.spec
+    grid = config.model.grid * spec.hop
+    return crop_length(config.training.seconds, grid, spec.rate), grid
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from musicldm.core.progress import Progress
 from musicldm.core.registry import Registry
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from musicldm.conditions.base import ConditionSet
+    from musicldm.conditions.base import ConditionConfig, ConditionSet, Source
     from musicldm.core.bundle import Bundle
     from musicldm.latents.schema import StoreHeader
     from musicldm.latents.statistics import LatentStatistics
+    from musicldm.training.config import PlanConfig, TrainingConfig
     from musicldm.training.loop import TrainingResult
     from musicldm.training.rehearsal import Rehearsal
 
@@ -137,6 +138,40 @@ class Render(Protocol):
         """The waveform [C, T] of each request, and its sample rate."""
 
 
+class ModelConfig(Protocol):
+    """A dataclass by which a generator is built; its plain data stand in bundles, and digests go by them."""
+
+    @property
+    def conditions(self) -> ConditionConfig:
+        """What the model is conditioned on."""
+
+    @property
+    def multiple(self) -> int:
+        """Crops are a multiple of this many latent frames."""
+
+    def fitted(self, channels: int, source: Source | None = None) -> Self:
+        """The same for latents of so many channels, with what conditions take from the music to train on."""
+
+
+class RunConfig(Protocol):
+    """The dataclass of a whole training of a generator, as a preset or a TOML file gives it."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+    @property
+    def plan(self) -> PlanConfig | None:
+        """What was requested, where `training` is what a memory plan made of it."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The sampling options of a generator that has none."""
+
+
 class Train(Protocol):
     """A latent store -> a trained generator."""
 
@@ -175,8 +210,7 @@ class GeneratorFamily:
     from_component: Callable[..., LatentGenerator]
     """(component, device, precision, on_halved) -> the generator of a bundle, in evaluation mode; see `OnHalved`."""
     run_config: type[Any]
-    """The dataclass of a whole training, as presets give it: `model`, `training` (a `TrainingConfig`), `plan` (a
-    `PlanConfig` or None), and what else the generator needs."""
+    """The dataclass of a whole training: a `RunConfig` whose fields have defaults, with what else it needs."""
     train: Train
     """Trains one, in a run folder that it resumes where there is one."""
     rehearsal: Callable[[Any, StoreHeader], Rehearsal]

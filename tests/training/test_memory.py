@@ -21,8 +21,8 @@ from musicldm.codecs.vae.config import VAEConfig, VAERunConfig
 from musicldm.codecs.vae.model import VAE
 from musicldm.core import config
 from musicldm.core.errors import CapacityError, UsageError
+from musicldm.generators.base import GENERATORS
 from musicldm.generators.diffusion.config import DiffusionRunConfig
-from musicldm.generators.diffusion.rehearsal import rehearsal as diffusion_rehearsal
 from musicldm.generators.diffusion.transformer import Transformer, TransformerConfig
 from musicldm.generators.diffusion.unet import UNet, UNetConfig
 from musicldm.nn.blocks import Checkpointable
@@ -47,7 +47,7 @@ def toy(kind: str) -> tuple[Rehearsal, TrainingConfig]:
     if kind in ("unet", "transformer"):
         model = {"network": "transformer", "transformer": {"width": 64, "depth": 3}} if kind == "transformer" else {}
         ldm = config.from_dict(DiffusionRunConfig, config.merge(tomllib.loads(TOY_LDM), {"model": model}))
-        return diffusion_rehearsal(ldm, HEADER), replace(ldm.training, batch_size=24, seconds=8.0)
+        return GENERATORS.load("diffusion").rehearsal(ldm, HEADER), replace(ldm.training, batch_size=24, seconds=8.0)
     over: dict[str, Any] = {"training": {"batch_size": 8, "seconds": 1.0}}
     if kind == "study":
         over["model"] = STUDY

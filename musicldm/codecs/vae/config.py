@@ -13,7 +13,7 @@ from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.vae.discriminator import DiscriminatorConfig
 from musicldm.codecs.vae.losses import LossConfig
 from musicldm.core.errors import ConfigError
-from musicldm.training.config import PlanConfig, TrainingConfig, crop_length
+from musicldm.training.config import PlanConfig, TrainingConfig
 
 NAME = "vae"
 """In `CODECS`."""
@@ -79,6 +79,11 @@ class VAEConfig:
         )
 
     @property
+    def grid(self) -> int:
+        """Latent frames in a block of the attention, whose grid begins with the track."""
+        return self.attention_block
+
+    @property
     def receptive_field(self) -> int:
         """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
         at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
@@ -109,18 +114,3 @@ class VAERunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     plan: PlanConfig | None = None
     """What was requested, where `training` is what a memory plan made of it."""
-
-    @property
-    def spec(self) -> LatentSpec:
-        """The form of the latents."""
-        return self.model.spec
-
-    @property
-    def crop_grid(self) -> int:
-        """Samples in a block of the attention, whose grid begins with the track."""
-        return self.model.attention_block * self.model.hop
-
-    @property
-    def crop_samples(self) -> int:
-        """Crops are whole blocks of the attention, so that training sees what a whole track will."""
-        return crop_length(self.training.seconds, self.crop_grid, self.model.sample_rate)

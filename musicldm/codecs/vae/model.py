@@ -106,11 +106,6 @@ class VAE(CodecModule):
         return self.config.context
 
     @property
-    def grid(self) -> int:
-        """Frames in a block of the attention, whose grid begins with the track."""
-        return self.config.attention_block
-
-    @property
     def receptive_field(self) -> int:
         """See `VAEConfig.receptive_field`."""
         return self.config.receptive_field

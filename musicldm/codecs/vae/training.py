@@ -28,9 +28,11 @@ from musicldm.media.audio.spectrogram import bars
 class VAETraining(CodecTraining[VAE]):
     """A VAE in training, with a discriminator where its losses ask for one."""
 
+    config: VAERunConfig
+    model_class = VAE
+
     def __init__(self, config: VAERunConfig, material: Material) -> None:
-        super().__init__(VAE(config.model), config, material)
-        self.config: VAERunConfig = config
+        super().__init__(config, material)
         self.discriminator: Discriminator | None = None
         if config.loss.adversarial or config.loss.features:
             self.discriminator = Discriminator(config.discriminator, config.model.audio_channels)

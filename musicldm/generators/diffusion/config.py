@@ -33,17 +33,14 @@ class DiffusionConfig:
         """Lengths are filled up to a multiple of this many frames."""
         return self.shape.multiple
 
-    def with_channels(self, channels: int) -> DiffusionConfig:
-        """The model for latents of so many channels."""
+    def fitted(self, channels: int, source: Source | None = None) -> DiffusionConfig:
+        """The same for latents of so many channels, with what conditions take from the music to train on."""
         return replace(
             self,
             unet=replace(self.unet, latent_channels=channels),
             transformer=replace(self.transformer, latent_channels=channels),
+            conditions=self.conditions if source is None else self.conditions.fitted(source),
         )
-
-    def conditioned_on(self, source: Source) -> DiffusionConfig:
-        """The model with what its conditions take from the music to train on."""
-        return replace(self, conditions=self.conditions.fitted(source))
 
 
 @dataclass(frozen=True)

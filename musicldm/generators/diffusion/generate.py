@@ -18,7 +18,7 @@ from musicldm.core.errors import CapacityError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.generators.base import LatentRequest, OnHalved
-from musicldm.generators.diffusion.model import KIND, Diffusion, from_component
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.noise.guidance import classifier_free_guidance, inpainting, multidiffusion, repaint
 from musicldm.noise.interpolation import slerp
@@ -110,7 +110,7 @@ class DiffusionGenerator:
         on_halved: see `OnHalved`.
     """
 
-    name = KIND
+    name = Diffusion.kind
     tasks = frozenset({"new", "vary", "infill", "extend", "interpolate", "interpolate_seeds", "loop"})
 
     def __init__(
@@ -144,7 +144,7 @@ class DiffusionGenerator:
         Raises:
             BundleError: the component is damaged.
         """
-        return cls(*from_component(component), device, precision, on_halved)
+        return cls(*Diffusion.from_component(component), device, precision, on_halved)
 
     def natural_window(self, trained: float) -> float:
         """Seconds that it makes best at once, having been trained on crops of so many."""

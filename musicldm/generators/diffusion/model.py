@@ -8,29 +8,25 @@ import torch
 from torch import Tensor
 
 from musicldm.conditions.base import Conditioning, ConditionSet
-from musicldm.core import bundle
-from musicldm.core.bundle import Component
-from musicldm.core.config import from_dict, to_dict
-from musicldm.core.errors import BundleError
 from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionConfig
 from musicldm.generators.diffusion.transformer import Transformer
 from musicldm.generators.diffusion.unet import UNet
-from musicldm.latents.statistics import LatentStatistics
-from musicldm.nn.blocks import Checkpointable
+from musicldm.generators.module import GeneratorModule
 from musicldm.noise.schedule import NoiseLevel, NoiseSchedule
 
-KIND = "diffusion"
-"""In `GENERATORS`."""
 LIMIT = 5.0  # in standard deviations of a channel: 3 in 1,000 of a piano's normalised latents lie further out
 
 
-class Diffusion(Checkpointable):
+class Diffusion(GeneratorModule):
     """The forward process, the network that learned to undo it, and its loss. Latents are normalised, [B, D, L]."""
 
+    kind = "diffusion"
+    config: DiffusionConfig
+    config_class = DiffusionConfig
+
     def __init__(self, config: DiffusionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.schedule = NoiseSchedule(config.noise)
         self.network: UNet | Transformer = (
             UNet(config.unet, config.conditions)
@@ -68,28 +64,9 @@ class Diffusion(Checkpointable):
         # Where hardly any signal is left, ε-prediction divides its error by a tiny α.
         return level.x0(self.config.noise.objective, x, output).clamp(-LIMIT, LIMIT)
 
-    def component(self, statistics: LatentStatistics, codec_hash: str) -> Component:
-        """This model as a component of a bundle, with the scale of its latents and the codec that they belong to."""
-        about = {**to_dict(self.config), "statistics": statistics.to_dict(), "codec": codec_hash}
-        return Component(KIND, about, self.state_dict())
-
-
-def from_component(component: Component) -> tuple[Diffusion, LatentStatistics, str]:
-    """A model from a bundle of any release, in evaluation mode, with the statistics and the digest of the codec whose
-    latents it makes.
-
-    Raises:
-        BundleError: the configuration or the weights are damaged.
-    """
-    about = upgrade.component_config(component.config)
-    try:
-        statistics = LatentStatistics.from_dict(about.pop("statistics"))
-        codec_hash = str(about.pop("codec"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError("The bundle does not say how its latents are scaled.", bundle.REPAIR_HINT) from error
-    diffusion = Diffusion(from_dict(DiffusionConfig, about))
-    bundle.fill(diffusion, component)
-    return diffusion.eval().requires_grad_(False), statistics, codec_hash
+    @classmethod
+    def upgraded(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return upgrade.model_config(config)
 
 
 def _upgrade_tensors(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:

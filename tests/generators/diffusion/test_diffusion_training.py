@@ -14,9 +14,10 @@ from musicldm.conditions.base import Conditioning
 from musicldm.core import bundle, config
 from musicldm.core.bundle import Component
 from musicldm.generators.diffusion.config import DiffusionConfig, DiffusionRunConfig
-from musicldm.generators.diffusion.model import from_component
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.training import DiffusionTraining, train_diffusion
 from musicldm.generators.diffusion.unet import UNetConfig
+from musicldm.generators.training import Material
 from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
@@ -68,7 +69,7 @@ def shipped(result: TrainingResult) -> Component:
 def test_every_objective_and_schedule(noise: dict[str, Any], pipeline: Pipeline, tmp_path: Path) -> None:
     result = train(pipeline, tmp_path, noise=noise)
     assert all(map(math.isfinite, result.last.values()))
-    diffusion, _, _ = from_component(shipped(result))
+    diffusion, _, _ = Diffusion.from_component(shipped(result))
     wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in noise.items()}
     assert config.to_dict(diffusion.config.noise).items() >= wanted.items()
 
@@ -106,7 +107,7 @@ def test_either_network_conditioned_or_not(network: str, names: list[str], pipel
 def test_each_condition_is_dropped_for_a_tenth_of_the_crops(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model = DiffusionConfig(unet=UNetConfig(1, (8,), 1), conditions=usual("Abba", "Zoë", dropout=fraction))
     run = DiffusionRunConfig(model, TrainingConfig(batch_size=20000))
-    module = DiffusionTraining(run, LatentStatistics(1, (0.0,), (1.0,)), None, bundle.Bundle("", {}, {}), [])
+    module = DiffusionTraining(run, Material(LatentStatistics(1, (0.0,), (1.0,))))
     seen: list[Conditioning] = []
 
     def look(x: torch.Tensor, time: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from musicldm.core import bundle, config
 from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionRunConfig
-from musicldm.generators.diffusion.model import from_component
+from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.statistics import LatentStatistics
 from tests.toy_conditions import usual
 
@@ -63,7 +63,7 @@ def test_a_bundle_of_0_1_loads_with_its_parameters_in_their_order() -> None:
     """An optimizer's state goes by that order."""
     component = bundle.read(FIXTURE / "finished/diffusion").component("generator")
     before = copy.deepcopy(component.config)
-    diffusion, statistics, codec_hash = from_component(component)
+    diffusion, statistics, codec_hash = Diffusion.from_component(component)
     assert component.config == before, "digests go by it"
     assert codec_hash == before["vae"] and statistics == LatentStatistics.from_dict(before["statistics"])
     assert diffusion.conditions.names == ["artist", "position"]
@@ -80,7 +80,7 @@ def test_a_bundle_of_0_1_loads_with_its_parameters_in_their_order() -> None:
 
 def test_what_is_written_today_reads_as_it_is() -> None:
     component = bundle.read(FIXTURE / "finished/diffusion").component("generator")
-    diffusion, statistics, codec_hash = from_component(component)
-    again, _, _ = from_component(diffusion.component(statistics, codec_hash))
+    diffusion, statistics, codec_hash = Diffusion.from_component(component)
+    again, _, _ = Diffusion.from_component(diffusion.component(statistics, codec_hash))
     assert again.config == diffusion.config
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in diffusion.state_dict().items())
