@@ -64,7 +64,7 @@ def test_from_waveforms_to_new_music(pipeline: Pipeline, installed: str, tmp_pat
         ["sample", "-m", model, "--seconds", 40, "--condition", "length=0.2", "-o", out],
         ["sample", "--replay", out, "-o", tmp_path / "again.wav"],
         ["reconstruct", out, tmp_path / "back.wav", "--vae", codec],
-        ["doctor", store, model],
+        ["doctor", store],
     ):
         done = musicldm(installed, *line)
         assert done.code == 0, (line, done.err)

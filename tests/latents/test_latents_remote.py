@@ -105,7 +105,7 @@ def test_encode_latents_and_training_take_a_bucket(
     for store, run in ((url, tmp_path / "far"), (pipeline.store, tmp_path / "here")):
         told = musicldm("train-diffusion", store, "-o", run, "--config", configs["ldm"], "--steps", 2)
         assert told.code == 0, told.err
-        (file,) = (run / "bundle").glob("denoiser*.safetensors")
+        (file,) = (run / "bundle").glob("generator*.safetensors")
         weights.append(file.read_bytes())
     assert weights[0] == weights[1]
 
