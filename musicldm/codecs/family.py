@@ -34,6 +34,7 @@ def audio_codec(
         return getattr(import_module(module), name)
 
     def train(*arguments: Any) -> TrainingResult:
+        # In here and not above, as is what `rehearsal` needs: whoever only decodes never gets this far.
         from musicldm.codecs.training import train_codec
 
         return train_codec(make(), *arguments)

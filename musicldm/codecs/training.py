@@ -84,6 +84,7 @@ class CodecTraining(Trainable[Model]):
         totals: dict[str, float] = {}
         for crops in torch.split(self.heldout, self.training_config.micro_batch_size):
             for name, value in self.heldout_losses(crops.to(self.device)).items():
+                # Weighted by its crops, since the last part may have fewer.
                 totals[name] = totals.get(name, 0.0) + value.item() * len(crops) / len(self.heldout)
         return {"loss": totals.pop("total"), **totals}
 
@@ -123,10 +124,12 @@ def train_codec(
         DataError: nothing prepared there, or every track is shorter than a crop.
         MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
+    # Before anything else: a run must be resumed in the precision that it had, which `auto` does not say.
     config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     spec, training, (samples, grid) = config.model.spec, config.training, _crop(config)
     splits = open_splits(data, spec.rate, spec.media_channels, resample)
+    # The seed of the crops has the codec in its address, so that another training with this seed draws other places.
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
     announce_left_out(announce, crops.left_out, len(crops.tracks), samples / spec.rate)
     heldout = None
@@ -134,6 +137,8 @@ def train_codec(
         heldout = CropDataset(splits["heldout"], samples, grid).fixed_batch(training.validation_crops)
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
 
+    # Right before the weights are drawn: nothing that came earlier may decide them. Processes that train together must
+    # all draw the same, since only gradients are exchanged later.
     torch.manual_seed(derive(training.seed, "weights"))
     module = make(config, Material(heldout, excerpts, [*splits["train"], *splits["heldout"]]))
     init_weights(module, init, "codec", to_dict(config.model), announce)

@@ -200,6 +200,8 @@ def _each_window(
     amount = _Amount(window_frames, codec.grid, refusal, on_halved)
     start = 0
     while start < frames:
+        # Planned anew each time, since `amount` may have shrunk. A second attempt begins at the same frame, so that
+        # `_Arriving` is not asked for what it has let go of.
         start, stop, first, last = next(windows(frames, amount.now, codec.context, codec.grid, start))
         kept = slice(start - first, stop - first)
         done = amount.attempt(functools.partial(work, take(first, last), first, kept), min(amount.now, stop - start))
@@ -278,9 +280,11 @@ def encode_many(
                 yield track, _pieces(run)
                 stream.forget(track)  # whoever has given up on it wants no more of it; groupby passes over the rest
         finally:
+            # `with` alone would first have everything read that is waiting in the pool.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+# By identity, not by fields: windows are keys of a dictionary.
 @dataclass(eq=False)
 class _Window:
     """A piece of a track on its way through the codec."""
@@ -388,6 +392,8 @@ class _Stream:
             elif batch and window.frames != batch[0].frames:
                 continue
             elif not isinstance(media.exception(), DataError):
+                # Any error but a DataError is a bug and not a bad file: such a window joins the batch, where it is
+                # raised and ends everything.
                 batch.append(window)
                 if len(batch) == self._batch_size.now:
                     break
@@ -422,9 +428,12 @@ class _Stream:
         latents = self._begin(media)
         latents()
         needed = torch.cuda.max_memory_allocated(device) - before
+        # What the allocator has reserved and given to nobody is as good as free.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + unused
         longest = (self._window_frames + 2 * self._codec.context) * self._codec.spec.hop
+        # The first window may be shorter than the longest. The other 0.3 is left for what one window cannot show: other
+        # algorithms of cuDNN, and blocks of the allocator that do not fit together.
         fitting = int(0.7 * free / needed * media.shape[-1] / longest)
         self._batch_size.now = max(1, min(fitting, LARGEST_BATCH))
         return latents

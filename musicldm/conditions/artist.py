@@ -36,6 +36,7 @@ class ArtistCondition(Condition):
     def __init__(self, settings: Mapping[str, Any], width: int) -> None:
         super().__init__(settings, width)
         self.artists = tuple(settings["names"])
+        # Zeros, as the null embedding is: in the beginning no artist differs from none.
         self.table = nn.Parameter(torch.zeros(len(self.artists), width))
 
     @classmethod
@@ -56,6 +57,7 @@ class ArtistCondition(Condition):
 
     def embed(self, values: Tensor) -> Tensor:
         if values.dim() == 1:
+            # −1 becomes the first column, which is cut off: an absent artist has a row of zeros.
             values = F.one_hot(values + 1, len(self.artists) + 1)[:, 1:].float()
         return values @ self.table
 
@@ -83,11 +85,14 @@ def mixture(wanted: str, known: Sequence[str]) -> list[float]:
         NotFoundError: an artist that is not among them.
     """
     places = {name.casefold(): i for i, name in enumerate(known)}
+    # The longest first, lest one artist's name be taken for the beginning of another's.
     names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))  # which may have commas
     item = re.compile(rf"\s*({names})\s*(?::([^,]*))?(?:,|$)", re.IGNORECASE)
     weights, at = [0.0] * len(known), 0
     while at < len(wanted):
         found = item.match(wanted, at)
+        # Regular expressions and `casefold` disagree on a few letters, such as the dotless i: a match may have no
+        # place.
         place = places.get(found[1].casefold()) if found else None
         if found is None or place is None:
             name = wanted[at:].split(",")[0].partition(":")[0].strip()

@@ -215,6 +215,7 @@ class Conditioning:
         values, present = {}, {}
         for name in {name: None for part in parts for name in part.values}:  # in their order, each once
             like = next(part.values[name] for part in parts if name in part.values)
+            # Any finite value does: `present` says that it is not used.
             blank = [like.new_zeros(part.batch, *like.shape[1:]) for part in parts]
             values[name] = torch.cat([part.values.get(name, zeros) for part, zeros in zip(parts, blank, strict=True)])
             nowhere = [torch.zeros(part.batch, dtype=torch.bool, device=like.device) for part in parts]
@@ -251,6 +252,7 @@ class ConditionSet(nn.Module):
         self.each = nn.ModuleDict()
         for name, condition in config.built().items():
             built = condition(config.of(name), width)
+            # Here and not in each condition, so that none can forget it.
             built.null = nn.Parameter(torch.zeros(built.width))
             self.each[name] = built
 
@@ -326,6 +328,8 @@ class ConditionSet(nn.Module):
         def shift(name: str) -> float:
             return fraction * (1 - 0.5 ** order.index(name))
 
+        # One number for each item, as a place on a circle: each condition is dropped on an arc of that length, and the
+        # arcs are shifted against each other so that they overlap.
         return conditioning.without({name: (chance + shift(name)) % 1 < fraction for name in conditioning.present})
 
     def at_frames(self, conditioning: Conditioning, places: Tensor) -> Conditioning:
@@ -377,6 +381,8 @@ def _vector(condition: Condition, conditioning: Conditioning) -> Tensor:
     if condition.name not in conditioning.values:
         return condition.null.expand(conditioning.batch, -1)
     embedded = cast("Tensor", condition.embed(conditioning.values[condition.name]))
+    # `where` and no indexing by the mask, whose number of items the GPU would have to report first. Its gradient is why
+    # embeddings must be finite even for absent items: 0 times infinity is no number.
     return torch.where(conditioning.present[condition.name][:, None], embedded, condition.null)
 
 
@@ -388,6 +394,7 @@ def _sequence(condition: Condition, conditioning: Conditioning) -> tuple[Tensor,
         return condition.null.expand(batch, 1, -1), mask
     sequence, mask = condition.embed(conditioning.values[condition.name])
     present = conditioning.present[condition.name] & mask.any(dim=1)
+    # Where the condition is absent, the sequence is nothing but null embeddings, and the first of them counts.
     first = torch.arange(mask.shape[1], device=mask.device) == 0
     sequence = torch.where(present[:, None, None], sequence, condition.null)
     return sequence, torch.where(present[:, None], mask, first)

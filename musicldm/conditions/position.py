@@ -32,6 +32,7 @@ class PositionCondition(Condition):
 
     @classmethod
     def of_crops(cls, settings: Mapping[str, Any], crops: Crops) -> Tensor:
+        # Where memory is only planned, crops have no track: 0 / 0 would be no number.
         return crops.start / crops.total.clamp_min(1e-6)
 
     def parse(self, value: Any) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 INDEX = "bundle.json"
+# The names that `write` gives: other safetensors in the folder are somebody's own, and are not swept.
 OUR_FILES = re.compile(r"[a-z]+-[0-9a-f]{8}\.safetensors")
 REPAIR_HINT = "Copy the bundle again, or repeat the training command, which writes it anew."
 
@@ -48,12 +49,16 @@ class Component:
 
         Weights count as what they are when they are loaded, numbers of 32 bits, however they are kept.
         """
+        # So late, because commands that touch no weights import this module too, and torch takes seconds to load.
         import torch
 
+        # Keys sorted and no white space: a configuration has one spelling, in whatever order it was put together.
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True, separators=(",", ":")).encode())
         for name, kept in sorted(self.tensors.items()):
             tensor = kept.float() if kept.is_floating_point() else kept
+            # Without dtype and shape, [2, 3] and [3, 2] of the same bytes would count as the same tensor.
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            # Flattened, since a tensor of no dimension cannot be viewed as bytes.
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
@@ -61,6 +66,7 @@ class Component:
         """The tensors as the bytes of a safetensors file."""
         from safetensors.torch import save
 
+        # safetensors refuses tensors that are strided views of others.
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()})
 
 
@@ -175,6 +181,7 @@ def _halves(component: Component) -> dict[str, Tensor]:
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in component.tensors.items()
     }
     for name, tensor in halves.items():
+        # Half precision ends at 65504: what lies beyond has become infinite.
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BundleError(f"{name} is too large for half precision.", "Leave out --half.")
     return halves
@@ -191,11 +198,13 @@ def write(folder: Path, bundle: Bundle) -> None:
     for role, component in bundle.components.items():
         data = component.serialised()
         digest = hashlib.sha256(data).hexdigest()
+        # A piece of the hash is enough to tell an old version from a new one; the index keeps all of it for checking.
         file = f"{role}-{digest[:8]}.safetensors"
         durable.write_bytes(folder / file, data)
         about = {"config": component.config, "file": file, "bytes": len(data), "sha256": digest}
         index["components"][role] = {"kind": component.kind, **about}
     index["facts"] = {role: facts.to_dict() for role, facts in bundle.facts.items()}
+    # From this rename on, the folder is the new bundle. Nothing of the old one may be removed before it.
     durable.write_json(folder / INDEX, index)
     named = {about["file"] for about in index["components"].values()}
     for path in folder.glob("*.safetensors"):
@@ -221,6 +230,7 @@ def read(path: Path) -> Bundle:
             message = f"The bundle {path} has format {index['format']}; this musicldm knows {FORMAT}."
             raise BundleError(message, "Update musicldm.")
         components: dict[Role, dict[str, Any]] = dict(index["components"])
+        # A bundle may come from a stranger: its index must not lead to files elsewhere on this machine.
         if not all(Path(about["file"]).name == about["file"] for about in components.values()):
             raise ValueError("a component outside of the bundle")
         if not all(isinstance(about["config"], dict) for about in components.values()):
@@ -230,6 +240,7 @@ def read(path: Path) -> Bundle:
         title = str(index["name"])
         facts = {role: TrainingFacts.from_dict(each) for role, each in index["facts"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # BundleError is a ValueError as well: ours, of a newer format, says already what is wrong.
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{folder / INDEX} is damaged.", REPAIR_HINT) from error
@@ -259,6 +270,7 @@ def fill(model: nn.Module, component: Component) -> None:
     try:
         model.load_state_dict(dict(component.tensors))
     except RuntimeError as error:
+        # torch gives every mismatch a line of its own; one of them is enough for a sentence.
         reason = str(error).strip().splitlines()[-1].strip()
         raise BundleError(
             f"The weights do not fit their configuration: {reason}",
@@ -272,6 +284,7 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise BundleError(f"The bundle lacks {path.name}.", "Copy the whole bundle folder again.")
+    # The size comes first: it costs nothing, and tells a copy cut short from a file that was changed.
     if path.stat().st_size != size:
         raise BundleError(
             f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",

@@ -26,6 +26,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "") -> T:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or one that the dataclass refuses.
     """
+    # The fields themselves have only the text of their types, since annotations are not evaluated.
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = {}
@@ -37,6 +38,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "") -> T:
     try:
         return cls(**values)
     except TypeError as error:
+        # A field without a default was left out. What `__post_init__` refuses is a ConfigError, and passes through.
         raise ConfigError(f"Incomplete configuration{f' in {where}' if where else ''}: {error}.") from error
 
 
@@ -102,12 +104,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
+        # Only `X | None` is meant to occur. Of several types, which one is wanted would be a guess, so this fails.
         (hint,) = [argument for argument in arguments if argument is not type(None)]
         return _convert(hint, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} must be a list.")
+        # The first argument is that of all items: configurations have tuple[X, ...] only.
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    # TOML tells 1 from 1.0; people do not. `type() is`, because to isinstance True is an int as well.
     if hint is float and type(value) is int:
         return float(value)
     if hint in (int, float, str, bool) and type(value) is not hint:

@@ -23,6 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # also refuses "meta", which computes nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Of these, a torch without CUDA raises an AssertionError, and an unknown name a RuntimeError.
         raise UsageError(
             f"There is no device {name!r} on this machine.", "Try --device auto or --device cpu."
         ) from error
@@ -38,6 +39,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type != "cuda":
             return "32"
+        # By default torch also says yes to older GPUs, which only emulate bf16, and slowly.
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
     if name not in ("32", "16", "bf16"):
         raise UsageError(f"Unknown precision {name!r}.", "Choose auto, 32, 16 or bf16.")

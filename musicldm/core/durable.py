@@ -33,6 +33,7 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+    # `mkdir` is content with a folder that exists, writable or not. Better to fail here than after hours of work.
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {path} cannot be written.", "Check its permissions or name another one with -o.")
     return path
@@ -48,11 +49,13 @@ class Lock:
         OSError: the file cannot be opened.
     """
 
+    # Of the class, for a lock without a file, and for `__del__` after an `__init__` that failed.
     _descriptor = -1
 
     def __init__(self, file: Path | None) -> None:
         if file is not None:
             try:
+                # Writable for all whom the umask lets: another user of a shared folder must be able to lock it, too.
                 self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError:  # an existing lock file can be locked without permission to write
                 self._descriptor = os.open(file, os.O_RDONLY)
@@ -80,8 +83,10 @@ class Lock:
     def _get(self, kind: int) -> None:
         if self._descriptor >= 0:
             try:
+                # flock and not lockf: the latter is lost as soon as the process closes any descriptor of the file.
                 fcntl.flock(self._descriptor, kind)
             except OSError as error:
+                # Some network file systems have no locks: an unguarded run is better than none.
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                     raise
 
@@ -104,6 +109,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise OutputError(f"Another run is writing to {folder}.", hint)
         yield
     finally:
+        # The file itself stays. Were it removed, a newcomer could lock a new one while somebody holds the old.
         lock.close()
 
 
@@ -127,16 +133,20 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         move(temporary, path)
     except OSError as error:
+        # OutputError is an OSError as well; one from `move` has its sentence already.
         if isinstance(error, OutputError):
             raise
         raise cannot_write(path, error) from error
     finally:
+        # After a success the name is gone already; what cannot be deleted now is found later by its prefix.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
     """A new temporary name beside `path`; the suffix stays last, for writers that choose a format by it."""
+    # In the same folder, since a rename is atomic only within a file system. Random, since several processes may write
+    # the same target at once, and from `secrets`, since they may have the same seed.
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
 
 
@@ -147,6 +157,8 @@ def move(temporary: Path, path: Path) -> None:
         OutputError: the disk is full, or the folder cannot be written.
     """
     try:
+        # The content before the name, or a power cut could leave the new name on an empty file. The folder afterwards,
+        # because the rename is a change of the folder and not of the file.
         flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
@@ -167,6 +179,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def flush(path: Path) -> None:
     """fsync one file or folder."""
+    # Read-only suffices for fsync, and is the only way to open a folder.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -185,6 +198,7 @@ class Journal:
         self.key = key
         self.records: dict[str, dict[str, Any]] = {}
         if path.exists():
+            # As bytes: text would be split at U+2028 and its like too, which may stand unescaped in a title.
             for line in path.read_bytes().splitlines():
                 with suppress(ValueError):  # the torn end of a killed run
                     record = json.loads(line)
@@ -199,6 +213,7 @@ class Journal:
         """
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         try:
+            # In append mode all writes go to the end, wherever a seek for reading has left the position.
             with self.path.open("ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
@@ -209,4 +224,5 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        # Only now: whoever asks `records` whether an item is done must not hear yes before the disk has it.
         self.records[record[self.key]] = record

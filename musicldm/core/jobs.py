@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Those that this process may use: a batch system or taskset may have given it fewer than the machine has.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 TRIES = 3  # one death may be bad luck (a full RAM, a stray kill); three on the same item are not
@@ -77,10 +78,12 @@ def run_each(
 
     try:
         while waiting or workers:
+            # No more workers than items: each takes seconds to start, and imports everything anew.
             while waiting and free:
                 worker = _Worker.start(free.pop(0), time_limit)
                 workers[worker.connection] = worker
                 worker.give(*waiting.popleft())
+            # A pipe whose other end was closed counts as ready too, so that this wakes up when a worker dies.
             for connection in wait(list(workers), _until_the_next_deadline(workers.values())):
                 worker = workers[connection]  # type: ignore[index]
                 item, tries = worker.item, worker.tries
@@ -89,6 +92,7 @@ def run_each(
                 except (EOFError, OSError):  # OSError: it died in the middle of its answer
                     code = leave(worker)
                     if tries < TRIES:
+                        # At the end of the queue: by then whatever else filled the memory may be done.
                         waiting.append((item, tries + 1))
                     else:
                         yield item, MusicLDMError(f"The process working on it died {tries} times ({_cause(code)}).")
@@ -124,6 +128,7 @@ class _Worker:
         # Spawned, not forked: the parent may have torch's threads, whose locks a fork would copy while they are held.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
+        # As a daemon it ends also where this process exits without closing the generator.
         process = context.Process(target=_work, args=(function, theirs), daemon=True)
         resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would unblock interrupts
         with _interrupts_held():
@@ -146,6 +151,7 @@ class _Worker:
         return time.monotonic() >= self.deadline and not self.connection.poll()
 
     def stop(self) -> int | None:
+        # SIGKILL, because a decoder stuck in C code heeds nothing less; `join` also collects the exit code.
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -189,12 +195,14 @@ def _die_with_the_parent() -> None:
         return
     orphaned = parent.sentinel  # a pipe's end that becomes readable when the parent has gone, killed or not
     if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel kills it, even inside C code that lets no thread run
+        # Whom to signal and how must be set before O_ASYNC, which arms it.
         fcntl.fcntl(orphaned, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(orphaned, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(orphaned, fcntl.F_SETFL, fcntl.fcntl(orphaned, fcntl.F_GETFL) | os.O_ASYNC)
 
     def watch() -> None:  # elsewhere, and where the parent ended before this
         wait([orphaned])
+        # sys.exit would end this thread alone.
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -207,6 +215,7 @@ def _answer(function: Callable[[Any], Any], item: Any) -> bytes:
     except Exception as error:
         outcome = error
     try:
+        # Here and not in `Connection.send`: what cannot be pickled must become an answer too, and not end the worker.
         answer = pickle.dumps(outcome)
         pickle.loads(answer)  # some exceptions can be pickled but not unpickled
     except Exception:
@@ -273,6 +282,7 @@ def _submit_all(
 
     waiting = deque(items)
     submitted: dict[Future, T] = {}
+    # Callbacks come in threads of the client; through the queue, results are taken up in this one.
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     last_worker = time.monotonic()
     while waiting or submitted:
@@ -282,9 +292,11 @@ def _submit_all(
         elif time.monotonic() > last_worker + _WITHOUT_WORKERS:
             address = client.scheduler.address
             raise NetworkError(f"The scheduler at {address} has no workers.", f"Start some: dask worker {address}")
+        # One even where there is no thread: a cluster that grows with its load has to see some.
         while waiting and len(submitted) < (at_once or max(1, 2 * threads)):
             item = waiting.popleft()
             call = _Call((function, item, time_limit, __version__))
+            # Unless told that a function is impure, Dask takes equal calls for one and computes it once.
             future = client.submit(pickle.loads, pickle.dumps(call), pure=False)
             submitted[future] = item
             future.add_done_callback(finished.put)
@@ -337,8 +349,10 @@ def _connected(address: str) -> Iterator[Client]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # what does not match will fail with its reason
+                # Not with TLS, where it is the client that speaks first.
                 if url.scheme == "tcp":
                     _check_that_it_answers(url.hostname, url.port)
+                # The caller may have a client of its own, which stays the default.
                 client = distributed.Client(address, set_as_default=False)
         except OSError as error:
             raise NetworkError(
@@ -365,6 +379,7 @@ def _check_that_it_answers(host: str | None, port: int | None) -> None:
 
 @contextmanager
 def _quiet_loggers() -> Iterator[None]:
+    # They log a lost connection with tracebacks, from threads of their own; our caller gets one sentence.
     loggers = [
         logging.getLogger(name)
         for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
@@ -416,6 +431,7 @@ def _attempt(function: Callable[[Any], Any], item: Any, time_limit: float | None
     import distributed
 
     answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    # No thread can be stopped from outside: an overdue one goes on until its worker is restarted.
     threading.Thread(target=lambda: answers.put(_answer(function, item)), daemon=True).start()
     try:
         return answers.get(timeout=time_limit)

@@ -46,6 +46,7 @@ def latent_generator(
         return getattr(import_module(module), name)
 
     def train(*arguments: Any) -> TrainingResult:
+        # In here and not above, as is what `rehearsal` needs: whoever only samples never gets this far.
         from musicldm.generators.training import train_generator
 
         trained = partial(train_generator, make(), upgrade=upgrade, upgrade_component=upgrade_component)

@@ -154,6 +154,7 @@ def train_generator(
         BundleError: the store's copy of its codec is damaged.
         MismatchError: a bundle of another shape.
     """
+    # Before anything else: a run must be resumed in the precision that it had, which `auto` does not say.
     config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     training = config.training
@@ -162,16 +163,20 @@ def train_generator(
     codec, header = read_codec(store), store.header
     crop = crop_length(training.seconds, config.model.multiple, header.frame_rate)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, make.model_class.kind), broken)
+    # Only now is the model's shape known: its channels, and its artists, come from the store.
     config = replace(config, model=config.model.fitted(header.channels, dataset))
     readers = config.model.conditions.readers()
     announce_left_out(announce, dataset.left_out, len(dataset.tracks), crop / header.frame_rate)
     heldout = None
     columns = store.tracks.columns
     judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
+    # Asked first, since a dataset without a single track is an error.
     if any(track.key not in broken for track in judges):
         of_heldout = LatentDataset(store, crop, "heldout", without=broken).with_conditions(readers)
         heldout = of_heldout.fixed_batch(training.validation_crops)
 
+    # Right before the weights are drawn: nothing that came earlier may decide them. Processes that train together must
+    # all draw the same, since only gradients are exchanged later.
     torch.manual_seed(derive(training.seed, "weights"))
     module = make(config, Material(dataset.statistics, heldout, codec, store.tracks, render))
     whose = {"codec": header.codec_hash}
@@ -188,6 +193,7 @@ def train_generator(
 def rehearsal_of(make: type[GeneratorTraining[Any]], config: Any, header: StoreHeader) -> Rehearsal:
     """A step of a generator's training on latents that are all zero, to find out how much memory it needs."""
     channels = header.channels
+    # Mean 0 and deviation 1: memory does not depend on the values.
     material = Material(LatentStatistics(1, (0.0,) * channels, (1.0,) * channels))
     model = config.model.fitted(channels)
 

@@ -56,9 +56,14 @@ class LinearAttention(AttentionLayer):
             qkv = F.pad(qkv.float(), (0, padding)).view(batch, 3, self.heads, channels // self.heads, -1, self.block)
             q, k, v = qkv.permute(1, 0, 4, 2, 3, 5).unbind(0)
             if padding:  # frames that do not exist draw no attention
+                # [blocks, 1, 1, block]. Less than a block is padded, so that no softmax is over absent frames alone.
                 exists = torch.arange(frames + padding, device=k.device).view(-1, 1, 1, self.block) < frames
                 k = k.masked_fill(~exists, -torch.inf)
+            # Queries over channels, keys over frames: the weights with which a frame attends then have a constant sum,
+            # though they are never computed one by one.
             q = q.softmax(dim=-2) / math.sqrt(channels // self.heads)
+            # Keys with values first: their product has (C/heads)² numbers whatever the block; queries with keys would
+            # have one for each pair of frames.
             context = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, blocks, heads, C/heads, C/heads]
             out = context.transpose(-1, -2) @ q
             return out.permute(0, 2, 3, 1, 4).reshape(batch, channels, -1)[..., :frames]
@@ -69,6 +74,7 @@ class SelfAttention(AttentionLayer):
 
     def attend(self, qkv: Tensor) -> Tensor:
         batch, channels, frames = qkv.shape[0], qkv.shape[1] // 3, qkv.shape[2]
+        # [B, 3C, L] -> [B, 3, heads, L, C/heads]
         qkv = qkv.view(batch, 3, self.heads, channels // self.heads, frames).transpose(-1, -2)
         # The fused kernels want a frame's channels side by side; without them every pair of frames has its number.
         q, k, v = qkv.contiguous().unbind(1)
@@ -98,7 +104,9 @@ class CrossAttention(Block):
         """mask [B, S] is true where the sequence has an element; every item has at least one."""
         batch, channels, frames = x.shape
         q = self.to_q(self.norm(x)).view(batch, self.heads, -1, frames).transpose(-1, -2)  # [B, heads, L, C/heads]
+        # [B, S, 2C] -> two of [B, heads, S, C/heads]
         k, v = self.to_kv(sequence).view(batch, sequence.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # The mask as [B, 1, 1, S]: the same for all heads and frames.
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         out: Tensor = x + self.to_out(attended.transpose(-1, -2).reshape(batch, channels, frames))
         return out

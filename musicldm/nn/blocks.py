@@ -21,9 +21,11 @@ class Block(nn.Module):
 
     recompute = False
 
+    # Not `forward`, so that subclasses write theirs without thinking of this.
     def __call__(self, *inputs: Any) -> Any:
         if self.recompute and self.training and torch.is_grad_enabled():
             # Nothing inside is left to chance, so there is no state of a generator to bring back.
+            # The reentrant variant would leave a block without gradients where no input of it requires any.
             return checkpoint(super().__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
         return super().__call__(*inputs)
 
@@ -75,7 +77,9 @@ class ResnetBlock(Block):
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.norm2(h)
         if self.film is not None and embedding is not None:
+            # [B, E] -> two of [B, C', 1]
             scale, shift = self.film(F.silu(embedding)).unsqueeze(-1).chunk(2, dim=1)
+            # 1 + scale, so that a small output of `film` is a small change; in one pass over h.
             h = torch.addcmul(shift, h, 1 + scale)
         out: Tensor = self.skip(x) + self.conv2(F.silu(h))
         return out
@@ -85,6 +89,7 @@ class StridedConv1d(nn.Conv1d):
     """A convolution whose kernel spans whole strides: [B, C, L] -> [B, C', L / stride]."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int, stride: int) -> None:
+        # (L + (kernel − stride) − kernel) / stride + 1 = L / stride, as long as kernel − stride is even.
         super().__init__(channels, out_channels, kernel, stride, padding=(kernel - stride) // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,6 +105,7 @@ class StridedConv1d(nn.Conv1d):
         """
         (stride,), (kernel,) = self.stride, self.kernel_size
         padding = (kernel - stride) // 2
+        # [B, C, L'] -> [B, C, L'/stride, stride] -> [B, C·stride, L'/stride]; the kernel likewise.
         frames = F.pad(x, (padding, padding)).reshape(*x.shape[:2], -1, stride)
         weight = self.weight.reshape(*self.weight.shape[:2], -1, stride)
         return F.conv1d(frames.transpose(2, 3).flatten(1, 2), weight.transpose(2, 3).flatten(1, 2), self.bias)
@@ -120,4 +126,5 @@ class Upsample(nn.ConvTranspose1d):
     """
 
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
+        # (L − 1)·stride + 2·stride − 2·(stride / 2) = L·stride, for which the stride must be even.
         super().__init__(channels, out_channels, 2 * stride, stride, padding=stride // 2)

@@ -18,5 +18,7 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        # Under autocast x may have 16 bits: squares in float16 overflow from 256 on, sums in bfloat16 lose small terms.
         power = x.float().square().mean(dim=1, keepdim=True)
+        # The factors take x's type and not the other way round, or all activations after this would take 32 bits.
         return x * torch.rsqrt(power + self.eps).to(x.dtype) * self.gain.to(x.dtype)

@@ -48,7 +48,9 @@ def classifier_free_guidance(
         c, u = pair(x, level)
         x0 = u + scale * (c - u)
         if rescale:
+            # Strong guidance spreads the estimate wider than c: over-exposure, where Lin et al. saw it in pictures.
             std, wanted = (each.std(dim=(1, 2), keepdim=True) for each in (x0, c))
+            # A constant estimate, such as silence, has no deviation to divide by.
             x0 = rescale * x0 * (wanted / std.clamp_min(1e-6)) + (1 - rescale) * x0
         return x0
 
@@ -85,6 +87,8 @@ def repaint(sampler: Sampler, repeats: int) -> Sampler:
         for i, (t, s) in enumerate(pairwise(levels)):
             for repeat in range(repeats):
                 if repeat:
+                    # The forward process from s up to t. Rounding may take the variance below 0, whose root would be
+                    # complex.
                     kept = t.alpha / s.alpha
                     x = kept * x + max(0.0, t.sigma**2 - (kept * s.sigma) ** 2) ** 0.5 * noise(x)
                 x = sampler(denoise, x, [t, s], noise, callback and partial(_as_step, callback, i, repeat == 0))
@@ -113,6 +117,7 @@ def multidiffusion(denoise: Denoise, window: int, overlap: int, batch: int = 1, 
         frames = x.shape[-1]
         if frames <= window and not circular:
             return denoise(x, level)
+        # No wider than the piece, so that no window has a frame twice: `+=` by index below would count it once.
         width = min(window, frames)
         places = _places(frames, width, width // 2 if circular else overlap, circular).to(x.device)
         # A Hann window, so that hardly anything weighs where a window ends; without its outermost zeros, by which a
@@ -132,9 +137,11 @@ def multidiffusion(denoise: Denoise, window: int, overlap: int, batch: int = 1, 
 def _places(frames: int, width: int, overlap: int, circular: bool) -> Tensor:
     """The frames of each window, [windows, width]."""
     if circular:
+        # Two at least: with one alone, the join of its end with its beginning would lie inside of no window.
         count = max(2, -(-frames // (width - overlap)))
         starts = torch.arange(count) * frames // count
         return (starts[:, None] + torch.arange(width)) % frames
+    # −(−a // b) is a / b, rounded up. The starts are then spread evenly, so that the last window is not shorter.
     count = 1 + -(-(frames - width) // (width - overlap))
     starts = torch.arange(count) * (frames - width) // max(1, count - 1)
     return starts[:, None] + torch.arange(width)

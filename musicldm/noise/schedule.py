@@ -92,6 +92,8 @@ class NoiseLevel:
     def x0(self, objective: str, x: Tensor, output: Tensor) -> Tensor:
         """The signal that follows from the network's output: from x = α·x0 + σ·ε and output = a·x0 + b·ε."""
         a, b = self._of(objective)
+        # The denominator is 1 for v (as α² + σ² = 1) and for flow (as α + σ = 1). For ε it is α, which nears 0 with the
+        # noise.
         return (b * x - self.sigma * output) / (self.alpha * b - self.sigma * a)
 
     def weight(self, objective: str, gamma: float) -> float | Tensor:
@@ -99,6 +101,7 @@ class NoiseLevel:
         a, b = self._of(objective)
         # An error δ of the output is one of −σ·δ / (α·b − σ·a) of x0; SNR = α²/σ².
         in_x0 = (self.alpha * b - self.sigma * a) ** 2
+        # σ² is multiplied into both sides of the minimum, so that nothing is divided by a σ near 0.
         weight = torch.minimum(torch.as_tensor(self.alpha**2), gamma * torch.as_tensor(self.sigma**2))
         return weight / in_x0
 
@@ -126,6 +129,7 @@ class NoiseSchedule:
 
     def at(self, time: float) -> NoiseLevel:
         """The level at a time in [0, N − 1]."""
+        # The last step has no neighbour above: it is the upper end of the last interval.
         low = min(int(time), len(self) - 2)
         fraction = time - low
         if self.config.schedule == "flow":
@@ -142,11 +146,13 @@ class NoiseSchedule:
         if key not in self._tables:
             with torch.inference_mode(False):  # training may use what a demo was the first to ask for
                 table = torch.stack([self._alpha, self._sigma, self._angle])
+                # The type before the device: Apple's GPUs have no float64 to receive.
                 self._tables[key] = table.to(like.dtype).to(like.device)
         table = self._tables[key]
         low = time.long().clamp(max=len(self) - 2)
         fraction = (time - low).to(like.dtype)
         alpha, sigma, angle = torch.lerp(table[:, low], table[:, low + 1], fraction)
+        # Between two steps, cosine and sine keep α² + σ² = 1, which a line between the two would not.
         if time.is_floating_point() and self.config.schedule != "flow":
             alpha, sigma = angle.cos(), angle.sin()
         shape = (-1, *[1] * (like.dim() - 1))
@@ -195,10 +201,13 @@ class NoiseSchedule:
             times = [min(top, self.time_of(ratio)) for ratio in ratios]
         else:
             stride = (top + 1) / count if spacing == "trailing" else top / max(1, count - 1)
+            # The paper counts steps from 1 to N, here they run from 0 to N − 1: hence the 1 that comes and goes.
             first = top + 1 if spacing == "trailing" else top
             times = [first - i * stride - (spacing == "trailing") for i in range(count)]
         if self.config.levels == "discrete":
+            # A network that was trained at the steps alone has never seen what lies between.
             times = [float(round(time)) for time in times]
+        # The clean signal is no step of the process: its time is never asked of a network.
         return [*(self.at(max(0.0, time)) for time in times), NoiseLevel(1.0, 0.0, -1.0)]
 
 
@@ -206,16 +215,21 @@ def _table(config: NoiseConfig) -> tuple[Tensor, Tensor]:
     """α and σ at every step, in float64."""
     steps = config.steps
     if config.schedule == "flow":
+        # From 1/N to 1: noise at every step, and nothing else at the last.
         sigma = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         return 1 - sigma, sigma
     if config.schedule == "linear":
         beta = torch.linspace(config.beta[0], config.beta[1], steps, dtype=torch.float64)
     else:
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
+        # Eq. 17 with the paper's s = 0.008, without which β would be too small near 0; and its cut at 0.999, without
+        # which the last step would be a singularity.
         signal = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
         beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
+    # A product of N factors near 1, which is why the table has 64 bits.
     alpha = (1 - beta).cumprod(dim=0).sqrt()
     if config.zero_terminal_snr:
         first, last = alpha[0], alpha[-1]
+        # Shifted so that the last is 0, and scaled so that the first stays.
         alpha = (alpha - last) * first / (first - last)
     return alpha, (1 - alpha.square()).sqrt()

@@ -78,6 +78,7 @@ class Coder:
             first: how many come first: no more is waited for before the first piece of audio.
             whole: in one piece, made softer as a whole rather than limited.
         """
+        # A window with its context on both sides then needs what comes first and nothing after it.
         at_once = max(1, min(STREAMED, first - 2 * self.codec.context))
         pieces = cut(self.decode_pieces(raw, frames, at_once), skipped, samples)
         if whole:

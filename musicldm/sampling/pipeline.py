@@ -198,6 +198,7 @@ class Pipeline:
 
     def raw(self, z: Tensor) -> Tensor:
         """Normalised latents [1, D, L] -> raw ones [D, L]."""
+        # Whatever the precision of the generator, latents are scaled and decoded in 32 bits.
         return self.generator.statistics.denormalise(z.float())[0]
 
     def encode(self, audio: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def limiter(pieces: Iterable[Tensor], look_ahead: int) -> Iterator[Tensor]:
         if held is None:
             held = piece.new_zeros(piece.shape[0], look_ahead)
         held = torch.cat([held, piece], dim=1)
+        # The gain of a sample depends on those before and after it: on either side as many are held back.
         ready = held.shape[1] - 2 * look_ahead
         if ready > 0:
             yield _limit(held, look_ahead)
@@ -55,11 +56,13 @@ def limiter(pieces: Iterable[Tensor], look_ahead: int) -> Iterator[Tensor]:
 def _limit(audio: Tensor, look_ahead: int) -> Tensor:
     """[C, look_ahead + n + look_ahead] -> its middle [C, n]."""
     middle = audio[:, look_ahead : audio.shape[1] - look_ahead]
+    # Of all channels together: a gain for each would move sounds from one side to the other.
     peaks = audio.abs().amax(dim=0)
     if peaks.max() <= PEAK:
         return middle
     gain = PEAK / peaks.clamp_min(PEAK)
     # The lowest gain of what follows, then the mean of it over what came before: never above the gain of the sample.
+    # A minimum, for which torch has no pooling of its own.
     lowest = -F.max_pool1d(-gain[None, None], look_ahead + 1, stride=1)[0]  # [1, look_ahead + n]
     return middle * F.avg_pool1d(lowest, look_ahead + 1, stride=1)
 
@@ -79,6 +82,7 @@ def at_loudness(pieces: Iterable[Tensor], lufs: float, sample_rate: int, channel
             meter.add(piece.numpy())
         loudness = meter.integrated()
         gain = 1.0 if loudness is None else 10 ** ((lufs - loudness) / 20)
+        # A second at a time: nothing here should hold a whole piece in memory.
         blocks = (torch.from_numpy(sound.read(a, a + sample_rate)) for a in range(0, sound.samples, sample_rate))
         yield from limiter((block * gain for block in blocks), sample_rate // 100)
 
@@ -99,6 +103,8 @@ def crossfade_into(old: Tensor, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     for piece in pieces:
         n = min(fade - at, piece.shape[1])
         if n:
+            # A piece may be shorter than the fade. What comes before and after it is then still `old`, which changes
+            # nothing.
             begin = crossfade(old, torch.cat([old[:, :at], piece[:, :n], old[:, at + n :]], dim=1))[:, at : at + n]
             piece, at = torch.cat([begin, piece[:, n:]], dim=1), at + n
         yield piece
@@ -115,5 +121,6 @@ def after(kept: Tensor, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
 
 def crossfade(old: Tensor, new: Tensor) -> Tensor:
     """From one [C, n] to the other, linearly."""
+    # Never 0 nor 1: the samples beside the fade are these already.
     rise = torch.arange(1, old.shape[1] + 1, dtype=old.dtype) / (old.shape[1] + 1)
     return old + (new - old) * rise

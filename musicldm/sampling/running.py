@@ -70,6 +70,7 @@ def infill(task: Infill, pipeline: Pipeline, request: Request, progress: Progres
         first, last = frames_of(span, hop)
         mask[..., first:last] = False
     made = audio.clone()
+    # Half a window on either side: a short gap with what surrounds it is then about one window.
     found = gaps(spans, hop, frames, pipeline.window_size(request).usual // 2)
     for number, gap in enumerate(found):
         within = slice(gap.begin, gap.end)
@@ -115,6 +116,7 @@ def loop(task: Loop, pipeline: Pipeline, request: Request, progress: Progress) -
     hop, context = pipeline.spec.hop, pipeline.codec.context
     frames = pipeline.spec.frames(samples_of(task.seconds, pipeline.spec))
     z = pipeline.generate(request, progress, frames, circular=True)
+    # The codec must hear the end before the beginning, or the join would sound like a start.
     around = torch.arange(-context, frames + context, device=z.device) % frames
     audio = torch.cat(list(pipeline.coder.decode_pieces([pipeline.raw(z)[:, around]], len(around))), dim=1)
     begin, end = context * hop, (context + frames) * hop
@@ -164,6 +166,7 @@ def continued(
         if tail is None:
             z = pipeline.generate(request, report, window.length, window=number)
         else:
+            # Only the kept frames matter: the mask leaves out what is filled up here.
             held = F.pad(tail[..., before - window.kept :], (0, window.length - window.kept))
             mask = (torch.arange(window.length, device=tail.device) < window.kept)[None, None]
             z = pipeline.generate(request, report, window.length, known=held, mask=mask, window=number)
@@ -181,6 +184,7 @@ def checked_spans(spans: Sequence[Seconds], samples: int, rate: int) -> list[Spa
     for first, last in spans:
         if not first < last:
             raise UsageError(f"The span from {first:g} to {last:g} s has no length.", "Name its start first.")
+        # A person reads the length off a player, which rounds it.
         if first < 0 or last > seconds + 0.01:
             raise UsageError(
                 f"The span from {first:g} to {last:g} s lies outside the file.", f"It is {seconds:.2f} s long."

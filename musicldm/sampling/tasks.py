@@ -97,6 +97,7 @@ class New(Task):
         return Lengths(samples, samples)
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
+        # Here and in the other tasks so late, because `running` loads torch.
         from musicldm.sampling import running
 
         return running.new(self, pipeline, request, progress)
@@ -277,6 +278,7 @@ def samples_of(seconds: float, spec: LatentSpec) -> int:
         UsageError: there would be none, or no end of them.
     """
     samples = seconds * spec.rate
+    # Python rounds 0.5 to 0, and beyond 2⁵³ a float does not hold every whole number. NaN fails both comparisons.
     if not 0.5 < samples < 2**53:
         raise UsageError(f"{seconds:g} seconds cannot be sampled.", "Expected at least one sample, such as 30 seconds.")
     return round(samples)

@@ -78,6 +78,7 @@ def next_window(done: int, frames: int, tail: int, number: int, size: WindowSize
         number: its own.
         joint: all that is left is one window, however long.
     """
+    # At most half of a window, so that the other half is new.
     kept = min(tail, size.usual // 2)
     rest = kept + frames - done
     count, length = (1, rest + -rest % size.multiple) if joint else divide(rest, size)
@@ -104,6 +105,7 @@ def divide(frames: int, size: WindowSize) -> tuple[int, int]:
     """In how many windows to make so many frames, and the frames of each: all alike, and each overlaps the next."""
     longest = size.longest
     count = 1 + max(0, -(-(frames - longest) // (longest - int(OVERLAP * longest))))
+    # `count` windows with an overlap between each two cover length · (count − (count − 1) · OVERLAP) frames.
     length = math.ceil(frames / (count - (count - 1) * OVERLAP))
     return count, min(longest, length + -length % size.multiple)
 

@@ -88,12 +88,14 @@ class Checkpoints:
                     f"Cannot write {self.last}: {str(error).splitlines()[0]}.",
                     "Free some space; the run can be resumed.",
                 ) from error
+            # Flushed first: a disk that refuses a write says so now, and not once the file counts as whole.
             durable.flush(temporary)
             if not _is_whole(temporary):
                 raise OutputError(f"The disk of {self.last} does not keep what is written.", "Use another disk.")
             # The best comes first: after a kill the run goes on from before it and finds it again.
             if best:
                 _link(temporary, self.best)
+            # Saved twice at one step, as by a signal, the last one must not push out the only other one.
             if self.last.exists() and checkpoint["state"]["step"] != self._step:
                 _link(self.last, self.previous)
         self._step = checkpoint["state"]["step"]
@@ -111,6 +113,7 @@ def read(path: Path) -> dict[str, Any]:
     checkpoint: Any = None
     if _is_whole(path):
         with suppress(Exception):  # torch names no error of its own for an archive that is not its own
+            # To the CPU: the GPU that it came from may not be there, nor have room for two copies.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):
         raise DataError(f"The checkpoint {path} cannot be read: it is damaged.", hint)
@@ -165,6 +168,8 @@ def _link(source: Path, target: Path) -> None:
     temporary = durable.unfinished(target)
     try:
         try:
+            # A link takes no room, and is safe since no checkpoint is ever changed in place. It cannot replace a name
+            # that exists: that takes a temporary one and a rename.
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)

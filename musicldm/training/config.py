@@ -113,4 +113,5 @@ class PlanConfig:
 
 def crop_length(seconds: float, unit: int, rate: float) -> int:
     """The least multiple of `unit` that lasts `seconds` at `rate` a second."""
+    # The small number keeps a product that rounding left a hair above a whole unit from costing one more.
     return max(1, math.ceil(seconds * rate / unit - 1e-6)) * unit

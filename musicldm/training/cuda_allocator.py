@@ -20,9 +20,12 @@ class Allocator:
 
     def allocate(self, size: int) -> tuple[int, int, bool]:
         """A block: its start, its size, and whether it is small."""
+        # The limits here and below are the allocator's kMinBlockSize, kSmallSize, kSmallBuffer, kLargeBuffer,
+        # kMinLargeAlloc and kRoundLarge, in their order.
         size = _up(size, 512)
         small = size <= MIB
         pool = self._pools[small]
+        # The best fit: the smallest that is large enough, and of these the one that starts first.
         place = bisect_left(pool, (size, 0))
         if place < len(pool):
             start, room = pool[place][1], self._withdraw(pool[place][1], small)
@@ -30,6 +33,7 @@ class Allocator:
             room = 2 * MIB if small else 20 * MIB if size < 10 * MIB else _up(size, 2 * MIB)
             start = self.reserved * 2  # so that segments are never neighbours
             self.reserved += room
+        # A large block of which no more than a MiB would be left is given as a whole (should_split).
         if (spare := room - size) >= (512 if small else MIB + 1):
             self._offer(start + size, spare, small)
             room = size

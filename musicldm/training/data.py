@@ -73,6 +73,7 @@ class Workers:
 
         def watch() -> None:
             wait([self._closed])
+            # sys.exit would end this thread alone.
             os._exit(0)
 
         threading.Thread(target=watch, daemon=True).start()

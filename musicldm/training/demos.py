@@ -23,6 +23,7 @@ def write_demos(module: Trainable[Any], folder: Path, board: TensorBoard) -> Non
     with torch.inference_mode():
         demos, pictures = module.demos(), module.pictures(folder)
     for demo in demos:
+        # Samples become whole numbers in the file, which has none beyond ±1.
         audio = {title: waveform.float().cpu().clamp(-1, 1).numpy() for title, waveform in demo.audio.items()}
         for title, waveform in audio.items():
             files.write(folder / f"{demo.name}-{title}.wav", waveform, demo.sample_rate)

@@ -53,6 +53,7 @@ def init_weights(
 def _load(module: Trainable[Any], source: Bundle, given: Component, config: dict[str, Any]) -> None:
     """Give the module the weights of a component of a bundle; see `init_weights`."""
     wanted = json.loads(json.dumps(config))  # as a bundle has it
+    # Of a key that an earlier release did not write nothing is known: there the shapes decide.
     changed = differences({key: given.config.get(key, value) for key, value in wanted.items()}, wanted)
     shapes = {name: tensor.shape for name, tensor in module.model.state_dict().items()}
     if changed or shapes != {name: tensor.shape for name, tensor in given.tensors.items()}:
@@ -61,4 +62,5 @@ def _load(module: Trainable[Any], source: Bundle, given: Component, config: dict
             "Choose the preset or --config that it was trained with, or leave out --init-from.",
         )
     module.model.load_state_dict(dict(given.tensors))
+    # The average as well, or the first validation would be of random weights.
     module.ema.load_state_dict(dict(given.tensors))

@@ -38,6 +38,7 @@ class CSVMetrics:
     def forget(self, done: int) -> None:
         """Drop what was measured after step `done`: it will be measured again."""
         rows = list(csv.reader(self.path.read_text().splitlines()))[1:] if self.path.exists() else []
+        # A kill may have cut the last row short.
         kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= done]
         lines = (",".join(row) + "\n" for row in (["step", "name", "value"], *kept))
         durable.write_bytes(self.path, "".join(lines).encode())
@@ -51,6 +52,7 @@ class CSVMetrics:
         return found
 
     def log(self, metrics: dict[str, float], step: int) -> None:
+        # Opened for each step: `forget` puts another file in its place, which an open one would never see.
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows((step, name, f"{value:.6g}") for name, value in metrics.items())
 
@@ -95,6 +97,7 @@ class WandB:
         self.run: Any = wandb.init(
             project=project, name=folder.resolve().name, dir=str(folder), id=identity.read_text(), resume="allow"
         )
+        # wandb's own count of steps can only rise; ours goes back in a rollback.
         self.run.define_metric("*", step_metric="step")
 
     def log(self, metrics: dict[str, float], step: int) -> None:

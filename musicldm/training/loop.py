@@ -86,6 +86,7 @@ def fit(
         return _train(module, source, run, seconds_per_step, device, silent, ignore)
     durable.make_folder(run / FOLDER)
     with durable.locked(run):
+        # Only under the lock: nobody else is writing here, so what is unfinished will stay so.
         run_folder.sweep(run)
         init = module.origin.digest if module.origin else ""
         identity = {**config, "data": run_folder.digest(module.tracks), "init": init}
@@ -127,6 +128,7 @@ def _train(
             del start  # its tensors are not needed again
             loop.run(_loader(plan, source, state.position, processes, workers))
         except BaseException:
+            # Ctrl-C too: whatever ends this process leaves the others waiting in a sum that it will not join.
             processes.end()
             raise
         finally:
@@ -144,6 +146,7 @@ def _loader(
     part = slice(processes.rank * share, (processes.rank + 1) * share)
     return DataLoader(
         Batches(source, plan.batch_size, position, part),
+        # The source puts together whole batches by itself.
         batch_size=None,
         num_workers=min(plan.workers, CORES),
         worker_init_fn=workers.begin,
@@ -209,7 +212,9 @@ class Loop:
             raise DataError(
                 "The machines do not find the same checkpoint.", "Name a folder with -o on a disk that they share."
             )
+        # A resumed run needs the figures for its report, but has logged them before if it validated at this step.
         self._validate(log=self.module.step == 0)
+        # A rollback must have somewhere to go even from the first step.
         if not self.checkpoints.exist():
             self._save()
         self.report.begin()
@@ -238,6 +243,8 @@ class Loop:
                 self._validate()
             if finished or step % plan.demo_every == 0:
                 write_demos(self.module, self.run_folder / "demos", self.loggers.board)
+        # Every process has to ask in every step: the answer is a sum over all, and who did not ask would leave the rest
+        # waiting.
         stopping = self.processes.any(self.stop.requested)
         if stopping or due:
             self._save()
@@ -262,7 +269,10 @@ class Loop:
         loss = self.heldout.get("loss", math.inf) if self._validated == state.step else math.inf
         best = loss < state.best_loss  # never where it is no number
         if best:
+            # Before the checkpoint is taken, which must hold it.
             state.best_loss = loss
+        # The checkpoint before the bundle. After a kill in between, a finished run writes its bundle when it is started
+        # again, and any other one with its next checkpoint.
         self.checkpoints.write(self.step.checkpoint(), best)
         bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
         self._saved = state.position

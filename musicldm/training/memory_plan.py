@@ -84,6 +84,7 @@ def plan(
     options = list(choices(training, rehearsal.shortest))
     least = options[-1]
     for choice in options:
+        # Shorter crops are the last resort. Where not even the shortest fit, there is no need to try those between.
         if choice.seconds < training.seconds and needed(least) > limit:
             break
         total = needed(choice)
@@ -102,6 +103,7 @@ def plan(
 def choices(training: TrainingConfig, shortest: float) -> Iterator[TrainingConfig]:
     """Ways to train with less and less memory, the least costly first, beginning with what was requested."""
     share = training.batch_size // training.processes
+    # Only divisors: all micro-batches of a step have the same size, and so the same weight in its gradient.
     counts = [number for number in range(training.accumulate, share + 1) if share % number == 0]
     if not training.checkpointing:
         for number in counts:
@@ -194,6 +196,7 @@ def _largest(trace: Trace, limit: int) -> int:
         return trace.reserved(crops, accumulating=True) <= limit
 
     most, excess = 0, 1
+    # First doubled until it does not fit, then bisected: every question replays a whole step.
     while fits(excess):
         most, excess = excess, 2 * excess
     while excess - most > 1:
@@ -210,12 +213,14 @@ def measure(rehearsal: Rehearsal, training: TrainingConfig, device: torch.device
         module.to(device)
         batch = to_device(batch, device)
         optimizer = prepare(module)
+        # The second step meets what the first one left in the allocator.
         for _ in range(2):
             run_step(module, optimizer, *[batch] * min(2, training.accumulate))
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
+        # The weights and noise of a rehearsal must not move on the numbers of the training.
         with torch.random.fork_rng([device]):
             run()
         return torch.cuda.max_memory_reserved(device)
@@ -224,5 +229,6 @@ def measure(rehearsal: Rehearsal, training: TrainingConfig, device: torch.device
             raise
         return sys.maxsize
     finally:
+        # What refers to itself in a circle keeps its tensors until the collector comes by.
         gc.collect()
         torch.cuda.empty_cache()

@@ -85,6 +85,7 @@ class Trace:
         blocks = {}
         if accumulating:
             allocator.allocate(self.kept.gradients)
+        # Two steps, since the second finds the first one's segments cut up differently.
         for event in (*self.events, *self.events[self.begins :]):
             if event >= 0:
                 blocks[event] = allocator.allocate(sizes[event])
@@ -102,6 +103,7 @@ def trace(rehearsal: Rehearsal, training: TrainingConfig) -> Trace:
     with _without_garbage():
         (ledger, begins, kept), (other, _, _) = (_record(rehearsal, training, crops) for crops in (2, 3))
     each = [three - two for two, three in zip(ledger.sizes, other.sizes, strict=True)]
+    # Two points give a line: bytes = fixed + each · crops.
     fixed = [two - 2 * more for two, more in zip(ledger.sizes, each, strict=True)]
     return Trace(ledger.events, begins, fixed, each, kept)
 
@@ -198,6 +200,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in _tensors(result):
             self._see(tensor.untyped_storage())
         if func.overloadpacket.__name__.startswith(SCRATCH):
+            # It comes and goes within the operator.
             self.events.append(~self._comes(sum(tensor.nbytes for tensor in _tensors((args, kwargs)))))
         return result
 

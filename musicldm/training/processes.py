@@ -37,6 +37,7 @@ class Processes:
         """The rows [N, …] of all processes in the order of their ranks: [size·N, …]."""
         if self.size == 1:
             return rows
+        # Every process fills in its own rows and adds zeros elsewhere: the sum is the whole table.
         table = rows.new_zeros(self.size, *rows.shape)
         table[self.rank] = rows
         dist.all_reduce(table)
@@ -46,6 +47,7 @@ class Processes:
         """Replace tensors, such as gradients, by their means over all processes."""
         if self.size == 1:
             return
+        # A sum goes by place: all processes must bring the same tensors, in the same order.
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             dist.all_reduce(flat)

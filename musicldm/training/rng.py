@@ -30,6 +30,7 @@ class CropGenerator:
         torch.manual_seed(derive(seed, "step", position, micro_batch))
         if self._generator is None:
             self._generator = torch.Generator(device)
+        # Without the micro-batch in the address: all draw the same numbers for the whole step, and each keeps its part.
         self._generator.manual_seed(derive(seed, "crops", position))
         self._first = micro_batch * size
 

@@ -40,6 +40,7 @@ class Rollback:
             DataError: no checkpoint can be read.
         """
         module = self.step.module
+        # `restore` gives the module another state; this one stays as it is.
         config, failed = module.training_config, module.state
         crops = self._crops(result)
         where = f"At step {failed.step} the loss {result.fault} on {_some(crops)}"
@@ -64,6 +65,7 @@ class Rollback:
     def _crops(self, result: StepResult) -> list[str]:
         """The crops that were at fault, as far as is known."""
         module = self.step.module
+        # − 1, because the step has moved on past the batch already.
         crops = self.source.describe(module.state.position - 1, module.training_config.batch_size)
         if not result.micro_batches:
             return crops

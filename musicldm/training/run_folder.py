@@ -89,6 +89,7 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
             f"{run} has a trained model, but no checkpoint to resume from.",
             f"Choose another folder with -o; --init-from {run} begins with these weights.",
         )
+    # Without a checkpoint nothing has been trained yet: such a configuration may be replaced.
     if path.exists() and begun:
         try:
             before = upgrade(dict(json.loads(path.read_bytes())))
@@ -105,6 +106,7 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
 
 def digest(tracks: Iterable[TrackFacts]) -> str:
     """Of the music and its split: a run that went on with other data would have seen what it holds out."""
+    # Sorted, since the order in which tracks are found means nothing.
     lines = sorted(f"{track.content} {track.split}" for track in tracks)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -37,6 +37,7 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            # A second SIGTERM is no reason to drop what is being saved: batch systems may send several.
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return

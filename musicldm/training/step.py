@@ -44,6 +44,8 @@ class TrainStep:
         """Make a whole optimizer step, unless the loss or a gradient forbids it."""
         module, state = self.module, self.module.state
         names, table = self._forward_backward(batch)
+        # Before they are unscaled: an overflow in one process then shows in all, which must pass over the step
+        # together.
         self.processes.average([weight.grad for weight in module.parameters() if weight.grad is not None])
         module.scaler.unscale_(self.optimizer)
         norms = self._clip()
@@ -61,7 +63,9 @@ class TrainStep:
             module.update_ema()
             state.step += 1
             result = StepResult(True, {**terms, **gradients, "rate": rate})
+        # After a step that does not count as well: this is what lowers a scale that was too large.
         module.scaler.update()
+        # To None and not to 0: their memory is free for the activations of the next step.
         self.optimizer.zero_grad(set_to_none=True)
         return result
 
@@ -86,6 +90,7 @@ class TrainStep:
         norms = {}
         for group in self.optimizer.param_groups:
             name = f"gradient-{group['name']}" if "name" in group else "gradient"
+            # A norm that is infinite spoils the gradients here. `judge` sees it, and they are dropped.
             norm = nn.utils.clip_grad_norm_(group["params"], self.module.training_config.gradient_clip)
             norms[name] = norm.to(self.processes.device)
         return norms
@@ -126,6 +131,7 @@ def restore_weights(module: Trainable[Any], checkpoint: dict[str, Any]) -> None:
 def lr_schedule(step: int, config: TrainingConfig) -> float:
     """The learning rate relative to its peak: a climb from zero, then a cosine that falls to a twentieth."""
     falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / config.steps))
+    # + 1, so that the first step is not one of length 0.
     return min(1.0, (step + 1) / max(1, config.warmup)) * (0.05 + 0.95 * falling)
 
 
@@ -147,11 +153,14 @@ def judge(state: TrainState, totals: list[float], loss: float, gradients: dict[s
         return StepResult(False, fault="had a gradient that is no number")
     state.overflows = 0
     if loss > 0:
+        # By the logarithm, since losses change by factors: a jump is one at any height. A loss of 0 or less has none.
         rise = math.log(loss) - state.loss_mean
         deviations, least = JUMP
         if state.step >= SETTLING and rise > max(deviations * math.sqrt(state.loss_variance), least):
             return StepResult(False, fault=f"jumped from about {math.exp(state.loss_mean):.3g} to {loss:.3g}")
+        # At first a plain mean over all steps, then an exponential one.
         weight = 1 / min(state.step + 1, LOSS_WINDOW)
         state.loss_mean += weight * rise
+        # The exponentially weighted variance in one pass, from the deviation before the mean has moved.
         state.loss_variance = (1 - weight) * (state.loss_variance + weight * rise * rise)
     return StepResult(True)

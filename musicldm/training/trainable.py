@@ -114,11 +114,13 @@ class Trainable(nn.Module, ABC, Generic[Model]):
         """
         with autocast(self.training_config.precision, self.device):
             losses = self.losses(batch)
+        # Outside of autocast: in backward each operator takes the types that it had in forward.
         self.backward(losses["total"])
         return {name: value.detach() for name, value in losses.items()}
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a micro-batch's loss, with its weight in the step, scaled as the precision needs it."""
+        # Gradients of micro-batches add up, so each has its share of the mean.
         torch.autograd.backward(self.scaler.scale(loss / self.training_config.accumulate))
 
     def randn_like(self, x: Tensor) -> Tensor:
@@ -132,10 +134,14 @@ class Trainable(nn.Module, ABC, Generic[Model]):
     def update_ema(self) -> None:
         """Draw the averaged weights towards the trained ones; a young average forgets faster."""
         step = self.state.step
+        # (1 + n) / (10 + n): after n steps the average reaches back over about n / 9 of them, so random first weights
+        # are soon forgotten.
         decay = min(self.training_config.ema, (1 + step) / (10 + step)) if step else 0.0
         with torch.no_grad():
+            # All in a few kernels: one for each of hundreds of small tensors would cost more than the sums.
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
             for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+                # Buffers are no weights: an average of them means nothing.
                 average.copy_(buffer)
 
     def facts(self, config: Any) -> TrainingFacts:

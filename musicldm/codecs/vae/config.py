@@ -87,8 +87,11 @@ class VAEConfig:
     def receptive_field(self) -> int:
         """Latent frames on either side that decide a frame by convolutions alone, in encoder or decoder."""
         at_latent_rate = 2 + 1  # both convolutions of a middle block, and the decoder's stem
+        # Counted in samples, and generously: too much context costs some time, too little gives wrong frames.
         outer, samples_a_frame = self.patch_kernel, self.patch
         for stride in (*self.strides, 1):
+            # A ResNet block reaches 3**i frames by its dilated convolution and one by its second; changing the rate,
+            # one stride.
             outer += sum(3**i + 1 for i in range(self.blocks)) * samples_a_frame + stride * samples_a_frame
             samples_a_frame *= stride
         return at_latent_rate + math.ceil(outer / self.hop)

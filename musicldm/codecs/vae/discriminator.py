@@ -41,6 +41,7 @@ class ResolutionDiscriminator(nn.Module):
     def __init__(self, audio_channels: int, fft_size: int, width: int) -> None:
         super().__init__()
         self.stft = STFT(fft_size // 4, fft_size)
+        # Kernels of 3 frames by 9 bins: the dilation is in time, the stride in frequency.
         wide = [(2 * audio_channels, 1, 1), (width, 1, 2), (width, 2, 2), (width, 4, 2)]  # channels, dilation, stride
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv2d(channels, width, (3, 9), (1, stride), dilation=(dilation, 1), padding=(dilation, 4)))
@@ -51,8 +52,10 @@ class ResolutionDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Waveforms [B, C, T] -> the output of each layer, [B, width, frames, bins], and last the logits."""
         with torch.autocast(x.device.type, enabled=False):
+            # The transform takes whole hops, and a crop is a multiple of the codec's hop, not of these.
             rest = -x.shape[-1] % self.stft.frame_hop
             spectrum = self.stft(F.pad(x.float(), (0, rest)))
+            # [B, C, bins, frames], complex -> [B, 2C, frames, bins]
             h = SPECTRUM_SCALE * torch.cat([spectrum.real, spectrum.imag], dim=1).transpose(-1, -2)
         features = []
         for layer in self.layers:
@@ -77,6 +80,7 @@ class Discriminator(nn.Module):
 def discriminator_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
     """The hinge loss of the discriminator: music above 1, reconstructions below -1 (Lim & Ye 2017)."""
     losses = [
+        # Logits come with 16 bits under autocast; a mean over so many takes 32.
         F.relu(1 - on_music[-1].float()).mean() + F.relu(1 + on_ours[-1].float()).mean()
         for on_music, on_ours in zip(real, fake, strict=True)
     ]
@@ -91,6 +95,7 @@ def adversarial_loss(fake: list[list[Tensor]]) -> Tensor:
 def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
     """Mean difference inside the discriminator, relative to what music has there (Kumar et al. 2019, eq. 8)."""
     losses = [
+        # Relative, so that no layer counts more because its numbers are large; silence may leave nothing to divide by.
         (music.float() - ours.float()).abs().mean() / music.float().abs().mean().clamp_min(1e-5)
         for on_music, on_ours in zip(real, fake, strict=True)
         for music, ours in zip(on_music[:-1], on_ours[:-1], strict=True)

@@ -72,6 +72,8 @@ class STFT(nn.Module):
         Griffin & Lim 1984, eq. 6.
         """
         frames = torch.fft.irfft(spectrum.flatten(0, 1).transpose(1, 2), n=self.window_size) * self.window
+        # The squared windows that really overlap at each sample: at the ends there are fewer. No sum is 0, since a
+        # window has at least two hops, and its outermost part is cut off.
         weight = self.window.square().expand(1, frames.shape[1], -1)
         return (self._overlap(frames) / self._overlap(weight)).view(*spectrum.shape[:2], -1)
 
@@ -115,6 +117,7 @@ class SpectralSynthesis(nn.Module):
         # Untrained, the network is quiet: nothing loud has to be unlearned first.
         nn.init.normal_(self.mix.weight, std=0.1 * width**-0.5)
         bias = torch.zeros(audio_channels, 2, window_size // 2 + 1)
+        # When polar, these are log-magnitudes: at 0 every bin would be as loud as music's.
         bias[:, 0] = -4.0 if polar else 0.0
         self.mix.bias = nn.Parameter(bias.flatten())
 
@@ -122,6 +125,7 @@ class SpectralSynthesis(nn.Module):
         with torch.autocast(h.device.type, enabled=False):
             first, second = self.mix(h.float()).view(len(h), self.audio_channels, -1, h.shape[-1]).chunk(2, dim=2)
             if self.polar:
+                # e⁵ is far above any bin of music, which are about 1; without a limit one wild number would overflow.
                 spectrum = torch.polar(first.clamp(max=5.0).exp(), second)
             else:
                 spectrum = torch.complex(first, second)

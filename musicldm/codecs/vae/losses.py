@@ -119,7 +119,9 @@ def _spectral(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_rate: int
     stft, mel = x.new_zeros(()), x.new_zeros(())
     for size in fft_sizes:
         target, estimate = magnitude(x, size, size // 4), magnitude(y, size, size // 4)
+        # Silence has no energy to divide by.
         energy = target.square().mean(dim=(1, 2, 3)).clamp_min(1e-8)
+        # Before the root, for its gradient: it is infinite at 0, while the floor passes none on.
         convergence = ((target - estimate).square().mean(dim=(1, 2, 3)) / energy).clamp_min(1e-9).sqrt().mean()
         floor = 1e-4  # -80 dB under a full-scale sine: what lies below is not worth learning
         logarithmic = ((target + floor).log() - (estimate + floor).log()).abs().mean()
@@ -189,6 +191,7 @@ def _vae_loss(
         terms["study"] = waveform_spectrogram_l1(x, y)
     reconstruction = sum((getattr(config, name) * value for name, value in terms.items()), start=x.new_zeros(()))
     kl = posterior.kl() / posterior.mean[0].numel()
+    # Cut off for each crop before the mean, or rich crops would live on what poor ones leave unused.
     beyond = (kl - config.free_bits * math.log(2)).clamp_min(0).mean()  # Roberts et al. 2018, eq. 2
     prior = config.beta(step) * beyond
     return {

@@ -61,6 +61,7 @@ class Encoder(nn.Module):
         self.head = nn.Conv1d(config.widths[-1], moments * config.latent_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, C, T] -> [B, widths[0], T / patch] -> [B, widths[-1], L]
         h = self.middle(self.stages(self.stem(x)))
         with torch.autocast(x.device.type, enabled=False):  # what leaves the network is not rounded
             moments: Tensor = self.head(h.float())

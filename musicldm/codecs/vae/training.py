@@ -52,18 +52,25 @@ class VAETraining(CodecTraining[VAE]):
             return super().forward_backward(batch)
         with autocast(self.training_config.precision, self.device):
             output, terms = self._reconstructed(batch)
+            # A leaf: what comes back through the discriminator stops here, to be weighed before it goes on to the
+            # decoder.
             at_output = output.detach().requires_grad_()
             real, fake = self.discriminator(batch), self.discriminator(at_output)
         terms["discriminator"] = discriminator_loss(real, fake)
         terms["adversarial"] = adversarial_loss(fake)
         terms["features"] = feature_loss(real, fake)
         weight = self.scaler.scale(torch.ones((), device=self.device)) / self.training_config.accumulate
+        # As far as the waveform only. This frees the graph of the losses; that of the network is still needed.
         gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
         norm = gradient.norm()
         for name, fraction in (("adversarial", loss.adversarial), ("features", loss.features)):
+            # Scaled lest it vanish in 16 bits; the scale goes out again with the norm. The graph is kept for the other
+            # term and for the discriminator's own loss.
             other = torch.autograd.grad(self.scaler.scale(terms[name]), at_output, retain_graph=True)[0]
             gradient = gradient + other * (fraction * norm / other.norm().clamp_min(1e-20))
+        # Without `inputs`, a gradient for the waveform would be computed here as well, which nobody wants.
         torch.autograd.backward(weight * terms["discriminator"], inputs=list(self.discriminator.parameters()))
+        # A product whose gradient at the waveform is the one put together above: one pass through the network for all.
         torch.autograd.backward((gradient.detach() * output).sum() * weight + weight * terms["prior"])
         return {name: value.detach() for name, value in terms.items()}
 

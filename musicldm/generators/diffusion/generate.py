@@ -183,6 +183,8 @@ class DiffusionGenerator:
             # What the network would fill up with zeros is made as well, and cut off.
             frames += -frames % self.multiple
         while True:
+            # Asked again in every attempt: `_halve` may have lowered the limit. The noise is drawn from its address
+            # each time, so that another attempt begins where the first did.
             width = self._width(frames, request.at_once)
             try:
                 return self._sample(request, options, levels, guided, frames, width, progress)[..., : request.frames]
@@ -199,10 +201,12 @@ class DiffusionGenerator:
         The guess is what is best for one who knows the loudness alone: the linear one for white latents of that power.
         """
         schedule = self.diffusion.schedule
+        # Nearer to pure signal or to pure noise, there is little to win over a good guess.
         level = schedule.at(schedule.time_of(1.0))  # as much noise as signal
         noisy = level.mix(z, torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z))
         left = (self.diffusion.denoise(noisy, level, self.conditions.null(len(z))) - z).square().mean()
         alpha, sigma, power = float(level.alpha), float(level.sigma), float(z.square().mean())
+        # Wiener's: E[z | noisy] for independent normal z of that power.
         guess = (alpha * power / (alpha**2 * power + sigma**2) * noisy - z).square().mean()
         return float(left / guess)
 
@@ -221,6 +225,7 @@ class DiffusionGenerator:
         """[1, D, frames], in windows of `width` frames."""
         sampler = pick_sampler(options.sampler, options.eta, levels)
         x, fresh = self._noise(request, frames)
+        # Windows are the innermost: what is known, and where, is told for the whole piece.
         denoise = multidiffusion(denoise, width, int(OVERLAP * width), self._together, request.circular)
         if request.known is not None:
             noisy = levels[0].mix(request.known, x)
@@ -235,6 +240,7 @@ class DiffusionGenerator:
         def report(step: int, _: Tensor) -> None:
             progress(step + 1, steps, f"step {step + 1} of {steps}")
 
+        # Only the network's products take 16 bits in here. The sampler's own sums are elementwise and stay in 32.
         with autocast(self.precision, self.device):
             return sampler(denoise, x, levels, fresh, report)
 
@@ -253,6 +259,7 @@ class DiffusionGenerator:
         """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        # First fewer windows at once, which costs only time; shorter ones can be heard.
         if together > 1:
             self._together = together // 2
             return
@@ -276,6 +283,8 @@ class DiffusionGenerator:
         Drawn on the CPU, so that the same seed means the same noise on every device.
         """
         address: tuple[int | str, ...] = (seed, "take", take, "window", window) if window else (seed, "take", take)
+        # A generator of its own, which no other draw can move on. The numbers depend on the whole shape: of another
+        # length, a take is another one.
         rng = torch.Generator().manual_seed(derive(*address))
 
         def fresh(x: Tensor) -> Tensor:
@@ -297,6 +306,7 @@ class DiffusionGenerator:
         if not 0 < strength <= 1:
             raise UsageError(f"{strength:g} is not a valid strength: expected more than 0 and up to 1.", "Such as 0.6.")
         start = strength * (len(schedule) - 1)
+        # Below `start` there are only so many steps to take.
         return schedule.levels(min(options.steps, int(start) + 1), options.spacing, start)
 
     def _conditioning(self, request: LatentRequest, options: DiffusionOptions) -> Conditioning:

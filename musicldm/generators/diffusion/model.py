@@ -46,6 +46,7 @@ class Diffusion(GeneratorModule):
         As it is, without the weights of `noise.min_snr`.
         """
         level = self.schedule.of(time, x0)
+        # Under autocast it comes with 16 bits, in which the squared error would be too coarse.
         prediction: Tensor = self.network(level.mix(x0, eps), time, conditioning).float()
         target = level.target(self.config.noise.objective, x0, eps)
         return (prediction - target).square().mean(dim=(1, 2))

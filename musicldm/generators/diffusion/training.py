@@ -29,8 +29,10 @@ class DiffusionTraining(GeneratorTraining[Diffusion]):
 
     def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
         x0, config = batch.latents, self.config.model
+        # One number for each crop, [B]. What is drawn first, second and third is part of what a seed means.
         time = self.rand_like(x0[:, 0, 0])
         if config.noise.levels == "discrete":
+            # Below N, since the numbers are below 1.
             time = (time * len(self.model.schedule)).long()
         else:
             time = time * (len(self.model.schedule) - 1)
@@ -55,8 +57,10 @@ class DiffusionTraining(GeneratorTraining[Diffusion]):
     def _heldout_losses(self, model: Diffusion, heldout: LatentBatch) -> dict[int, float]:
         """The loss of a model at each of the fixed times."""
         steps, size = len(model.schedule), self.training_config.micro_batch_size
+        # For all crops at once, so that the figures do not depend on the size of a micro-batch.
         noise = torch.randn(heldout.latents.shape, generator=torch.Generator().manual_seed(0))
         losses = {}
+        # The middles of equal stretches, so that neither end of the process is among them.
         for time in [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]:
             total = 0.0
             for first in range(0, len(noise), size):

@@ -63,6 +63,7 @@ class TransformerBlock(Block):
         super().__init__()
         width = config.width
         self.heads = config.heads
+        # Without scale and shift of their own: those come from the embedding.
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width)
@@ -79,9 +80,11 @@ class TransformerBlock(Block):
 
     def forward(self, h: Tensor, embedding: Tensor, rotation: Tensor, conditions: Embedding) -> Tensor:
         """h [B, L, width]; embedding [B, E]; rotation [L, width/heads/2], complex."""
+        # [B, E] -> six of [B, 1, width]
         shift1, scale1, gate1, shift2, scale2, gate2 = self.steer(F.silu(embedding)).unsqueeze(1).chunk(6, dim=-1)
         h = h + gate1 * self._attend(self.norm1(h) * (1 + scale1) + shift1, rotation)
         if self.cross is not None:
+            # `CrossAttention` takes channels before frames, as the U-Net has them.
             h = self.cross(h.transpose(1, 2), conditions.sequence, conditions.mask).transpose(1, 2)
         out: Tensor = h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
         return out
@@ -114,6 +117,7 @@ class Transformer(Checkpointable):
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
         self.steer = nn.Linear(embedding_width, 2 * config.width)
         self.head = nn.Linear(config.width, config.latent_channels)
+        # Untrained, it predicts 0, whatever the input.
         for layer in (self.steer, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -123,6 +127,7 @@ class Transformer(Checkpointable):
         embedding = self.time(t)
         if conditions.vector is not None:
             embedding = embedding + conditions.vector
+        # [B, D, L] -> [B, L, width]
         h = self.stem(x.transpose(1, 2))
         if self.frames is not None and conditions.frames is not None:
             h = h + self.frames(conditions.frames.transpose(1, 2))
@@ -136,6 +141,7 @@ class Transformer(Checkpointable):
 
 def _rotation(frames: int, channels: int, device: torch.device) -> Tensor:
     """The turn of each pair of channels at each frame, as complex numbers [L, C/2]."""
+    # The base is that of the paper (Su et al. 2021, §3.2.2).
     pace = 10000.0 ** (-torch.arange(0, channels, 2, device=device) / channels)
     angles = torch.arange(frames, device=device)[:, None] * pace
     return torch.polar(torch.ones_like(angles), angles)

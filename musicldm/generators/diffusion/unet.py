@@ -118,6 +118,7 @@ class UNet(Checkpointable):
     def __init__(self, config: UNetConfig, conditions: ConditionConfig) -> None:
         super().__init__()
         self.config = config
+        # Four times as wide as the first stage, as in Ho et al.'s code.
         widths, embedding_width = config.widths, 4 * config.widths[0]
         last = len(widths) - 1
         self.time = TimeEmbedding(config.widths[0], embedding_width)
@@ -145,6 +146,7 @@ class UNet(Checkpointable):
         channels = widths[-1]
         for stage, width in reversed(list(enumerate(widths))):
             units = []
+            # One more than on the way down, for the skip that came with the downsampling or, at stage 0, with the stem.
             for _ in range(config.blocks + 1):
                 units.append(unit(channels + skips.pop(), width, stage))
                 channels = width
@@ -152,6 +154,7 @@ class UNet(Checkpointable):
 
         self.norm = RMSNorm(widths[0])
         self.head = nn.Conv1d(widths[0], config.latent_channels, 3, padding=1)
+        # Untrained, it predicts 0, whatever the input.
         nn.init.zeros_(self.head.weight)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
@@ -159,6 +162,7 @@ class UNet(Checkpointable):
     def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         frames = x.shape[-1]
         padding = 0, -frames % self.config.multiple
+        # Before the padding: per-frame conditions have L frames, too.
         conditions: Embedding = self.conditions(conditioning, frames)
         embedding = self.time(t)
         if conditions.vector is not None:
@@ -174,4 +178,5 @@ class UNet(Checkpointable):
         for stage in self.up:
             h = stage(h, embedding, conditions, skips)
         prediction: Tensor = self.head(F.silu(self.norm(h)))
+        # What was filled up goes again: [B, D, L + padding] -> [B, D, L].
         return prediction[..., :frames]

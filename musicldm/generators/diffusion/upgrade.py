@@ -70,6 +70,7 @@ def tensors(state: dict[str, Any]) -> None:
     """
     for name in list(state):
         for old, new in OLD_TENSORS.items():
+            # In a checkpoint, the network's names stand behind those of the modules around it.
             prefix, found, rest = name.partition(f"network.{old}")
             if found and (old.endswith(".") or not rest):
                 state[f"{prefix}network.{new}{rest}"] = state.pop(name)
