@@ -31,10 +31,12 @@ app = typer.Typer(
     help="From artists' names to new music: crawl, preprocess, train-vae, encode, train-diffusion, sample.",
     no_args_is_help=True,
     rich_markup_mode="rich",
+    # `main` turns every exception into a sentence; Typer's own pages would come first.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Each verb imports what it works with only when it runs: torch takes seconds, and --help should take none.
 for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion, sample, models, doctor, demo):
     app.command(verb.__name__.replace("_", "-"))(verb)
 app.add_typer(latents, name="latents")
@@ -61,6 +63,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted."""
     console = Console()
     try:
+        # Before the parser, which knows no more of such an option than that it does not exist.
         renamed.check(sys.argv[1:])
         app()
     except MusicLDMError as error:
@@ -68,8 +71,10 @@ def main() -> None:
         console.error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        # 128 + SIGINT, as a shell reports a program that Ctrl-C has ended.
         sys.exit(130)
     except OSError as error:
+        # After our own errors, some of which are OSErrors, too, and have better sentences.
         _traceback_if_debugging()
         console.error(OutputError(f"{error}.", "Check the path, its permissions and the free space."))
         sys.exit(1)

@@ -36,12 +36,14 @@ class Console:
         """Print what the command made: `data` as JSON where --json was given, else `lines`."""
         text = json.dumps(data, ensure_ascii=False) if self.as_json else "\n".join(lines)
         if text:
+            # Not by rich, which would break lines where a pipe or a narrow terminal ends, and paths with them.
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """A note on stderr that --quiet silences."""
         if not self.quiet:
+            # Titles and paths may have [brackets], which rich would take for markup.
             self.err.print(escape(text), soft_wrap=True)
 
     def show(self, table: Table) -> None:

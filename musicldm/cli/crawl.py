@@ -226,6 +226,7 @@ def artist_names(arguments: Iterable[str]) -> list[str]:
 
 def _lines(source: str, read: Callable[[], bytes]) -> list[str]:
     try:
+        # Windows editors may begin a file with a byte order mark, which must not become part of the first name.
         return read().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -38,6 +38,7 @@ def with_options(kind: type[T]) -> Callable[[Callable[[T, Given], None]], Callab
             parameter(field.name, inspect.Parameter.empty if field.default is MISSING else field.default)
             for field in fields(kind)  # type: ignore[arg-type]
         ]
+        # Typer looks at both: the signature for names and defaults, the annotations for types.
         command.__signature__ = inspect.Signature([first, *options])  # type: ignore[attr-defined]
         command.__annotations__ = {"context": typer.Context, **hints, "return": None}
         return command

@@ -50,6 +50,7 @@ def demo(
         console.command(f"musicldm {line}")
         arguments = shlex.split(line) + (["--quiet"] if quiet else [])
         with console.results_as_notes():
+            # Otherwise click would print errors itself and end the process; so they reach `main`.
             code = pipeline(arguments, standalone_mode=False)
         if code:
             raise typer.Exit(code)

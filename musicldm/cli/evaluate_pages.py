@@ -71,6 +71,7 @@ def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, S
             "ratio",
         )
     page.section("Samples", levels_sentence(result) + _first(SAMPLES, len(result.samples)))
+    # The rate and the channels do not matter: `at_own_rate` replaces them below.
     sources = {source.name: source for source in files_in(out, 1, 1)}
     page.players(
         _cut(sources[each.name].at_own_rate(), 0, _WHOLE, level_sentence(each.level))

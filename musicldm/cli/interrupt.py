@@ -50,6 +50,8 @@ class UntilStopped(Iterator["Tensor"]):
         return piece
 
     def _on_signal(self, *_: object) -> None:
+        # Between two pieces the last one is being written: raised there, the interruption could cut a file in the
+        # middle.
         if self._making or self.stopped or not self._any:
             raise KeyboardInterrupt
         self.stopped = True

@@ -105,6 +105,7 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
                 pieces = session.start(task, take, _timed(progress, place, len(takes), new / rate))
                 written = output.write(target, pieces, samples, rate, pipeline.channels, replace(recipe, take=take))
             except KeyboardInterrupt:
+                # Before there is any take, Ctrl-C ends the command as it does any other.
                 if not peaks:
                     raise
                 stopped = True

@@ -95,6 +95,7 @@ class Output:
                 raise OutputError(f"{target} is a folder.", "Name a file in it.")
             if target.exists() and not target.is_file():  # to be replaced, and root may replace a device
                 raise OutputError(f"{target} is no file.", "Name one, or - for stdout.")
+            # Every take must have one of its own, and a JSON file that is not a recipe is not ours to replace.
             beside = target.with_suffix(".json")
             if beside == target or beside in sidecars:
                 what = "a take" if beside == target else "more than one take"
@@ -168,6 +169,7 @@ def _check_folder(folder: Path) -> None:
     Raises:
         OutputError: there is none.
     """
+    # The folder itself is made only when there is something to put into it.
     there = next(each for each in (folder, *folder.parents) if each.exists())
     hint = "Check it, or name another one with -o."
     if not there.is_dir():

@@ -119,6 +119,7 @@ def read(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8") if path.suffix == ".json" else probe(path).comment
         data = upgraded(json.loads(text))
         model, inputs = data["model"], data.get("inputs", {})
+        # The file may be anybody's: the types are checked here, so that a wrong one is a sentence and not a traceback.
         kinds = (data["options"], dict), (data["take"], int), (data["of"], int), (model["hash"], str), (inputs, dict)
         if not all(isinstance(value, kind) for value, kind in kinds):
             raise TypeError

@@ -134,6 +134,7 @@ def _take(youtube: YouTube, track: Track, chosen: Candidate, selection: Selectio
         said = f"the source says {video.licence!r}" if video.licence else "the source names no licence"
         raise _UnlicensedError(f"{video.title!r} is not marked as Creative Commons: {said}")
     file = youtube.download(video)
+    # On the disk before the catalog says so: after a power cut no record may stand for half a file.
     flush(file)
     path = track.stem().with_name(track.stem().name + file.suffix)
     record |= {"status": FETCHED, "path": path.as_posix(), "seconds": video.seconds or track.seconds}
@@ -200,6 +201,7 @@ class Claims:
         """
         with self._changed:
             while video in self._trying:
+                # With a time-out, since nobody notifies at the end of a crawl; `sleep(0)` then raises Stopped.
                 self._changed.wait(0.1)
                 self._pace.sleep(0)
             owner = self._owners.get(video, recording)

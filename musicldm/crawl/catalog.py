@@ -141,6 +141,7 @@ def songs(
     def rank(track: Track) -> tuple[bool, bool, bool, bool, int]:
         named, unmeasured = track.recording in selection.overrides, track.seconds is None
         kinds = len(track.marks & INCLUDABLE)
+        # False sorts before True, so each of these says what is worse.
         return track.recording not in fetched, not named, bool(unwanted(track)), unmeasured, kinds
 
     entries = list(tracks)
@@ -152,6 +153,7 @@ def songs(
     others: Counter[str] = Counter()
     for track in sorted(distinct(sorted(entries, key=rank)), key=lambda track: order[track.recording]):
         named = track.recording in selection.overrides
+        # A set has no order; the first in the alphabet is the same in every run.
         why_not = min(unwanted(track), default="")
         if track.seconds is not None and not why_not:
             why_not = "too short" if track.seconds < selection.min_seconds else ""
@@ -197,6 +199,7 @@ _LONGEST = 180  # bytes; file systems take 255, and the recording's id and an ex
 
 def safe_name(text: str) -> str:
     """`text` as the name of one file or folder on any system: it names neither another folder nor a hidden file."""
+    # Some systems compose accented letters and others do not: one artist must not get two folders.
     name = unicodedata.normalize("NFC", text)
     name = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
     name = name.encode()[:_LONGEST].decode(errors="ignore")

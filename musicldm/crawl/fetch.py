@@ -85,11 +85,13 @@ def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> O
         catalog = open_catalog(plan.out)
         # Another crawl may have come between the plan and the lock.
         plan = replace(plan, states=states_of(plan.tracks, catalog.records, plan.out, plan.selection))
+        # Inside of the output folder, so that a finished download gets its name by a rename and not by a copy.
         folder = make_folder(plan.out / f"{TEMPORARY}youtube")
         fetched: list[dict[str, Any]] = []
         left_out: list[dict[str, Any]] = []
         stopped: NetworkError | None = None
         lost = empty = fruitless = 0
+        # One hiccup of the network loses as many songs as are being fetched at that moment.
         total, patience = len(plan.missing), _PATIENCE * settings.jobs
         progress(0, total, "")
         with _crew(plan, _videos_of(catalog.records, plan), folder, settings) as done:
@@ -148,6 +150,7 @@ def _crew(
                     pace.stop.set()
                     done.put(error)
 
+    # Here and not in the threads, so that a bad cookie file is an error before any song.
     clients = [YouTube(folder, settings, pace) for _ in range(min(settings.jobs, len(plan.missing)))]
     threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients]
     try:

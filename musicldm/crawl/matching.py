@@ -77,6 +77,7 @@ def wrong_marks(track: Track, title: str, channel: str) -> frozenset[str]:
     """What title or channel say of the video, beyond the names of the song and the artist, and the track does not."""
     text = f" {plain(title)} "
     for own in (track.title, song_title(track.title), *_names(track)):
+        # Songs and bands may themselves be called Live or Cover, which then says nothing.
         text = text.replace(f" {plain(own)} ", " ", 1)
     # A channel may well be called live, or after a mix.
     by_channel = marks(channel) - marks(track.artist.name) - {"live", "talk", "remix", "edit"}
@@ -125,6 +126,7 @@ def _less_names(track: Track, part: str) -> list[str]:
     if any(_joined(credit) in map(_joined, _names(track)) for credit in _CREDITS.split(part)):
         return []
     found = list(title_words(part)) if words(part)[0].isalnum() else []
+    # The longest first: a shorter one may be a part of it, and would leave the rest behind.
     for name in sorted(_names(track), key=len, reverse=True):
         run = _run_of(title_words(name), found)
         found = found[: run.start] + found[run.stop :]

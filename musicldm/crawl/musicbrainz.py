@@ -105,6 +105,7 @@ class MusicBrainz:
         One that stands on several releases comes several times. Videos and silence are left out, and so are other
         artists' songs on shared releases. `progress` counts releases.
         """
+        # Releases without a date come last: an earlier one stands for the song's year.
         releases = sorted(self._releases(artist, progress), key=lambda release: release.get("date") or "9999")
         return [track for release in releases for track in _on_release(release, artist)]
 
@@ -231,10 +232,12 @@ def _read(
             if error.code == 404:
                 raise NotFoundError(f"{where} has nothing under {request.full_url.partition('?')[0]}.") from error
             problem = f"{where} answered {error.code} {error.reason}."
+            # Only these may pass; any other answer would be the same again.
             if error.code not in (429, 500, 502, 503, 504):
                 break
             pause = max(pause, _retry_after(error))
         except (OSError, http.client.HTTPException) as error:
+            # A body that is cut short raises IncompleteRead, an HTTPException, which is no OSError.
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(cause, socket.gaierror) or getattr(cause, "errno", None) in _UNREACHABLE:
                 problem = f"{where} cannot be reached."
@@ -254,4 +257,5 @@ def _read(
 def _retry_after(error: urllib.error.HTTPError) -> float:
     """Seconds to wait as the service requests, a minute at most."""
     text = error.headers.get("Retry-After", "")
+    # The header may also be a date, for which our own pause stands in. A server cannot make us wait for hours.
     return min(float(text), 60.0) if text.isdecimal() else 0.0

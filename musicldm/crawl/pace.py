@@ -29,6 +29,8 @@ class Pace:
         Raises:
             Stopped: the crawl ends.
         """
+        # The turn is reserved under the lock and waited for outside of it, or no other thread could even queue up, for
+        # whatever kind.
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next.get(kind, now))
@@ -77,6 +79,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         try:
             answers.put((call(), None))
         except BaseException as error:
+            # Whatever it is belongs to the caller; on this thread nobody would see it.
             answers.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()

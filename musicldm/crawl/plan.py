@@ -86,6 +86,8 @@ def plan_crawl(
         except NotFoundError as error:
             unknown.append(error)
         except NetworkError as error:
+            # One answer may be lost by chance. After two in a row it is the network, and the rest would only wait for
+            # it.
             if lost:
                 raise
             lost = True

@@ -67,6 +67,7 @@ class CrawlSettings:
             address = getattr(self, name)
             if address and not _is_address(address):
                 raise ConfigError(f"{address!r} is no address for {name}.", "Write host:port, as in 127.0.0.1:8080.")
+        # These comparisons, and those below, are written so that NaN fails them too.
         for name in ("timeout", "tries", "jobs", "candidates"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be more than 0 and finite, not {getattr(self, name):g}.")
@@ -122,6 +123,7 @@ class CrawlSettings:
 def is_loopback(address: str) -> bool:
     """Whether `address` (host:port) is on this very machine."""
     host = urlsplit(f"//{address}").hostname or ""
+    # The only name: any other would have to be resolved, by a server that may answer differently the next time.
     if host == "localhost":
         return True
     try:

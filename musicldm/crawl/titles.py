@@ -46,6 +46,7 @@ _GUESTS_ASIDE = re.compile(rf"\s*(?:{_FEATURING}|with\b)", re.IGNORECASE)
 
 _NUMBERS = "one two three four five six seven eight nine ten"
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS.split(), start=1)}
+# Up to 39, which suffices for parts; the lookahead refuses the empty word.
 _ROMAN = re.compile(r"(?=.)(x{0,3})(ix|iv|v?i{0,3})")
 _PART = ("pt", "pts", "parts")
 

@@ -166,6 +166,7 @@ class YouTube:
         downloads = info.get("requested_downloads") or []
         files = [Path(download["filepath"]) for download in downloads]
         if len(files) != 1 or not files[0].is_file() or not files[0].stat().st_size:
+            # To yt-dlp a file that is too large is no error; only its log tells.
             kind = RefusedError if "max-filesize" in self._log.last else NetworkError
             raise kind(f"Nothing came of the download. {_plain(self._log.last)}".strip())
         size, promised = files[0].stat().st_size, downloads[0].get("filesize")
@@ -272,6 +273,7 @@ class _Client(yt_dlp.YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             self._streaming = False
 
     def urlopen(self, request: Request | str) -> Response:
+        # Here pass all requests, those included that yt-dlp makes by itself: none can escape the pause.
         self._pace.turn("request", self._settings.youtube_request_pause)
         path = urlsplit(request if isinstance(request, str) else request.url).path
         try:
@@ -336,6 +338,7 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
         "fixup": "never",
         "noplaylist": True,
         "extract_flat": "in_playlist",  # search results as they stand, not each video's own page
+        # No song is that large: what is must be a wrong match, and should not fill the disk.
         "max_filesize": 1 << 30,
         # Files are called after the id, never after a name from the web; only the same stream is resumed.
         "paths": {"home": str(folder.absolute())},
@@ -356,6 +359,7 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
                 "skip": ["hls", "dash", "translated_subs"],  # audio has its own address, without a manifest
             }
         },
+        # Whatever an answer refers to, yt-dlp stays at YouTube; its generic extractor would fetch any address.
         "allowed_extractors": ["youtube", "youtube:search"],
         "remote_components": [],  # no code from the web
         "cachedir": False,
@@ -376,6 +380,7 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
         }
         options["extractor_args"]["youtubetab"] = {"skip": ["webpage"]}
     if is_loopback(settings.youtube):
+        # A stand-in signs its own certificate, and a proxy of the environment could not reach it.
         options |= {"nocheckcertificate": True, "proxy": ""}
     return options
 

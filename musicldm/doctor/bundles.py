@@ -44,6 +44,8 @@ def examine_bundle(thing: str, examined: Examined, device: str) -> Iterator[Find
     with torch.inference_mode():
         posterior = codec.encode(sound)
         latents, made = posterior.mode(), codec.decode(posterior.mode())[..., : sound.shape[-1]]
+        # Drawn, since a generator is trained on draws and not on the mode; always with the same seed, so that findings
+        # do not change by themselves.
         drawn = posterior.sample(torch.Generator().manual_seed(0))
     yield _reconstruction(thing, sound, made, rate, what)
     if "generator" in source.components:
@@ -85,6 +87,7 @@ def _chord(rate: int) -> Tensor:
     for struck, hertz in ((0.0, 261.6), (0.7, 329.6), (1.4, 392.0), (2.1, 523.3)):
         since = (time - struck).clamp(min=0)
         for partial in range(1, 7):
+            # Clear of the Nyquist frequency, near which resampled music has nothing either.
             if partial * hertz < 0.45 * rate:
                 wave = (2 * torch.pi * partial * hertz * since).sin()
                 chord += 0.15 / partial**1.5 * wave * (-3 * partial**0.5 * since).exp() * (since > 0)

@@ -118,6 +118,7 @@ def _audio(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
 def _excerpts(track: PreparedTrack) -> Iterator[NDArray[np.float32]]:
     length = min(track.samples, round(EXCERPT_SECONDS * track.sample_rate))
     for number in range(EXCERPTS):
+        # Away from both ends, where silence is no fault.
         start = (track.samples - length) * (2 * number + 1) // (2 * EXCERPTS)
         yield track.read(start, start + length)
 
@@ -135,5 +136,6 @@ def flat_tops(audio: NDArray[np.float32]) -> float:
             at = (channel == extreme).astype(np.int8)
             runs = np.flatnonzero(np.diff(at, prepend=0, append=0)).reshape(-1, 2)
             lengths = runs[:, 1] - runs[:, 0]
+            # Two or three equal samples occur at the crest of any low tone.
             flat += int(lengths[lengths >= 4].sum()) if abs(extreme) > 0.1 else 0
     return flat / audio.size

@@ -46,6 +46,7 @@ def examine(things: Sequence[str] = (), device: str = "auto", progress: Progress
     total = 1 + len(kinds)
     progress(0, total, "the machine")
     yield from examine_machine(device)
+    # All that follows needs torch, and would only report the same fault again.
     if why_torch_is_broken():
         return
     examined, order = Examined(), list(EXAMINERS)

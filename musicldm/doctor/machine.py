@@ -40,6 +40,8 @@ def why_torch_is_broken() -> str:
         try:
             importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
+            # Versions that do not fit fail in any of these ways: a missing name, a library that the linker refuses, an
+            # operator that torch does not know.
             return f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return ""
 
@@ -71,12 +73,14 @@ def _required() -> dict[str, str]:
         lines = metadata.requires("musicldm") or []
     except metadata.PackageNotFoundError:  # it runs from a folder of its sources
         lines = []
+    # A ";" begins a condition: such a requirement belongs to an extra.
     plain = [line.replace(" ", "") for line in lines if ";" not in line]
     return {re.split(r"[^\w.-]", line)[0]: line for line in plain}
 
 
 def _satisfies(version: str, requirement: str) -> bool:
     """Whether a version fits such as "torch==2.15.*" or "torchaudio<2.12,>=2.11.1"; anything else fits all."""
+    # Without what follows "+", such as cu126, which names a build and not a version.
     found = [int(piece) for piece in re.findall(r"\d+", version.split("+")[0])[:3]]
     for operator, text in re.findall(r"(==|>=|<)([\d.]+)", requirement):
         bound = [int(piece) for piece in re.findall(r"\d+", text)]
@@ -127,6 +131,7 @@ def _free_memory() -> tuple[float, float]:
     total = float(page * os.sysconf("SC_PHYS_PAGES"))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        # Not MemFree, which leaves out the page cache, although the kernel gives that back.
         return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), total
     except (OSError, StopIteration):
         return total, total
@@ -143,6 +148,7 @@ def _device(name: str) -> Finding:
         return _cpu()
     try:
         product = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
+        # Powers of two, so the result is exact in every precision: a device may compute wrongly without any error.
         works = float(product.sum().cpu()) == 64**3
         reason = "its results are wrong"
     except RuntimeError as error:

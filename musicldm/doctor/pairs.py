@@ -60,6 +60,7 @@ def _made_by(about: str, store: LatentStore, codec: Codec, source: Bundle) -> It
         return
     trained, stored = GeneratorLatents.of(source.component("generator")).statistics.std, store.statistics().std
     ratio = np.array(trained) / np.array(stored) if len(trained) == len(stored) else np.ones(1)
+    # The logarithm, by which half as much differs as much as twice as much.
     if (np.abs(np.log(ratio)) > np.log(OTHER_SCALE)).any():
         most = float(np.exp(np.abs(np.log(ratio)).max()))
         text = f"The generator's scale of the latents differs from this store's by a factor of up to {most:.1f}."

@@ -37,6 +37,7 @@ class Clap:
             warnings.simplefilter("ignore")
             import transformers
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        # A measurement should not start a download of gigabytes.
         known: dict[str, Any] = {"local_files_only": True}
         try:
             self._extractor = transformers.ClapFeatureExtractor.from_pretrained(str(source), **known)
@@ -73,6 +74,7 @@ class Clap:
                 break
             inputs = self._extractor(piece, sampling_rate=rate, return_tensors="pt").to(self._device)
             found = self._model.get_audio_features(**inputs)
+            # Some versions of transformers return the vector itself, others an object that holds it.
             vector = getattr(found, "pooler_output", found)
             vectors.append(torch.nn.functional.normalize(vector[0], dim=-1).cpu().double().numpy())
         stacked: Floats = np.stack(vectors)

@@ -119,6 +119,7 @@ def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress
     sounds = music_in(data, spec.rate, spec.media_channels, split)
     tracks, left_out, excerpts = [], {}, []
     latents = _Latents(spec.channels)
+    # Spread over all tracks, which may be sorted by artist.
     every = -(-len(sounds) // _EXCERPTS)
     for number, sound in enumerate(sounds):
         progress(number, len(sounds), sound.name)
@@ -126,6 +127,7 @@ def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress
             with sound.opened() as (samples, read):
                 tracks.append(_track(codec, sound, samples, read, latents))
                 if number % every == 0:
+                    # From the middle, since many tracks begin and end in silence.
                     length = min(samples, round(_EXCERPT_SECONDS * spec.rate))
                     excerpts.append(read((samples - length) // 2, (samples - length) // 2 + length))
         except DataError as error:
@@ -155,6 +157,7 @@ def _track(codec: Codec, sound: Sound, samples: int, read: Reader, latents: _Lat
     window = round(_WINDOW_SECONDS * spec.frame_rate)
     means = latents.through(encode_long(codec, read, samples, window))
     for piece in decode_pieces(codec, means, spec.frames(samples), window):
+        # The last frame decodes to more than the track has.
         made = piece[:, : samples - done]
         if not made.isfinite().all():
             raise DataError("Its reconstruction is not finite.", "Use another codec.")

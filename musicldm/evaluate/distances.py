@@ -95,6 +95,7 @@ class Reference:
         starts = np.cumsum([0, *(len(other) for other in others)])[:-1]
         counts = np.array([len(other) for other in others])
         means = np.empty((len(sounds), len(others)))
+        # Sound by sound: the kernel of all vectors with all others would not fit into memory.
         for i, sound in enumerate(sounds):
             values = np.exp(-self.gamma * _squared_distances(self.scaled(sound), every))
             means[i] = np.add.reduceat(values.mean(axis=0), starts) / counts
@@ -125,9 +126,11 @@ class Reference:
         parts = [Gaussian.of([self.scaled(sound)]) for sound in those.sounds]
         vectors, features = sum(part.count for part in parts), len(self.mean)
         # Where covariances are not of full rank, the bias is not linear.
+        # At least a fifth of the sounds, and so many that there are twice as many vectors as features.
         enough = max(len(parts) // 5, -(-2 * features * len(parts) // vectors), 2)
         if len(parts) < 8 or self.gaussian.count < 2:
             return Estimate(None, note="needs 8 sounds")
+        # Never more than half, or the points would lie too close together for a line.
         smallest = min(enough, len(parts) // 2)
         rng = np.random.default_rng(derive("infinity"))
         inverse, distances = [], []
@@ -175,6 +178,7 @@ class Reference:
         theirs, owners = self.features.vectors(size)
         owners = self.features.owners[owners]
         between = _squared_distances(self.scaled(theirs), self.scaled(theirs))
+        # This removes each vector as its own nearest neighbour, too.
         between[owners[:, None] == owners] = np.inf
         if size <= NEIGHBOURS or np.isinf(radius := np.sort(between, axis=1)[:, NEIGHBOURS - 1]).any():
             short = Estimate(None, note=f"needs more than {NEIGHBOURS} vectors of other tracks")
@@ -205,12 +209,14 @@ def _squared_distances(x: Floats, y: Floats) -> Floats:
     """[n, F] and [m, F] to [n, m]."""
     if x.shape[1] != y.shape[1]:
         raise DataError(f"Features of {x.shape[1]} elements cannot be compared with features of {y.shape[1]}.")
+    # ‖x‖² + ‖y‖² − 2·x·y, which is one product of matrices; rounding may make it slightly negative.
     squares: Floats = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
     return squares.clip(0)
 
 
 def _median_distance(vectors: Floats) -> float:
     """Between pairs of vectors, the median; 1 where they are all the same."""
+    # Of a thousand vectors the median is stable already, and the pairs of all of them would be too many.
     some = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), _WIDTH_OF)).round().astype(int)]
     distances = np.sqrt(_squared_distances(some, some)[np.triu_indices(len(some), 1)])
     median = float(np.median(distances)) if len(distances) else 0.0

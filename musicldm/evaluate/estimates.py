@@ -48,6 +48,7 @@ def bootstrap(values: Sequence[float | None]) -> Estimate:
         return Estimate(None, note="no track has it")
     if len(known) == 1:
         return Estimate(float(known[0]), note="one track: no interval")
+    # A seed of its own, which is always the same: an interval does not change from one run to the next.
     draws = np.random.default_rng(derive("bootstrap")).integers(len(known), size=(_DRAWS, len(known)))
     low, high = np.percentile(known[draws].mean(axis=1), [2.5, 97.5])
     return Estimate(float(known.mean()), float(low), float(high))
@@ -68,6 +69,7 @@ def jackknife(count: int, figure: Callable[[list[int]], float]) -> Estimate:
     if groups < LEAST:
         return Estimate(value, note=f"{count} sound{'s' * (count > 1)}: no interval")
     without = [figure([i for i in everything if i % groups != group]) for group in range(groups)]
+    # np.var has divided by the number of groups, so this is Efron's (g − 1)/g · Σ(…)².
     error = math.sqrt((groups - 1) * float(np.var(without)))
     margin = _students_t(groups - 1) * error
     return Estimate(value, value - margin, value + margin)

@@ -68,6 +68,7 @@ class FeatureExtractor:
         vectors["mel"] = mel_textures(piece.audio, self.sample_rate)
         if self.clap is not None:
             vectors["CLAP"] = self.clap(piece.audio, self.sample_rate)
+        # In half precision, since those of the whole reference wait in memory for the baselines.
         kept = None if latents is None else latents.half()
         seconds = piece.audio.shape[1] / self.sample_rate
         return PieceFeatures(piece.name, piece.track, seconds, vectors, overlaps(piece.audio, self.sample_rate), kept)

@@ -57,6 +57,7 @@ def latent_textures(z: Tensor, frame_rate: float) -> Floats:
     second: white noise of the right mean and covariance is far away, as is music that is smoothed or at another speed.
     They do not capture the order of the seconds, nor that a sound is played backwards.
     """
+    # Two frames at least, since the change is a difference of neighbours.
     window = max(2, round(WINDOW * frame_rate))
     count = z.shape[-1] // window
     seconds = z[:, : count * window].cpu().double().reshape(len(z), count, window)
@@ -78,6 +79,7 @@ def drawn_latents(store: LatentStore, statistics: LatentStatistics, entry: Track
         UsageError: the frames lie outside of the track.
     """
     mean, logvar = (torch.from_numpy(each.astype(np.float32)).T for each in store.read(entry, start, stop))
+    # By track and place, so that the draw depends neither on the order nor on what else is measured.
     generator = torch.Generator().manual_seed(derive(entry.key, start))
     raw = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator)
     return statistics.normalise(raw)
@@ -87,6 +89,7 @@ def stored_textures(
     store: LatentStore, statistics: LatentStatistics, entries: Iterable[TrackEntry]
 ) -> Iterator[Floats]:
     """The textures of whole tracks of a store, a minute at a time; raises as `drawn_latents` does."""
+    # A whole number of textures, so that none lies across two pieces.
     piece = _PIECE * max(2, round(WINDOW * store.header.frame_rate))
     for entry in entries:
         for start in range(0, entry.frames, piece):

@@ -64,6 +64,7 @@ class Gaussian:
         """
         if self.count < 2:
             raise DataError("One vector has no covariance.", "Measure more or longer sounds.")
+        # Divided by n − 1, as NumPy's `cov` does and FAD's usual code with it, so that figures can be compared.
         return self.scatter / (self.count - 1)
 
 
@@ -82,6 +83,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     # Σa·Σb is similar to M·Mᵀ for M = Σa^½·Σb^½, so the trace of its root is the sum of M's singular values.
     cross = np.linalg.svd(_square_root(first) @ _square_root(second), compute_uv=False).sum()
     gap = a.mean - b.mean
+    # Of equal Gaussians the terms cancel, and rounding may leave a little less than nothing.
     return max(0.0, float(gap @ gap + np.trace(first) + np.trace(second) - 2 * cross))
 
 

@@ -35,6 +35,7 @@ class Level:
     @property
     def is_silent(self) -> bool:
         """From beginning to end."""
+        # Silence is measured in whole blocks of 10 ms, so up to one block at the end is not counted.
         return self.silence >= self.seconds - 0.011
 
 
@@ -61,5 +62,6 @@ def _longest_silence(x: np.ndarray, sample_rate: int) -> float:
     size = max(1, sample_rate // 100)
     blocks = x[:, : x.shape[1] // size * size].reshape(len(x), -1, size)
     quiet = np.square(blocks, dtype=np.float64).mean(axis=(0, 2)) < 10 ** (SILENT / 10)
+    # A 0 at either end, so that every run of silence has both a beginning and an end.
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
     return float((edges[1::2] - edges[::2]).max(initial=0)) * size / sample_rate

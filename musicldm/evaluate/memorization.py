@@ -178,6 +178,7 @@ class TrainingPassages:
         self._ends = np.cumsum([count_passages(frames.count(entry.key), STRIDE) for entry in self._tracks])
         self.count = len(index.vectors)
         self.hours = float(self._tracks.columns["samples"].sum()) / store.header.rate / 3600
+        # Below 0 there was nothing to recognise: silence must not calibrate the verdicts.
         self.heldout = [series[series >= 0] for series in index.heldout if (series >= 0).any()]
         self.heldout_hours = sum(map(len, self.heldout)) * frames.seconds / 3600
 
@@ -208,6 +209,7 @@ class TrainingPassages:
         digest = _digest(store)
         index = None if missing else PassageIndex.read(folder, digest)
         if index is None:
+            # Two runs must not append to the same file of frames.
             with durable.locked(folder):
                 if missing:
                     frames.add(missing, _decoder(store, codec_for(store, codec, device)), progress)
@@ -244,6 +246,8 @@ class TrainingPassages:
         held_out = self.typical(len(similarities))
         similarity = float(similarities[best])
         close_above = float(np.quantile(held_out, TYPICAL))
+        # Music that repeats itself from piece to piece is alike without being copied: held-out tracks raise the bar,
+        # and never lower it.
         copied_above = max(COPIED, float(np.quantile(held_out, BEYOND)))
         return Match(
             sound=sound.name,
@@ -271,6 +275,7 @@ class TrainingPassages:
         stretches = []
         for series in self.heldout:
             count = max(1, len(series) // passages)
+            # The maximum over more passages is higher: a long sound has to be compared with stretches as long.
             stretches += [part.max() for part in np.array_split(series, count)]
         return np.array(stretches, np.float32)
 
@@ -303,6 +308,7 @@ def _decoder(store: LatentStore, codec: Codec) -> Callable[[TrackEntry], Iterato
         for mean, _ in store.pieces(entry):
             z = torch.from_numpy(mean.astype(np.float32)).T
             yield z
+        # The last frame again and not zeros, which may be an abrupt change that reaches back; it is cut off below.
         yield z[:, -1:].expand(-1, more)
 
     def decoded(entry: TrackEntry) -> Iterator[Tensor]:

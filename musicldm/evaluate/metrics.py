@@ -125,6 +125,7 @@ class Comparison:
 
     def __init__(self, sample_rate: int, segment_seconds: float = 10.0) -> None:
         self._sample_rate = sample_rate
+        # A multiple of the longest hop, so that the windows of a segment lie where they lie in the whole sound.
         self._segment = max(1, round(segment_seconds * sample_rate / _LONGEST_HOP)) * _LONGEST_HOP
         self._held: Tensor | None = None  # [2, C, _MARGIN + n]: what is still to be measured, and the margin before it
         self._sums: _Sums = {}
@@ -140,6 +141,7 @@ class Comparison:
         held = F.pad(piece, (_MARGIN, 0)) if self._held is None else torch.cat([self._held, piece], dim=-1)
         while held.shape[-1] >= self._segment + 2 * _MARGIN:
             self._sums = self._and(held, self._segment, last=False)
+            # Not the margin, which the windows of the next segment reach back into.
             held = held[..., self._segment :]
         self._held = held
 
@@ -177,6 +179,7 @@ def _sums(x: Tensor, y: Tensor, samples: int, sample_rate: int, last: bool) -> _
         "moments": _moments(x[..., _MARGIN : _MARGIN + samples], y[..., _MARGIN : _MARGIN + samples]),
         "stft": torch.stack(stft),
         "mel": torch.stack(mel),
+        # Weighted by the seconds, so that the segments of a sound can be summed like everything else here.
         "l1": torch.cat([l1.cpu().double(), torch.ones(1)]) * (len(target) * samples / sample_rate),
     }
 
@@ -216,6 +219,7 @@ def _si_sdr(moments: Tensor) -> Tensor:
     least = 10 ** (-LIMIT / 10)
     # The fraction of the estimate's energy that is the target's: the square of their correlation.
     fraction = (common.square() / (target * estimate).clamp_min(1e-300)).clamp(least / (1 + least), 1 / (1 + least))
+    # αs and what it leaves of ŝ are orthogonal: of its energy they have r² and 1 − r², whose ratio is eq. 3.
     return 10 * torch.log10(fraction / (1 - fraction))
 
 
@@ -233,6 +237,7 @@ def _stft_distance(sums: Tensor) -> Tensor:
 
 def _mel_sums(size: int, target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
     bands = _mel_bands(sample_rate, size, str(target.device))
+    # In half precision the product would lose quiet bands.
     with torch.autocast(target.device.type, enabled=False):
         target, estimate = ((bands @ z).clamp_min(_MEL_FLOOR).log10() for z in (target, estimate))
     return _sum((target - estimate).abs())

@@ -84,11 +84,13 @@ class TrackFrames:
             progress(done, total, entry.name)
             start = end
             try:
+                # Not in append mode: what a killed writer left behind the last complete track is overwritten.
                 with self._path.open("r+b" if self._path.exists() else "w+b") as file:
                     file.seek(_bytes(start))
                     for piece in levels(decoded(entry), self._rate):
                         file.write(piece.tobytes())
                         end += len(piece)
+                # On the disk before the journal names it.
                 durable.flush(self._path)
             except OSError as error:
                 raise error if isinstance(error, MusicLDMError) else durable.cannot_write(self._path, error) from error
@@ -119,6 +121,7 @@ class PassageIndex:
                 parts = np.split(rest["heldout"], np.cumsum(rest["lengths"])[:-1])
                 return cls(vectors, rest["mean"], rest["axes"], parts)
         except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+            # Whatever a damaged file raises: the index can be made again.
             return None
 
     @classmethod
@@ -150,6 +153,8 @@ class PassageIndex:
             progress(len(heldout), int(held.sum()), "searching for held-out tracks")
             heldout.append(index.nearest(frames.of(entry.key)[: int(CALIBRATION / frames.seconds)])[0])
         written = io.BytesIO()
+        # Joined, with their lengths beside: arrays of different lengths could only be pickled, which np.load refuses to
+        # read.
         joined = np.concatenate([np.empty(0, np.float32), *heldout])
         np.savez(written, mean=mean, axes=axes, heldout=joined, lengths=np.array([len(each) for each in heldout], int))
         durable.write_bytes(folder / f"{digest}.npz", written.getvalue())
@@ -174,6 +179,7 @@ class PassageIndex:
     def _search(self, queries: Vectors) -> tuple[Vectors, NDArray[np.int64]]:
         best, where = np.full(len(queries), -1, np.float32), np.zeros(len(queries), np.int64)
         for start in range(0, len(self.vectors), _SEARCHED):
+            # Widened block by block: a CPU multiplies half precision slowly, and all vectors at once might not fit.
             similarity = queries @ self.vectors[start : start + _SEARCHED].astype(np.float32).T
             nearest = similarity.argmax(axis=1)
             value = similarity[np.arange(len(queries)), nearest]
@@ -206,6 +212,7 @@ def _some(tracks: Iterable[Levels], every: int) -> Vectors:
     for frames in tracks:
         for vectors, _ in passages_of(frames[STRIDE * phase :], STRIDE * every):
             chosen.append(vectors)
+        # One in so many of all passages, wherever tracks begin: else every track would add one, however short.
         phase = (phase - count_passages(len(frames), STRIDE)) % every
     return np.concatenate(chosen)
 
@@ -215,6 +222,7 @@ def _axes(vectors: Vectors) -> tuple[Vectors, Vectors]:
     mean: Vectors = vectors.mean(axis=0, dtype=np.float32)
     apart = vectors - mean
     variances, directions = np.linalg.eigh(apart.T @ apart / len(apart))
+    # Along an axis that hardly varies, unit variance would only make noise loud.
     kept = np.flatnonzero(variances > 1e-4 * variances[-1])[-DIMENSIONS:]
     return mean, (directions[:, kept] / np.sqrt(variances[kept])).astype(np.float32)
 
@@ -223,6 +231,7 @@ def _on_sphere(vectors: Vectors, mean: Vectors, axes: Vectors) -> Vectors:
     """Passages [m, FRAMES · BANDS] projected onto the axes and normalised: [m, K]."""
     points = (vectors - mean) @ axes
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    # A passage that is the mean itself has no direction.
     return np.asarray(points / np.maximum(lengths, 1e-6), np.float32)
 
 

@@ -55,6 +55,7 @@ def levels(sound: Iterable[Tensor], sample_rate: int) -> Iterator[Levels]:
             mel = log_mel(held[: (count - 1) * step + needed], sample_rate, 2 * BANDS)[:, 2:-2].exp()
             power = mel.reshape(BANDS, 2, count + 1, every).mean(dim=(1, 3))
             yield ((power[:, 1:] + power[:, :-1]) / 2).log().T.half().numpy()
+            # A copy, since a view would keep the whole piece in memory.
             held = held[count * step :].clone()
 
 
@@ -82,6 +83,7 @@ def passages_of(frames: Levels, step: int) -> Iterator[tuple[Vectors, NDArray[np
         loudest = level.max(axis=(1, 2), keepdims=True)
         below, fraction = _LOUD
         goes_on = (level.max(axis=1) > loudest[:, 0] - below).mean(axis=1) >= fraction
+        # Before the means are taken: what nobody hears should not move them.
         np.maximum(level, loudest - DEPTH, out=level)
         level -= level.mean(axis=2, keepdims=True)
         moves = np.sqrt(np.square(level).mean(axis=(1, 2))) > _STILL

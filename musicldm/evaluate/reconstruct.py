@@ -92,6 +92,7 @@ def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | 
             sound.append(block[:, begin : None if most is None else begin + most - sound.samples])
             passed += block.shape[1]
             progress(passed / rate, None, "reading")
+            # No more is wanted, so the rest of a long file is not even decoded.
             if sound.samples == most:
                 break
     except DataError as error:

@@ -65,6 +65,7 @@ def music_of_store(store: LatentStore, codec: Codec, seconds: float, pieces: int
     rate, statistics = codec.spec.frame_rate, store.statistics()
     lengths = [entry.frames / rate for entry in entries]
     seconds = _length(lengths, seconds, store.path)
+    # Rounded down, or a piece might be longer than its track.
     frames = max(1, int(seconds * rate + 1e-6))
 
     def stored(some: int) -> Iterator[Piece]:

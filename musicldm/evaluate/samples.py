@@ -127,6 +127,7 @@ def evaluate_samples(
 
     left_out: dict[str, str] = {}
     sounds = files_in(out, rate, channels)
+    # The median, so that one very short or very long file does not decide how the reference is cut.
     seconds = float(np.median([length for sound in sounds if (length := sound.seconds) >= 1] or [0.0]))
     if not seconds:
         raise _none_usable(sounds)
@@ -140,6 +141,7 @@ def evaluate_samples(
     if codec is not None and scale is None:
         scale = statistics_of(music.pieces(_MEASURED), codec)
     extract = FeatureExtractor(rate, codec, scale, clap)
+    # Some metrics are biased by the number of sounds, so the baselines made here have as many as there are samples.
     few = min(len(sounds), music.count)
     progress = _counting(progress, music.count + len(sounds) + (2 * few if codec and baselines else 0))
     theirs = [_reported(extract(piece), progress) for piece in music.pieces(music.count)]

@@ -44,11 +44,13 @@ def chroma(audio: Tensor, sample_rate: int) -> Floats:
     """
     size = 1 << math.ceil(math.log2(sample_rate / 4))
     mono = audio.mean(dim=0).float()
+    # A sound shorter than a window has one all the same.
     mono = torch.nn.functional.pad(mono, (0, max(0, size - len(mono))))
     window = torch.hann_window(size)
     spectrum = torch.stft(mono, size, size // 2, window=window, center=False, return_complex=True).abs().T
     hertz = torch.arange(size // 2 + 1) * (sample_rate / size)
     audible = (hertz >= _PITCHES[0]) & (hertz <= _PITCHES[1])
+    # A is class 9 where C is class 0.
     classes = (12 * torch.log2(hertz[audible] / 440)).round().long().add(9) % 12
     energy = torch.zeros(len(spectrum), 12).index_add_(1, classes, spectrum[:, audible] * 2 / size)
     total = energy.sum(dim=1, keepdim=True)
@@ -68,6 +70,7 @@ def onsets(audio: Tensor, sample_rate: int) -> Floats:
     highest = torch.nn.functional.max_pool1d(flux, 2 * near + 1, 1, near)
     mean = torch.nn.functional.avg_pool1d(flux, 2 * around + 1, 1, around, count_include_pad=False)
     peaks = (flux == highest) & (flux > mean + _RISE)
+    # A difference belongs to the later of its two frames, hence 1; `_EDGE` frames were cut off above.
     times: Floats = (peaks[0].nonzero()[:, 0].double().numpy() + 1 + _EDGE) / frame_rate
     return times
 
@@ -78,6 +81,7 @@ def overlaps(audio: Tensor, sample_rate: int) -> dict[str, list[float]]:
     Of chroma it is the mean over the pitch classes.
     """
     seconds = audio.shape[1] / sample_rate
+    # The small number is for lengths such as 12 s that division has left a little too short.
     count = max(0, int((seconds - WINDOW) / STEP + 1e-6) + 1)
     if count < 2:
         return {name: [] for name in STATISTICS}

@@ -83,6 +83,7 @@ class Sound:
             yield track.samples, lambda start, stop: torch.from_numpy(track.read(start, stop))
             return
         with Spool(self.channels, Path(tempfile.gettempdir())) as spool:
+            # Decoded to its end before anything is read: a fault of the file shows only there.
             for block in decode(self.source, self.sample_rate, self.channels):
                 spool.append(block)
             if not spool.samples:
@@ -171,6 +172,7 @@ def evenly(lengths: Sequence[float], piece: float, count: int) -> list[tuple[int
 
     Fewer where there is no room for so many. Returns the index of each track and the start in it, in order.
     """
+    # Without the small number, rounding could take the last piece from a track that has exactly enough room.
     rooms = [int(length / piece + 1e-9) for length in lengths]
     ends = np.cumsum([0, *rooms])
     places = []
@@ -199,6 +201,7 @@ def pieces_of(
             with sound.opened() as (samples, read):
                 length = round(seconds * sound.sample_rate)
                 for start in starts:
+                    # Lengths are what files state, and some state too much: a piece moves to the left, or is left out.
                     first = min(round(start * sound.sample_rate), samples - length)
                     if first >= 0:
                         yield Piece(f"{sound.name} {first}", sound.name, read(first, first + length))

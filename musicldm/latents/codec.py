@@ -47,5 +47,6 @@ def write_codec(store: Snapshot, codec: Codec) -> None:
     Raises:
         OutputError: the store cannot be written.
     """
+    # `has_codec` looks for the index alone, so it must not be there before the weights are.
     with store.storage.writing(store.header.codec_folder, last=bundle.INDEX) as folder:
         bundle.write(folder, Bundle(codec.name, {"codec": codec.component()}, codec.facts))

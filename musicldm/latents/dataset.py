@@ -159,10 +159,14 @@ class LatentDataset:
         return self._conditioned(mean, tracks, starts)
 
     def _random(self, step: int) -> np.random.Generator:
+        # A spawn key, not seed + step, by which seed 1 at step 2 would repeat seed 2 at step 1. The remainder, because
+        # a SeedSequence takes no negative number.
         seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
         return np.random.Generator(np.random.Philox(seeds))
 
     def _batch(self, step: int, batch_size: int, first: int | None, stop: int | None) -> LatentBatch:
+        # Positions and noise are drawn for the whole batch and then cut: a part of a step is the same however the step
+        # is divided among processes and micro-batches.
         random = self._random(step)
         tracks, starts = self._placed(random.integers(self._ends[-1], size=batch_size)[first:stop])
         mean, logvar = self._read(tracks, starts)
@@ -192,6 +196,7 @@ class LatentDataset:
 
     def _placed(self, crops: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The tracks of numbered crops, and the frames in them at which the crops begin."""
+        # "right": the number at which one track's crops end is the next track's first.
         tracks = np.searchsorted(self._ends, crops, side="right")
         return tracks, crops - self._begins[tracks]
 
@@ -202,6 +207,7 @@ class LatentDataset:
             (self._segments[segment], first, first + self.crop_frames)
             for segment, first in zip(self._segment[tracks].tolist(), firsts.tolist(), strict=True)
         ]
+        # float32, into which the reader widens as it copies: exp and the products below would lose too much in float16.
         mean, logvar = np.empty((2, len(tracks), self.crop_frames, self._store.header.channels), np.float32)
         with self._store.prefetch(frames):
             for i, (segment, start, stop) in enumerate(frames):
@@ -234,10 +240,13 @@ class _Ahead:
         """What `make` returns for this step and for `which` of its crops."""
         if self._threads is None or self._process != os.getpid():  # a fork takes no threads along
             self._process, self._coming = os.getpid(), {}
+            # One thread keeps the batches in order; each of them fetches its chunks in parallel anyway.
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="latents")
         stride = step - self._last if 0 <= self._last < step else 1
         self._last = step
         wanted = [(step + n * stride, *which) for n in range(_AHEAD + 1)]
+        # Only what is wanted from here on is kept: after a jump the others would never be asked for, and stay in
+        # memory.
         self._coming = {call: self._coming.get(call) or self._threads.submit(make, *call) for call in wanted}
         return self._coming.pop(wanted[0]).result()
 

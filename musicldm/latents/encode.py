@@ -102,6 +102,7 @@ def encode(
     left_out = {name: reason for name, track in tracks.items() if (reason := _misfit(track, header))}
     if len(left_out) == len(tracks):
         raise _none_usable(data, left_out)
+    # Not before something is known to fit: a wrong folder or codec should leave no empty store behind.
     store = _opened(store_path, header, codec)
     work = _compare(store, data, tracks, left_out)
     options = EncodeOptions(max(1, round(window_seconds * header.frame_rate)), batch_size, readers, precision)
@@ -204,6 +205,7 @@ def _compare(store: LatentStore, data: Path, tracks: dict[str, PreparedTrack], l
         if entry.key in wanted:
             splits[entry.key] = entry.split
         elif entry.folder == folder:
+            # A store may hold the tracks of several data folders; those of the others have not vanished.
             vanished[entry.source] = entry.key
     todo: dict[str, PreparedTrack] = {}
     skipped, left_out = 0, dict(left_out)
@@ -280,6 +282,7 @@ def _reporting(
     for mean, logvar in pieces:
         yield mean, logvar
         frames += len(mean)
+        # The last frame may reach beyond the end of the track.
         report(done + min(frames / frame_rate, seconds))
 
 

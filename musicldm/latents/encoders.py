@@ -113,6 +113,7 @@ def _encode_here(
     names = list(tracks)
     sources = ((track.samples, _reader(track)) for track in tracks.values())
     many = encode_many(codec, sources, options.window_frames, options.batch_size, options.readers, precision)
+    # Its reading threads end here, too, where the caller stops before the last track.
     with closing(many):
         for number, pieces in many:
             rows = ((mean.T.numpy(), logvar.T.numpy()) for mean, logvar in pieces)
@@ -156,6 +157,7 @@ def _encode_track(device: str, threads: int, task: _Task) -> _Latents:
     codec = _loaded(task.store, task.codec_hash, device)
     with closing(_encode_here(codec, {task.name: task.track}, task.options)) as tracks:
         encoded = next(tracks)
+        # Rounded here, so that only half the bytes have to be sent to the process that writes.
         means, logvars = zip(*((_rounded(mean), _rounded(logvar)) for mean, logvar in encoded.pieces), strict=True)
     return _Latents(np.concatenate(means), np.concatenate(logvars), encoded.precision)
 

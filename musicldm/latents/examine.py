@@ -58,6 +58,7 @@ def info(store: LatentStore) -> StoreInfo:
     header, tracks = store.header, store.tracks
     columns = tracks.columns
     frames = sum(segment.frames for segment in store.segments)
+    # Two arrays, two bytes a number.
     raw = 2 * 2 * frames * header.channels
     stored = sum(sum(sizes) for segment in store.segments for sizes in segment.sizes.values())
     entries = list(tracks)
@@ -67,6 +68,7 @@ def info(store: LatentStore) -> StoreInfo:
     if moments.count:
         variance = moments.squares.sum() / moments.count
         loss = sum(entry.loss for entry in entries) / max(1, int(columns["frames"].sum()))
+        # The floors give a number where nothing was lost or nothing varies.
         loss_db = float(10 * np.log10(max(loss, 1e-30) / max(variance, 1e-30)))
     return StoreInfo(
         tracks=len(tracks),
@@ -165,6 +167,7 @@ def _track_fault(store: LatentStore, entry: TrackEntry) -> tuple[Fault | None, M
     checksum, moments = 0, Moments.none(store.header.channels)
     try:
         for pair in store.pieces(entry):
+            # In the order of the writer's spool: of each frame the mean, then the log-variance.
             checksum = google_crc32c.extend(checksum, np.stack(pair, axis=1).tobytes())
             moments += Moments.of(*pair)
     except DataError as error:
@@ -175,6 +178,7 @@ def _track_fault(store: LatentStore, entry: TrackEntry) -> tuple[Fault | None, M
 
 
 def _close(one: Moments, other: Moments) -> bool:
+    # Not equal to the last bit, which depends on how the frames were grouped when they were summed.
     return one.count == other.count and all(
         np.allclose(a, b, rtol=1e-6, atol=1e-9)
         for a, b in ((one.mean, other.mean), (one.squares, other.squares), (one.variances, other.variances))

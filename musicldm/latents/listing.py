@@ -36,6 +36,7 @@ def header_in(storage: Storage) -> StoreHeader:
             what = f"{storage} is {'a file, not a' if storage.path.is_file() else 'no'} latent store."
         raise DataError(what, NAME_A_STORE) from None
     except OSError as error:
+        # Errors of ours may be OSErrors, too; those have their sentence already.
         if isinstance(error, MusicLDMError):
             raise
         raise DataError(f"{storage} cannot be read: {error.strerror}.", "Check its permissions.") from error
@@ -98,6 +99,7 @@ def _missing_files(storage: Storage, table: TrackTable, known: set[str]) -> tupl
     }
     commits = {f"{SEGMENTS}/{segment.id}/{METADATA}": segment.id for segment in table.segments if segment.id in known}
     sizes = dict(zip([*expected, *commits], storage.sizes([*expected, *commits]), strict=True))
+    # Not a fault: since the index was written, someone may have rewritten the segment and deleted it.
     gone = {segment for name, segment in commits.items() if sizes[name] is None}  # or is just being deleted
     faults: dict[str, DataError] = {}
     for name, size in expected.items():

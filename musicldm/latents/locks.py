@@ -43,6 +43,7 @@ class ReadLease:
                 self._lock.share()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # A lock belongs to its open file; the other process takes one of its own.
         return ReadLease, (self._storage,)
 
     @contextmanager
@@ -54,4 +55,5 @@ class ReadLease:
         try:
             yield self._lock.take()
         finally:
+            # flock gives up the shared lock before it tries for the exclusive one, so it is gone in either case.
             self._lock.share()

@@ -38,6 +38,7 @@ def prune(store: LatentStore, keys: Collection[str]) -> int:
     with _alone(store) as alone:
         if not alone:
             raise OutputError(f"Another run is writing to {store.storage}.", "Wait until it is done.")
+        # Only under the lock: until then others may have been writing.
         store.refresh()
         dropped = 0
         everything, listed = store.everything, store.tracks  # with every segment that is rewritten these change
@@ -77,6 +78,8 @@ def writing(store: LatentStore) -> Iterator[None]:
     """
     lock = writers_lock(store.storage)
     with closing(lock):
+        # Whoever happens to be alone cleans up. The step down to the shared lock is not atomic; where a rewriter slips
+        # in between, `share` waits for it.
         if lock.take():
             sweep(store)
         lock.share()
@@ -118,6 +121,8 @@ def _rewrite(store: LatentStore, segments: Sequence[SegmentTable], kept: Sequenc
     # What they replaced may still lie there, and would come back once they are deleted.
     replaces = [each.id for each in segments] + [old for each in segments for old in each.replaces if old in there]
     chunk_frames = max(segment.chunk_frames for segment in segments)
+    # 64 chunks to a file, as writers have by default. No other limits: the new segment stands for all of the old ones,
+    # so it cannot be committed in parts.
     limits = chunk_frames, 64 * chunk_frames, inf, inf, inf
     with StoreWriter(store.storage, store.header, store.add_segment, *limits, replaces) as writer:
         for entry in kept:
@@ -134,6 +139,8 @@ def _groups(small: list[SegmentTable]) -> Iterator[list[SegmentTable]]:
         if sum(member.frames for member in group) >= _LARGE_SEGMENT:
             yield group
             group = []
+    # Every run of encode leaves a few small segments. To merge so few each time would rewrite the same tracks over and
+    # over.
     if len(group) >= _MANY_SMALL_SEGMENTS:
         yield group
 
@@ -143,5 +150,6 @@ def _is_old(segment: str) -> bool:
     try:
         begun = datetime.strptime(segment.split("-")[0], SEGMENT_TIME).replace(tzinfo=UTC)
     except ValueError:
+        # A name that is not ours tells no time; what is not ours is not deleted.
         return False
     return datetime.now(UTC) - begun > _GARBAGE_AFTER

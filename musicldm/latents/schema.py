@@ -228,6 +228,7 @@ def read_header(data: bytes, store: str) -> StoreHeader:
     attributes = attributes_of(data, store, METADATA)
     if attributes.get("format") != FORMAT:
         raise DataError(f"{store} is a zarr, but no latent store.", NAME_A_STORE)
+    # Before the checksum, since nobody knows what a newer schema takes it over.
     if isinstance(schema := attributes.get("schema"), int) and schema > SCHEMA:
         raise MismatchError(f"The store {store} has schema {schema}; this musicldm knows {SCHEMA}.", "Update musicldm.")
     if attributes.pop("crc32c", None) not in (None, crc_of_json(attributes)):
@@ -262,6 +263,7 @@ NAME_A_STORE = "Name a store that `musicldm encode` made."
 
 def canonical_json(data: Any) -> bytes:
     """The one form of some JSON that is hashed."""
+    # The keys and checksums of all stores depend on each byte of this form: it can never change.
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 

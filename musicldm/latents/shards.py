@@ -113,6 +113,7 @@ class Shard:
         self.chunks = array.shard_frames // array.chunk_frames
         self.chunk_shape = array.chunk_frames, array.shape[1]
         size = array.sizes[number]
+        # For each chunk two uint64, offset and length, and at the end 4 bytes of crc32c.
         self.index_span: Span = (self.name, size - 16 * self.chunks - 4, size)
         self.index: npt.NDArray[np.uint64] | None = None  # offset and length of every chunk, [chunks, 2]
         self.ready: dict[int, Latents] = {}  # chunks that are decoded already
@@ -155,6 +156,7 @@ class Shard:
 
             raw = np.frombuffer(blosc.decompress(raw.tobytes()), np.uint8)
         frames, channels = self.chunk_shape
+        # zarr fills up the last chunk of an array, so all of them have one size.
         if len(raw) != 2 * frames * channels:
             raise damaged(str(self.storage), self.name, f"chunk {number} has another size")
         return raw.view("<f2").reshape(self.chunk_shape)
@@ -178,6 +180,8 @@ class MappedShard(Shard):
     def chunk(self, number: int) -> Latents:
         """One chunk."""
         chunk = super().chunk(number)
+        # Verified once for the life of this object, and kept as a view, which takes no memory. Unpacked chunks are not
+        # kept, or memory would grow with all that is read.
         if not self.compressed:
             self.ready[number] = chunk
         return chunk
@@ -199,6 +203,7 @@ def prefetch(touched: Iterable[tuple[Shard, int]]) -> Iterator[None]:
     Raises:
         DataError: a chunk is missing or was changed.
     """
+    # Crops of one batch often share chunks.
     wanted = list(dict.fromkeys(touched))
     shards = {shard for shard, _ in wanted}
     remote = [(shard, number) for shard, number in wanted if isinstance(shard, FetchedShard)]
@@ -241,6 +246,7 @@ def fetch(storage: Storage, spans: Sequence[Span]) -> list[Bytes]:
     try:
         pieces = storage.fetch(spans)
     except FileNotFoundError as error:
+        # The error need not say which of the files is missing.
         names = sorted({name for name, _, _ in spans})
         missing = next((name for name, size in zip(names, storage.sizes(names), strict=True) if size is None), names[0])
         raise damaged(str(storage), missing, "it is missing") from error

@@ -149,6 +149,7 @@ class Snapshot:
     def _take_in(self, table: TrackTable) -> None:
         self.everything: TrackTable = table
         self._tracks = None
+        # Known segments keep their arrays: maps and verified chunks survive a refresh.
         self._arrays = {
             segment.id: self._arrays.get(segment.id) or self._arrays_of(segment) for segment in table.segments
         }
@@ -169,6 +170,8 @@ class Snapshot:
         )
 
     def _moments(self) -> Iterator[Moments]:
+        # The moments in a segment's metadata are of all its training tracks. They serve as they are unless one of these
+        # no longer counts; only then are latents read.
         everything = np.bincount(self.everything.columns["segment"], minlength=len(self.segments))
         listed = np.bincount(self.tracks.columns["segment"], minlength=len(self.segments))
         for number, segment in enumerate(self.segments):

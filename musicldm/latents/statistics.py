@@ -49,6 +49,7 @@ class Moments:
         wide = mean.astype(np.float64)
         average = wide.mean(axis=0)
         variances = np.exp(logvar.astype(np.float64))
+        # About the mean, in a second pass: Σx² − n·mean² would be the small difference of two large numbers.
         return cls(len(wide), average, np.square(wide - average).sum(axis=0), variances.sum(axis=0))
 
     def __add__(self, other: Moments) -> Moments:
@@ -124,6 +125,7 @@ class LatentStatistics:
             statistics = cls(int(data["count"]), mean, std)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("The latent statistics are damaged.", REPAIR_HINT) from error
+        # Written as `not … > 0`, which refuses NaN too.
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise DataError("The latent statistics are damaged.", REPAIR_HINT)
         return statistics

@@ -99,6 +99,7 @@ class Folder:
             return []
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
+        # Plain strings: every opening asks for thousands of sizes, and joining as many Paths would be slow.
         root = f"{self.path}/"
         return [_size(root + name) for name in names]
 
@@ -124,9 +125,12 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str, last: str = "") -> Iterator[Path]:
+        # In place, without a rename: no reader looks into a segment's folder before its metadata is there.
         folder = self.path / name
         durable.make_folder(folder)
         yield folder
+        # All of it must be on the disk before the caller writes the metadata, or a power cut could leave a commit of
+        # nothing.
         for here, _, files in os.walk(folder, topdown=False):  # zarr-python writes without fsync
             for file in files:
                 durable.flush(Path(here, file))
@@ -134,6 +138,8 @@ class Folder:
         durable.flush(folder.parent)
 
     def remove(self, name: str) -> None:
+        # The metadata first: a kill halfway then leaves garbage, which nobody sees, and not a committed segment with
+        # holes.
         with suppress(OSError):
             (self.path / name / METADATA).unlink(missing_ok=True)
         shutil.rmtree(self.path / name, ignore_errors=True)
@@ -170,6 +176,7 @@ class ObjectStorage:
         return self.url
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Without the connection, whose event loop runs in a thread of this process.
         return ObjectStorage, (self.url,)
 
     def read(self, name: str) -> bytes:
@@ -177,6 +184,8 @@ class ObjectStorage:
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         def read(files: Any, root: str) -> list[bytes | None]:
+            # Errors come back in place of data, so that one missing file does not lose all others. Any other error is
+            # still one.
             found = files.cat([f"{root}/{name}" for name in names], on_error="return")
             for data in found.values():
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
@@ -188,6 +197,7 @@ class ObjectStorage:
 
     def folders(self, name: str) -> list[str]:
         def listed(files: Any, root: str) -> list[str]:
+            # fsspec may remember listings, which would hide what others have written since.
             found = files.ls(f"{root}/{name}", detail=True, refresh=True)
             return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
 
@@ -225,6 +235,8 @@ class ObjectStorage:
             return list(files.cat_ranges(list(paths), list(starts), list(stops), on_error="raise"))
 
         found = [np.frombuffer(data, np.uint8) for data in self._call(fetched)] if runs else []
+        # inf as the end sorts behind every run that begins at the same byte, so the run before it is the one that holds
+        # the piece.
         at = [bisect_right(runs, (name, start, inf)) - 1 for name, start, _ in spans]
         return [
             found[run][start - runs[run][1] : stop - runs[run][1]]
@@ -245,6 +257,7 @@ class ObjectStorage:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             paths = [file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()]
+            # One put sends its files side by side, in no order: what must come last needs a second one.
             for some in ([path for path in paths if path != last], [path for path in paths if path == last]):
                 here, there = [f"{folder}/{path}" for path in some], [f"{name}/{path}" for path in some]
                 self._put(here, there)
@@ -270,6 +283,7 @@ class ObjectStorage:
                 raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
             raise
         except Exception as error:  # every service has its own tree of errors
+            # By name: botocore's NoCredentialsError is no PermissionError, and botocore may not be installed.
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
                 raise OutputError(f"No access to {self}: {_reason(error)}.", "Check the credentials.") from error
             hint = "The same command goes on from here."

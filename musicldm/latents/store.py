@@ -209,6 +209,8 @@ class LatentStore(Snapshot):
         """Write the index if enough has changed since it was written."""
         before, now = self._indexed, self.everything.counts()
         changed = sum((before | now)[segment] for segment in before.keys() ^ now.keys())
+        # In proportion to the store: the whole index is written each time, and many small runs should not do so again
+        # and again.
         if changed >= max(_MANY_TRACKS, len(self.everything) // 100):
             with suppress(OSError):  # it can wait: what was to be written is safe
                 self.write_index()
@@ -216,5 +218,6 @@ class LatentStore(Snapshot):
 
 def _is_free(folder: Path) -> bool:
     """Whether there is nothing but what a killed `create` may have left."""
+    # So that a `create` that was killed can simply be run again.
     left = [child for child in (*folder.iterdir(), *folder.glob(f"{SEGMENTS}/*")) if child.name != SEGMENTS]
     return all(child.name.startswith(durable.TEMPORARY) or child == folder / SEGMENTS / METADATA for child in left)

@@ -34,6 +34,7 @@ _MAGIC = b"musicldm-index\n"
 
 COLUMNS = np.dtype(
     [
+        # 64 bits are enough: among a million tracks the chance that any two keys agree in them is 3 in 10⁸.
         ("key", "<u8"),  # the first 64 bits of the track's key
         ("home", "<u8"),  # a hash of its folder and source; 0 where it has none
         ("segment", "<u4"),  # which of the segments
@@ -113,6 +114,7 @@ class TrackTable(Sequence[TrackEntry]):
     def __iter__(self) -> Iterator[TrackEntry]:
         return (self[row] for row in range(len(self)))
 
+    # A dataclass would compare the arrays, whose truth value is an error. Nobody needs more than identity.
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -137,6 +139,7 @@ class TrackTable(Sequence[TrackEntry]):
     def of_segments(self, ids: Collection[str]) -> TrackTable:
         """What is in some of the segments."""
         kept = [number for number, segment in enumerate(self.segments) if segment.id in ids]
+        # The usual case, in which the mapped columns are not copied.
         if len(kept) == len(self.segments):
             return self
         numbers = np.zeros(len(self.segments), "<u4")
@@ -170,6 +173,7 @@ class TrackTable(Sequence[TrackEntry]):
         if self.all_count:
             return self
         homes, keys = self.columns["home"], self.columns["key"]
+        # np.unique returns where a value occurs first; backwards, that is where it occurs last.
         at_home = np.flatnonzero(homes)[::-1]
         _, latest = np.unique(homes[at_home], return_index=True)
         counts = homes == 0
@@ -191,9 +195,11 @@ class TrackTable(Sequence[TrackEntry]):
             "artists": self.artists,
             "rows": len(self),
             "crc": google_crc32c.value(columns.tobytes()),
+            # Found out once, when the index is written: to find out takes sorting all tracks, and opening should not.
             "all_count": len(self.counting()) == len(self),
         }
         head = json.dumps(facts).encode()
+        # Aligned, the mapped columns can be used where they lie.
         begin = _MAGIC + np.array([len(head), google_crc32c.value(head)], "<u8").tobytes() + head
         return b"".join([begin, bytes(-len(begin) % 64), columns.tobytes(), *rows])
 
@@ -207,6 +213,7 @@ class TrackTable(Sequence[TrackEntry]):
         text = data[begin : begin + length].tobytes()
         if google_crc32c.value(text) != crc:
             return None
+        # Its checksum fits, so this is what `to_bytes` wrote: nothing in it has to be checked again.
         head = json.loads(text)
         start = begin + length + -(begin + length) % 64
         stop = start + head["rows"] * COLUMNS.itemsize
@@ -221,6 +228,8 @@ class TrackTable(Sequence[TrackEntry]):
         start, length = int(columns["json"]), int(columns["length"])
         begin, piece = self.text[bisect_right(self.text, start, key=itemgetter(0)) - 1]
         data = piece[start - begin : start - begin + length].tobytes()
+        # Checked when a track is asked for. To check all on opening would read the whole file, which the index is there
+        # to avoid.
         if google_crc32c.value(data) != columns["crc"]:
             raise DataError(f"{self.origin} is damaged: a track in it was changed.", "Delete that file; it is derived.")
         return data

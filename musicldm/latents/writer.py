@@ -75,8 +75,10 @@ class StoreWriter:
         self._opened = 0.0
 
     def __enter__(self) -> Self:
+        # Beside the store, not in the system's folder for temporary files, which may be small or in RAM.
         folder = self._storage.path if isinstance(self._storage, Folder) else Path(tempfile.gettempdir())
         try:
+            # A kill between these two lines leaves a file whose name `rewriting.sweep` knows.
             self._spool, name = tempfile.mkstemp(dir=folder, prefix=durable.TEMPORARY)
             os.unlink(name)
         except OSError as error:
@@ -115,6 +117,7 @@ class StoreWriter:
             frames += len(rows)
             checksum = google_crc32c.extend(checksum, data)
             moments += Moments.of(rows[:, 0], rows[:, 1])
+            # A commit moves `_start` up to `_complete`, which itself stays: the frames of this track are not touched.
             if self._is_old():  # tracks that wait must not wait for a long one that follows
                 self._commit()
         if frames != header.frames(track.samples) or not frames:
@@ -139,6 +142,7 @@ class StoreWriter:
         half_committed = self._start > 0  # the head of the spool waits to be given back
         if full or half_committed or self._is_old():
             self._commit()
+            # Only between tracks: within one, its own frames lie behind those that were committed.
             os.ftruncate(self._spool, 0)
             self._start = 0
 
@@ -188,6 +192,7 @@ class StoreWriter:
         except OSError as error:
             raise durable.cannot_write(Path(str(self._storage)) / name, error) from error
         finally:
+            # The metadata is the commit: whether it is there, not how far we came, says whether the segment exists.
             if committed or self._storage.has(f"{name}/{METADATA}"):  # even where Ctrl-C came a moment later
                 self._start, self._open = self._complete, []
                 self._on_commit(table, rows)
@@ -199,6 +204,8 @@ class StoreWriter:
         import zarr  # only here: readers need none of it, nor the thread that it starts
         from zarr.codecs import BloscCodec, Crc32cCodec
 
+        # Uncompressed chunks stay raw, so that readers can map them. The shuffle puts all high bytes (sign and
+        # exponent), which repeat, before the low ones, whose last bits `rounded` has made zero.
         squeeze = [] if self._header.keep_bits is None else [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")]
         arrays = [
             zarr.create_array(
@@ -220,6 +227,7 @@ class StoreWriter:
             rows = self._read_spool(self._start + start, self._start + stop)
             for i, array in enumerate(arrays):
                 array[start:stop] = rows[:, i]
+        # The sizes go into the metadata, so that `open` notices a file cut short without reading it.
         return {
             name: [
                 (folder / name / "c" / str(shard) / "0").stat().st_size for shard in range(-(-frames // shard_frames))
@@ -264,6 +272,7 @@ SEGMENT_TIME = "%Y%m%dT%H%M%S%f"
 
 def _new_segment() -> tuple[str, str]:
     """A segment's id that sorts by time, and its folder."""
+    # With a random piece, since two writers may commit at the same moment and must never share a folder.
     segment = f"{datetime.now(UTC).strftime(SEGMENT_TIME)}-{secrets.token_hex(4)}"
     return segment, f"{SEGMENTS}/{segment}"
 

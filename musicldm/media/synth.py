@@ -120,6 +120,7 @@ def _time(seconds: float) -> Signal:
 
 
 def _partials(hertz: float, t: Signal, volumes: list[float]) -> Signal:
+    # Partials above the Nyquist frequency would come back as others, out of tune.
     sounding = [(n, volume) for n, volume in enumerate(volumes, start=1) if volume and hertz * n < RATE / 2]
     return sum((volume * np.sin(2 * np.pi * hertz * n * t) for n, volume in sounding), np.zeros_like(t))
 
@@ -224,6 +225,7 @@ def compose(out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float =
                 title += f" {index // len(artist.titles) + 1}"
             path = out / artist.name / f"{title}.wav"
             if not path.exists():
+                # A stream of numbers for each song: which others are there already does not matter.
                 files.write(path, perform(artist, np.random.default_rng([seed, number, index]), seconds_each), RATE)
             paths.append(path)
     return paths

@@ -101,6 +101,7 @@ def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
             f"{text} is not a valid address of a model.", "Expected hf://owner/name or hf://owner/name@v1."
         )
     path = Path(text)
+    # A folder that merely is called like a model does not hide it; with a slash it can only be a path.
     if path.exists() and (_has_bundle(path) or os.sep in text):
         return path
     for each in models():
@@ -129,6 +130,7 @@ def _known() -> str:
 def _read_card(path: Path) -> tuple[dict[str, str], str]:
     """The fields between the two `---` of a card, and the text after them."""
     try:
+        # utf-8-sig, since editors on Windows may put a byte order mark first, before the `---`.
         text = (path / CARD).read_text(encoding="utf-8-sig", errors="replace")
     except OSError:  # missing or unreadable: a model needs no card
         return {}, ""

@@ -16,6 +16,7 @@ from musicldm.core.bundle import INDEX
 from musicldm.core.errors import BundleError, MissingProgramError, NetworkError, UsageError
 from musicldm.core.progress import Progress, silent
 
+# Safetensors alone, since a pickle could run code; and without a slash, since the name becomes part of a path.
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 _OURS = "Name a model that musicldm made."
 _SECONDS = 10.0  # to wait for an answer
@@ -145,8 +146,10 @@ def _progress_bar(move: Callable[[int], None]) -> Any:
 
     class Counter(tqdm):  # type: ignore[misc]  # it has no types
         def __init__(self, *arguments: Any, **options: Any) -> None:
+            # An argument of huggingface_hub's own class, which tqdm refuses.
             options.pop("name", None)
             super().__init__(*arguments, **{**options, "disable": True})
+            # A download that is resumed begins with what is in the cache already.
             move(int(options.get("initial") or 0))
 
         def update(self, n: float | None = 1) -> None:

@@ -132,6 +132,7 @@ def _joined(path: Path) -> Iterator[av.AudioFrame]:
             if held.samples >= BLOCK:
                 yield from _drained(held)
         yield from _drained(held)
+        # One is forgiven in any file: in a short one it would be far more than the fraction.
         if damaged > max(1, _DAMAGED_PACKETS * packets):
             raise DataError(f"It is damaged: {damaged} of {packets} packets cannot be decoded.")
         declared = _declared_seconds(path, container, stream)
@@ -219,6 +220,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if path.stat().st_size == 0:
             raise DataError("It is empty.")
         # "file:" and an absolute path, so that no name is taken for a protocol or an option.
+        # Tags in an unstated encoding are common, and no reason to refuse the sound.
         with av.open(
             f"file:{path.absolute()}", container_options=_CONTAINER_OPTIONS, metadata_errors="replace"
         ) as container:
@@ -277,6 +279,8 @@ def _declared_mp3_seconds(path: Path, sample_rate: int) -> float | None:
             file.seek(sum(byte << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True)), io.SEEK_CUR)
             start = b""
         start += file.read(4096)
+    # The lowest of Xing's flags says that the number of frames follows at once. VBRI has ten bytes before it: version,
+    # delay, quality and size.
     count = re.search(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})|VBRI.{10}(.{4})", start, re.DOTALL)
     if count is None:
         return None

@@ -83,10 +83,12 @@ def _wav_writer(file: BinaryIO, sample_rate: int, channels: int, bit_depth: int)
 
         def append(samples: NDArray[np.int32]) -> None:
             if width == 1:
+                # Raw: `writeframes` would seek back to correct the header after every block. Closing corrects it once.
                 wav.writeframesraw((samples.T + 128).astype(np.uint8).tobytes())  # 8-bit WAV alone is unsigned
             elif width == 2:
                 wav.writeframesraw(samples.T.astype("<i2").tobytes())
             else:
+                # NumPy has no integers of 24 bits: of each little-endian four bytes the last is left out.
                 littles = np.ascontiguousarray(samples.T, dtype="<i4").view(np.uint8)
                 wav.writeframesraw(littles.reshape(-1, 4)[:, :3].tobytes())
 
@@ -128,6 +130,7 @@ class _Watched:
             try:
                 return call(*arguments)
             except OSError as error:
+                # An exception could not pass through the C code that calls this: cffi would print it and go on.
                 self._error = self._error or error
                 return 0
 
@@ -143,8 +146,11 @@ def quantise(audio: Floats, bit_depth: int, rng: np.random.Generator | None = No
     full = 1 << (bit_depth - 1)
     steps = audio * np.float32(full)
     if rng is not None:
+        # The difference of two uniform numbers is triangular. That dither is the least that makes both mean and
+        # variance of the error independent of the sound (Lipshitz, Wannamaker & Vanderkooy 1992).
         steps += rng.random(audio.shape, np.float32)
         steps -= rng.random(audio.shape, np.float32)
+    # float32 is enough: its mantissa holds every integer of 24 bits.
     np.rint(steps, out=steps)
     return np.clip(steps, -full, full - 1, out=steps).astype(np.int32)
 
@@ -348,6 +354,7 @@ def _wav_header(
     """
     width = _bytes(bit_depth)
     frame = channels * width
+    # WAVE_FORMAT_IEEE_FLOAT, else WAVE_FORMAT_PCM. All but PCM must have a `fact` chunk.
     coding = 3 if bit_depth == "float" else 1
     chunks = struct.pack(
         "<4sIHHIIHH", b"fmt ", 16, coding, channels, sample_rate, sample_rate * frame, frame, 8 * width
@@ -361,8 +368,10 @@ def _wav_header(
         chunks += struct.pack("<4sI4s", b"LIST", 4 + len(entry), b"INFO") + entry
     data = samples * frame
     size = 4 + len(chunks) + 8 + data + data % 2
+    # By the plan, since a corrected header must be as long as the one that it overwrites.
     if (samples if planned is None else planned) * frame + len(chunks) <= _LARGEST_WAV:
         return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
+    # The ds64 chunk itself takes 36 bytes. 32-bit sizes of all ones refer to the wide ones in it.
     wide = struct.pack("<4sIQQQI", b"ds64", 28, size + 36, data, samples, 0)
     unknown = 0xFFFFFFFF
     return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + wide + chunks + struct.pack("<4sI", b"data", unknown)
@@ -375,7 +384,9 @@ def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: s
     program = find_ffmpeg()
     sound = ["-f", "s16le", "-ar", str(sample_rate), "-ac", str(channels), "-i", "pipe:0"]
     tags = ["-metadata", f"comment={comment}"] if comment else []
+    # "file:", so that no path is taken for a protocol. "-y", or ffmpeg would ask before it overwrites.
     command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
+    # Not a pipe, which nobody would read: ffmpeg would block once it is full.
     quiet = subprocess.DEVNULL
     # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
@@ -419,6 +430,7 @@ def find_ffmpeg() -> str:
     Raises:
         MissingProgramError: there is neither.
     """
+    # The user's own goes first: the one in the wheel is there so that nobody has to install any.
     if program := shutil.which("ffmpeg"):
         return program
     try:

@@ -18,6 +18,7 @@ def waveform_spectrogram_l1(x: Tensor, y: Tensor) -> Tensor:
         spectrum = torch.stft(
             z.float().flatten(0, 1), 1024, 256, window=window, return_complex=True, pad_mode="constant"
         )
+        # The derivative of a root is infinite at 0, and silence is full of zeros.
         return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-10).sqrt()
 
     return 0.5 * (x - y).abs().mean() + 0.5 * (spectrogram(x) - spectrogram(y)).abs().mean()

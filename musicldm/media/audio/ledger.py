@@ -129,6 +129,7 @@ class Ledger:
             if record and self._is_current(record):
                 if record["source_file"] == _as_dict(source):
                     continue
+                # Touched, yet perhaps not changed: the worker compares the hash before it decodes anything.
                 known = record["source_sha256"]
             tasks.append(self._task(name, known))
         return tasks
@@ -155,12 +156,14 @@ class Ledger:
         """Where each source's output goes: its own name, and its suffix kept where another has that name."""
         suffix = f".{self.settings.format}"
         records = self.journal.records
+        # Names once given are kept, or a new file could rename the outputs of old ones.
         targets = {
             name: records[name]["path"]
             for name in self.sources
             if name in records and records[name]["path"].endswith(suffix)
         }
         taken = {record["path"] for record in records.values()}
+        # The names of folders, too: beside `a.wav` there may be a folder that is called `a.wav`.
         taken |= {str(folder) for name in (*self.sources, *taken) for folder in PurePosixPath(name).parents}
         for name in self.sources:
             if name not in targets:
@@ -210,6 +213,7 @@ class Ledger:
     def _retire(self, record: dict[str, Any]) -> None:
         """Remove the former version of an output, which counts no more."""
         if self.kept.get(record["content"]) == record["source"]:
+            # The record goes before the file: a kill between the two must not leave a record of a file that is gone.
             del self.kept[record["content"]]
             self.journal.append(record | {"status": "failed", "reason": "It was about to be made again."})
         (self.out / record["path"]).unlink(missing_ok=True)
@@ -244,13 +248,16 @@ class Ledger:
             "provenance": provenance,
         }
         rival = self.kept.get(prepared.content)
+        # The rule of `_take_stock`. To keep whichever is finished first would differ from run to run.
         if rival is not None and (rival not in self.sources, rival) < (False, task.name):
             file.unlink()
             self._drop(record, rival)
             return
+        # The file before its record: without a record it is merely made again, whereas the record is what others trust.
         durable.move(file, task.target)
         self.journal.append(record)
         self.kept[prepared.content] = task.name
+        # Last, since a kill before this leaves both of them, which `_take_stock` settles.
         if rival is not None:
             self._drop(self.journal.records[rival], task.name)
 
@@ -271,10 +278,13 @@ class Ledger:
     # The split
 
     def _split(self, content: str) -> Split:
+        # By the hash, which is as good as a random number and depends neither on the order nor on the other files. What
+        # was ever held out stays so, and so do its copies.
         return "heldout" if content in self.heldout or int(content, 16) % _HELDOUT_ONE_IN == 0 else "train"
 
     def hold_out(self) -> None:
         """Ensure that at least one track is for training and, of two or more, at least one is held out."""
+        # By the hash again, so that every run picks the same one.
         tracks = sorted(self._tracks(), key=lambda record: str(record["content"]))
         splits = {record["split"] for record in tracks}
         if len(tracks) > 1 and splits == {"train"}:
@@ -320,5 +330,6 @@ def _fitting(path: PurePosixPath) -> str:
     name = path.name.encode()
     if len(name) <= _LONGEST_NAME:
         return str(path)
+    # With a hash, or long names with the same beginning would become one.
     short = name[: _LONGEST_NAME - 32].decode(errors="ignore")
     return str(path.with_name(f"{short}~{hashlib.sha256(name).hexdigest()[:8]}{path.suffix}"))

@@ -43,6 +43,7 @@ class LoudnessMeter:
     def integrated(self) -> float | None:
         """LUFS of all that was added, which ends here; None where it is shorter than a block or all below the gate."""
         pending = self._held.shape[1] - self._settling
+        # Silence fills up the last frame; what it adds lies beyond the last whole tenth and is cut off.
         self._weigh(np.zeros((len(self._held), -pending % self._hop), np.float32))
         tenths = np.concatenate([*self._tenths, np.zeros(0)])[: self._samples // self._tenth]
         if len(tenths) < 4:
@@ -60,6 +61,8 @@ class LoudnessMeter:
         if not frames:
             return
         windows = sliding_window_view(held, self._frame, axis=1)[:, :: self._hop]  # [C, frames, n]
+        # Channels are summed with equal weights: of those that BS.1770-4 knows, only the surrounds weigh more, and here
+        # are at most two.
         weighted = np.fft.irfft(np.fft.rfft(windows) * self._response, self._frame)[..., self._settling :]
         energy = np.square(weighted, out=weighted).sum(axis=0, dtype=np.float64).reshape(-1)
         energy = np.concatenate([self._energy, energy])
@@ -69,6 +72,7 @@ class LoudnessMeter:
 
 
 def _lufs(energy: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    # BS.1770-4's constant, which takes back the gain that the K-weighting has at 997 Hz.
     return np.asarray(-0.691 + 10 * np.log10(np.maximum(energy, 1e-20)))
 
 
@@ -80,7 +84,9 @@ def _k_weighting(sample_rate: int, frame: int) -> NDArray[np.complex64]:
     Where the shelf lies above the Nyquist frequency there is no treble to lift.
     """
     z = np.exp(-2j * np.pi * np.arange(frame // 2 + 1) / frame)  # to the power -1
+    # At the Nyquist frequency 1 + z is 0.
     s = (1 - z) / (1 + z + 1e-12)
+    # The numbers are those of libebur128, fitted so that at 48 kHz the coefficients are the standard's.
     high, middle = 10 ** (3.999843853973347 / 20), 10 ** (3.999843853973347 / 20 * 0.4996667741545416)
     shelf_at, shelf_q = s / math.tan(math.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
     shelf = (high * shelf_at**2 + middle / shelf_q * shelf_at + 1) / (shelf_at**2 + shelf_at / shelf_q + 1)

@@ -85,6 +85,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
     records = [record for record in open_manifest(folder).records.values() if record["status"] == "done"]
     if not records:
         raise DataError(f"{folder / MANIFEST} lists no usable track.", hint)
+    # Absolute, since tracks travel to processes that may have another working directory.
     root = folder.resolve()
     tracks = [
         PreparedTrack(

@@ -45,6 +45,7 @@ def _transform(sample_rate: int, n_mels: int, device: str) -> torchaudio.transfo
     window = 4 * hop(sample_rate)
     # Not in inference mode: a window that was first made there could never take part in a backward pass.
     with torch.inference_mode(False):
+        # Silence beyond the ends: to reflect the sound there, it would have to be longer than half a window.
         return torchaudio.transforms.MelSpectrogram(
             sample_rate, n_fft=window, hop_length=hop(sample_rate), n_mels=n_mels, pad_mode="constant"
         ).to(device)
@@ -61,6 +62,7 @@ def slaney_bands(sample_rate: int, fft_size: int, n_mels: int, device: str = "cp
 
     Bands that are too narrow to hold a frequency of the transform are left out, so there may be fewer than `n_mels`.
     """
+    # Cached like the window above, so it must not be made in inference mode either.
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.filterwarnings("ignore", "At least one mel filterbank", UserWarning)
         bands: Tensor = torchaudio.functional.melscale_fbanks(

@@ -22,6 +22,7 @@ from musicldm.media.audio.manifest import MANIFEST
 from musicldm.media.audio.prepare import PrepareSettings, prepare
 from musicldm.media.audio.sources import walk
 
+# Only names that `durable.unfinished` gives: the user may keep other files in that folder.
 _UNFINISHED = re.escape(durable.TEMPORARY) + r"[0-9a-f]{8}\.(wav|flac)"
 
 
@@ -55,6 +56,7 @@ def preprocess(
     with durable.locked(durable.make_folder(out)):
         _sweep(out)
         status = out.stat()
+        # The output counts as seen already, so that one inside of the input is not taken for more input.
         files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
         ledger = Ledger(source, out, settings, files)
         if not ledger.sources:
@@ -77,6 +79,8 @@ def preprocess(
                         progress(done, found, task.name)
             finally:
                 _sweep(out)
+            # A source that was made again with other sound may have been the kept twin of others, which have no output
+            # of their own; they are made now.
             tasks = ledger.orphaned_duplicates()
         ledger.hold_out()
 
@@ -96,6 +100,7 @@ def _sweep(out: Path) -> None:
 
 
 def _work(task: Task) -> Finished:
+    # Reading is much faster than decoding: a file that was only touched ends here.
     digest = _digest(task.path)
     if digest == task.known:
         return Finished(digest, None, None)

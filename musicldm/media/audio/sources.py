@@ -20,6 +20,7 @@ class SourceFile:
     """A file as the file system describes it: as long as this stays the same, nobody has touched it."""
 
     size: int
+    # Both times: programs that copy or tag may set mtime back, but none can set ctime.
     mtime_ns: int
     ctime_ns: int
 
@@ -40,6 +41,7 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     for name in names:
         path = folder / name
+        # macOS leaves a hidden `._Song.mp3` beside each Song.mp3 on foreign disks, which is no audio.
         if name.startswith("."):
             continue
         if os.path.isdir(path):

@@ -49,6 +49,7 @@ def picture(path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int
             vmin=loudest - _SHOWN_DB,
             vmax=loudest,
         )
+        # In a song's title a dollar sign is no formula.
         axis.set_title(title, loc="left", fontsize="medium", parse_math=False)
         marks = [hertz for hertz in (100, 300, 1000, 3000, 10000) if hertz < sample_rate / 2]
         axis.set_yticks(

@@ -49,5 +49,6 @@ class Spool:
     def read(self, start: int, stop: int) -> Floats:
         """Samples [start, stop), [C, n]."""
         self._file.seek(4 * self.channels * start)
+        # A copy that can be written to: torch complains of tensors on read-only memory.
         data = bytearray(self._file.read(4 * self.channels * (stop - start)))
         return np.frombuffer(data, np.float32).reshape(-1, self.channels).T
