@@ -9,7 +9,8 @@ from musicldm.core.errors import UsageError
 RENAMED: dict[str, dict[str, str]] = {
     "sample": {"--like": "--replay", "--init": "--vary", "--continue": "--extend", "--resample": "--repaint"},
     "train-vae": {"--init": "--init-from"},
-    "train-diffusion": {"--init": "--init-from"},
+    "train-diffusion": {"--init": "--init-from", "--denoiser": "--network"},
+    "evaluate": {"--yardsticks": "--baselines"},
 }
 """Verb -> old spelling -> new one."""
 

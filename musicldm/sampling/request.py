@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from musicldm.conditions.base import CONDITIONS
+from musicldm.conditions.base import CONDITIONS, USUAL
 from musicldm.core.errors import UsageError
 
 Setting = str | int | float | bool | tuple[float, float] | None
@@ -52,9 +52,10 @@ def request_of(settings: Mapping[str, Setting], options: type[Any]) -> Request:
     """
     own = {each.name for each in fields(options)}
     general = {each.name for each in fields(Request)} - {"conditions", "options"}
-    known = [*general, *own, *CONDITIONS.names()]
+    known = [*general, *own, *USUAL]
     for name in settings:
-        if name not in known:
+        # Looking for conditions of other packages takes time that the usual names need not cost.
+        if name not in known and name not in (known := [*general, *own, *CONDITIONS.names()]):
             near = difflib.get_close_matches(name, known, n=1)
             raise UsageError(f"{name!r} is not a setting of this model.", f"Did you mean {near[0]}?" if near else "")
     return replace(
