@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import soundfile
 
 from musicldm.core import bundle
 from musicldm.latents.store import LatentStore
-from tests.toys import Done, Pipeline
+from tests.toys import Command, Pipeline
 
 ROOT = Path(__file__).parents[1]
 TOYS = ROOT / "examples" / "extending"
@@ -30,31 +27,24 @@ def test_the_page_shows_the_files_and_they_are_short() -> None:
     assert all(len((TOYS / name).read_text(encoding="utf-8").splitlines()) < 80 for name in FILES)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The search path on which the toys lie as if pip had installed them."""
-    site = tmp_path_factory.mktemp("site")
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toys lie on the search path as if pip had installed them."""
     project = tomllib.loads((TOYS / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [
         "\n".join([f"[{group}]", *(f"{name} = {place}" for name, place in names.items())])
         for group, names in project["entry-points"].items()
     ]
-    about = site / f"musicldm_toys-{project['version']}.dist-info"
-    about.mkdir()
+    about = tmp_path / "site" / f"musicldm_toys-{project['version']}.dist-info"
+    about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     (about / "entry_points.txt").write_text("\n\n".join(groups))
-    return os.pathsep.join([str(site), str(TOYS)])
+    monkeypatch.syspath_prepend(str(about.parent))
+    monkeypatch.syspath_prepend(str(TOYS))
 
 
-def musicldm(path: str, *arguments: object) -> Done:
-    command = [sys.executable, "-m", "musicldm", *map(str, arguments)]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}, capture_output=True, text=True, check=False
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def test_from_waveforms_to_new_music(pipeline: Pipeline, installed: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("installed")
+def test_from_waveforms_to_new_music(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
     codec, store, model, out = (tmp_path / name for name in ("linear", "linear.zarr", "drift", "out.wav"))
     for line in (
         ["train-vae", pipeline.wav, "-o", codec, "--codec", "linear", "--preset", "tiny", "--json"],
@@ -66,7 +56,7 @@ def test_from_waveforms_to_new_music(pipeline: Pipeline, installed: str, tmp_pat
         ["reconstruct", out, tmp_path / "back.wav", "--vae", codec],
         ["doctor", store],
     ):
-        done = musicldm(installed, *line)
+        done = musicldm(*line)
         assert done.code == 0, (line, done.err)
         if "--preset" in line:
             result = json.loads(done.out)
@@ -78,7 +68,8 @@ def test_from_waveforms_to_new_music(pipeline: Pipeline, installed: str, tmp_pat
     assert kinds == {"codec": "linear", "generator": "drift"}
 
 
-def test_what_they_refuse(pipeline: Pipeline, installed: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("installed")
+def test_what_they_refuse(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
     for line, sentence in (
         (["train-vae", pipeline.wav, "--codec", "linera"], "There is no codec 'linera'."),
         (["train-vae", pipeline.wav, "--codec", "linera"], "Did you mean 'linear'?"),
@@ -86,5 +77,5 @@ def test_what_they_refuse(pipeline: Pipeline, installed: str, tmp_path: Path) ->
         (["sample", "-m", pipeline.ldm, "--condition", "length"], "'length' is not a valid condition"),
         (["sample", "-m", pipeline.ldm, "--condition", "colour=red"], "There is no condition 'colour'."),
     ):
-        done = musicldm(installed, *line, "-o", tmp_path / "out.wav")
+        done = musicldm(*line, "-o", tmp_path / "out.wav")
         assert done.code == 2 and sentence in done.err, (line, done.err)
