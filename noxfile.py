@@ -11,7 +11,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests on a few cores and print the coverage of the package; what follows -- goes to pytest."""
     session.run("coverage", "erase")
     # File by file: what a session prepares, above all the toy pipeline, serves many tests of one file.
-    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     session.run("pytest", *workers, "--cov=musicldm", "--cov-report=term:skip-covered", *session.posargs)
 
 
