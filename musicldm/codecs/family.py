@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from musicldm.codecs.base import CodecFamily
 from musicldm.codecs.module import CodecModule
+from musicldm.core.registry import resolve
 
 if TYPE_CHECKING:
     from musicldm.training.loop import TrainingResult
@@ -29,20 +29,16 @@ def audio_codec(
         figure: the one of its held-out figures that is reported in the end.
     """
 
-    def make() -> Any:
-        module, _, name = training.partition(":")
-        return getattr(import_module(module), name)
-
     def train(*arguments: Any) -> TrainingResult:
         # In here and not above, as is what `rehearsal` needs: whoever only decodes never gets this far.
         from musicldm.codecs.training import train_codec
 
-        return train_codec(make(), *arguments)
+        return train_codec(resolve(training), *arguments)
 
     def rehearsal(config: Any) -> Rehearsal:
         from musicldm.codecs.training import rehearsal_of
 
-        return rehearsal_of(make(), config)
+        return rehearsal_of(resolve(training), config)
 
     def describe(config: Any) -> list[tuple[str, str]]:
         return description(model, config)

@@ -11,6 +11,12 @@ from typing import Any
 from musicldm.core.errors import UsageError
 
 
+def resolve(place: str) -> Any:
+    """What stands at a place `package.module:ATTRIBUTE`; its module is imported now."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
 class Registry:
     """Names of one kind of thing, each with the place `package.module:ATTRIBUTE` that describes it.
 
@@ -43,8 +49,7 @@ class Registry:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
             raise UsageError(f"There is no {self.kind} {name!r}.", hint)
-        module, _, attribute = place.partition(":")
-        return getattr(import_module(module), attribute)
+        return resolve(place)
 
     def _places(self) -> dict[str, str]:
         others = {point.name: point.value for point in entry_points(group=f"musicldm.{self.kind}s")}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from musicldm.core.bundle import Component
+from musicldm.core.registry import resolve
 from musicldm.generators.base import GeneratorFamily, LatentGenerator, NoOptions
 
 if TYPE_CHECKING:
@@ -41,21 +41,17 @@ def latent_generator(
         upgrade_component: the same for a component of a bundle.
     """
 
-    def make() -> Any:
-        module, _, name = training.partition(":")
-        return getattr(import_module(module), name)
-
     def train(*arguments: Any) -> TrainingResult:
         # In here and not above, as is what `rehearsal` needs: whoever only samples never gets this far.
         from musicldm.generators.training import train_generator
 
-        trained = partial(train_generator, make(), upgrade=upgrade, upgrade_component=upgrade_component)
+        trained = partial(train_generator, resolve(training), upgrade=upgrade, upgrade_component=upgrade_component)
         return trained(*arguments)
 
     def rehearsal(config: Any, header: StoreHeader) -> Rehearsal:
         from musicldm.generators.training import rehearsal_of
 
-        return rehearsal_of(make(), config, header)
+        return rehearsal_of(resolve(training), config, header)
 
     def describe(config: Any) -> list[tuple[str, str]]:
         import torch
