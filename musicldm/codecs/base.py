@@ -96,6 +96,10 @@ class Codec(Protocol):
         """Latent frames on either side that decide a frame in one direction, encoding or decoding alone."""
 
     @property
+    def keeps_phase(self) -> bool:
+        """Whether what it decodes follows the waveform; without, figures that compare sample by sample say nothing."""
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are; `encode` and `decode` take tensors that are there too."""
 

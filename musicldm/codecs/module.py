@@ -68,6 +68,11 @@ class CodecModule(Checkpointable, ABC):
         return self.context
 
     @property
+    def keeps_phase(self) -> bool:
+        """Unless a subclass makes phases up."""
+        return True
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device

@@ -50,6 +50,10 @@ class ToyCodec:
         return REACH
 
     @property
+    def keeps_phase(self) -> bool:
+        return True
+
+    @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
