@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from musicldm.codecs.base import LatentSpec
-from musicldm.codecs.vae.discriminator import DiscriminatorConfig
 from musicldm.codecs.vae.losses import LossConfig
 from musicldm.core.errors import ConfigError
+from musicldm.nn.discriminator import DiscriminatorConfig
 from musicldm.training.config import PlanConfig, TrainingConfig
 
 NAME = "vae"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from musicldm.codecs.vae.frontend import STFT
+from musicldm.nn.stft import STFT
 
 SHAPES = [(8, 32), (64, 128), (128, 512)]
 

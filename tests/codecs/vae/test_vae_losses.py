@@ -9,16 +9,10 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.vae.losses import (
-    LossConfig,
-    magnitude,
-    mel_bands,
-    multi_resolution_mel,
-    multi_resolution_stft,
-    vae_loss,
-)
+from musicldm.codecs.vae.losses import LossConfig, vae_loss
 from musicldm.core.errors import ConfigError
 from musicldm.media.audio.l1 import waveform_spectrogram_l1
+from musicldm.nn.spectral_losses import magnitude, mel_bands, multi_resolution_mel, multi_resolution_stft
 
 
 def music(seconds: float = 1.0, seed: int = 0) -> torch.Tensor:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from musicldm.codecs.vae.frontend import SPECTRUM_SCALE, STFT
 from musicldm.core.errors import ConfigError
+from musicldm.nn.stft import SPECTRUM_SCALE, STFT
 
 
 @dataclass(frozen=True)

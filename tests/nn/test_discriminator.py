@@ -9,17 +9,17 @@ import torch
 
 from musicldm.codecs.training import Material
 from musicldm.codecs.vae.config import VAERunConfig
-from musicldm.codecs.vae.discriminator import (
+from musicldm.codecs.vae.losses import vae_loss
+from musicldm.codecs.vae.training import VAETraining
+from musicldm.core import config
+from musicldm.core.errors import ConfigError
+from musicldm.nn.discriminator import (
     Discriminator,
     DiscriminatorConfig,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
-from musicldm.codecs.vae.losses import vae_loss
-from musicldm.codecs.vae.training import VAETraining
-from musicldm.core import config
-from musicldm.core.errors import ConfigError
 
 
 def judged(*values: float) -> list[list[torch.Tensor]]:
