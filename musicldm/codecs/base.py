@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from musicldm.training.loop import TrainingResult
     from musicldm.training.rehearsal import Rehearsal
 
-CODECS = Registry("codec", {"vae": "musicldm.codecs.vae:FAMILY"})
+CODECS = Registry("codec", {"spectrum": "musicldm.codecs.spectrum:FAMILY", "vae": "musicldm.codecs.vae:FAMILY"})
 
 Medium = Literal["audio", "notes"]
 

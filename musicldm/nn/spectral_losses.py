@@ -80,13 +80,13 @@ def spectral_distances(x: Tensor, y: Tensor, fft_sizes: tuple[int, ...], sample_
         logarithmic = ((target + floor).log() - (estimate + floor).log()).abs().mean()
         stft = stft + 0.5 * (convergence + 0.5 * logarithmic) / len(fft_sizes)
         if sample_rate:
-            bands = _bands_on(x.device, size, sample_rate)
+            bands = bands_on(x.device, size, sample_rate)
             difference = (bands @ target + floor).log10() - (bands @ estimate + floor).log10()
             mel = mel + difference.abs().mean() / len(fft_sizes)
     return {"stft": stft, "mel": mel}
 
 
-def _bands_on(device: torch.device, fft_size: int, sample_rate: int) -> Tensor:
+def bands_on(device: torch.device, fft_size: int, sample_rate: int) -> Tensor:
     """`mel_bands` where they are needed; a GPU keeps its copy, since bringing one makes it wait."""
     if device.type == "cpu":
         return torch.from_numpy(mel_bands(fft_size, sample_rate))

@@ -1,0 +1,90 @@
+"""Prepared waveforms -> a trained codec of spectra: its magnitudes, and then, if it has one, its adversarial decoder."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from musicldm.codecs.adversarial import adversarial_backward
+from musicldm.codecs.spectrum.config import SpectrumRunConfig
+from musicldm.codecs.spectrum.losses import magnitude_loss
+from musicldm.codecs.spectrum.model import SpectrumCodec
+from musicldm.codecs.training import CodecTraining, Material, train_codec
+from musicldm.core.devices import autocast
+from musicldm.nn.discriminator import Discriminator
+from musicldm.nn.spectral_losses import spectral_distances
+
+
+class SpectrumTraining(CodecTraining[SpectrumCodec]):
+    """A codec of spectra in training.
+
+    Until `head_start` the encoder and the magnitudes' decoder learn; from then on both stand still and the adversarial
+    decoder learns, so that latents which were encoded meanwhile stay what they are.
+    """
+
+    config: SpectrumRunConfig
+    model_class = SpectrumCodec
+
+    def __init__(self, config: SpectrumRunConfig, material: Material) -> None:
+        super().__init__(config, material)
+        has_head = config.model.decoder == "adversarial"
+        self.discriminator = Discriminator(config.discriminator, config.model.audio_channels) if has_head else None
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the adversarial decoder's time has come."""
+        return self.discriminator is not None and self.step >= self.config.loss.head_start
+
+    def losses_of(self, codec: SpectrumCodec, crops: Tensor) -> dict[str, Tensor]:
+        """Those of the magnitudes; in training, of a draw from the posterior."""
+        target = codec.log_magnitude(crops)
+        posterior = codec.posterior(target)
+        z = posterior.at(self.randn_like(posterior.mean)) if codec is self.model else posterior.mode()
+        return magnitude_loss(target, codec.decoder(z), posterior, self.config.loss, self.config.model)
+
+    def forward_backward(self, batch: Tensor) -> dict[str, Tensor]:
+        """Add the gradients of a micro-batch: of the magnitudes, or of the adversarial decoder and its critic."""
+        loss = self.config.loss
+        if self.discriminator is None or not self.trains_head:
+            return super().forward_backward(batch)
+        with autocast(self.training_config.precision, self.device):
+            with torch.no_grad():
+                posterior = self.model.encode(batch)
+                magnitudes = self.model.decoder(posterior.at(self.randn_like(posterior.mean)))
+            output = self.model.waveform(magnitudes)[..., : batch.shape[-1]]
+        terms = self._distances(batch, output)
+        if self.step < loss.head_start + loss.adversarial_start:
+            self.backward(terms["total"])
+            return {name: value.detach() for name, value in terms.items()}
+        return adversarial_backward(self, self.discriminator, batch, output, terms, loss.adversarial, loss.features)
+
+    def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
+        """Of the mode's magnitudes; and, once the adversarial decoder learns, of its waveforms, which then count."""
+        losses = self.losses_of(self.ema, crops)
+        if self.trains_head:
+            output = self.ema.decode(self.ema.encode(crops).mode())[..., : crops.shape[-1]]
+            losses |= self._distances(crops, output)
+        return losses
+
+    def _distances(self, target: Tensor, output: Tensor) -> dict[str, Tensor]:
+        """Of waveforms [B, C, T], by their spectrograms: nothing here asks for the phases that were lost."""
+        loss = self.config.loss
+        with torch.autocast(output.device.type, enabled=False):
+            found = spectral_distances(target.float(), output.float(), loss.fft_sizes, self.config.model.sample_rate)
+        total = loss.stft * found["stft"] + loss.stft_mel * found["mel"]
+        return {"total": total, "reconstruction": total, "stft": found["stft"], "stft-mel": found["mel"]}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All of it: a parameter without a gradient is left as it is."""
+        groups = super().parameter_groups()
+        if self.discriminator is not None:
+            weights = list(self.discriminator.parameters())
+            groups.append({"params": weights, "name": "discriminator", "lr": self.config.discriminator.learning_rate})
+        return groups
+
+
+train_spectrum = partial(train_codec, SpectrumTraining)
+"""(data, run, config, device, …) -> the result; see `train_codec`."""
