@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOY_VAE = """
+codec = "vae"
+
 [model]
 latent_channels = 8
 patch = 32

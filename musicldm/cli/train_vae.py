@@ -1,4 +1,4 @@
-"""`musicldm train-vae`: prepared music to a codec, by default the waveform VAE."""
+"""`musicldm train-vae`: prepared music to a codec, by default that of spectra."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from musicldm.cli.options import (
     Wandb,
     Workers,
 )
-from musicldm.cli.training import carry_out, load_config
+from musicldm.cli.training import carry_out, chosen_codec, load_config
 
 if TYPE_CHECKING:
     from musicldm.core.progress import Progress
@@ -41,12 +41,21 @@ def train_vae(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The run's folder; one that exists is resumed.")
     ] = Path("runs/vae"),
-    codec: Annotated[str, typer.Option(metavar="NAME", help="The kind of codec.")] = "vae",
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The kind of codec. spectrum: latents of magnitudes, smooth in time, which a generator can learn; "
+            "vae: of waveforms, phases included.",
+            show_default="that of --config or of the run, else spectrum",
+        ),
+    ] = None,
     preset: Annotated[
         str,
         typer.Option(
-            help="Of that codec. tiny: minutes on a CPU. Of vae also small: 16 kHz mono; base: 44.1 kHz stereo, for a "
-            "GPU; paper: the network of the 2023 study, corrected."
+            help="Of that codec. tiny: minutes on a CPU; small: 16 kHz mono; base: 44.1 kHz stereo, for a GPU. Of "
+            "spectrum also griffinlim: as small, without the adversarial decoder; of vae also paper: the network of "
+            "the 2023 study, corrected."
         ),
     ] = "small",
     config: ConfigFile = None,
@@ -69,7 +78,7 @@ def train_vae(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the codec that turns music into latents and back: by default a VAE of waveforms.
+    """Train the codec that turns music into latents and back.
 
     Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
@@ -91,7 +100,7 @@ def train_vae(
         "strategy": strategy,
         "wandb": wandb,
     }
-    family: CodecFamily = CODECS.load(codec)
+    family: CodecFamily = CODECS.load(codec or chosen_codec(config, output))
     plan = load_config(family.run_config, family.package, preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)

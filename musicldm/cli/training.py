@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from musicldm.training.memory_plan import Plan
     from musicldm.training.rehearsal import Rehearsal
 
+CODEC = "codec"
+"""The key by which a configuration file, and a run, name their kind of codec."""
+DEFAULT_CODEC = "spectrum"
+
 T = TypeVar("T")
 Run = TypeVar("Run", bound=memory.RunConfig)
 
@@ -42,8 +47,22 @@ def load_config(
     """
     data = config.preset(owner, preset)
     if file:
-        data = config.merge(data, upgrade(config.read_toml(file)))
+        own = config.read_toml(file)
+        own.pop(CODEC, None)  # which `chosen_codec` has read
+        data = config.merge(data, upgrade(own))
     return config.from_dict(cls, config.merge(data, given(options)))
+
+
+def chosen_codec(file: Path | None, run: Path) -> str:
+    """The kind of codec that the user's file names, or that the run in this folder has; else the default."""
+    if file and (named := config.read_toml(file).get(CODEC)):
+        return str(named)
+    try:
+        found = json.loads((run / "config.json").read_bytes())
+        # Release 0.1 knew one codec, and did not name it.
+        return str(found.get(CODEC, "vae")) if "model" in found else DEFAULT_CODEC
+    except (OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
+        return DEFAULT_CODEC
 
 
 def given(tree: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class SpectrumLossConfig:
     kl: float = 2e-5
     """Weight of the KL divergence to N(0, 1) in nats for each latent *frame*."""
     head_start: int = 0
-    """The step at which an adversarial decoder takes over: what came before it stays as it is from then on."""
+    """First step of the adversarial decoder: encoder and magnitudes stay as they are from then on."""
     stft: float = 1.0
     """Of the adversarial decoder: multi-resolution spectrogram distance."""
     stft_mel: float = 1.0
@@ -133,14 +133,14 @@ class SpectrumLossConfig:
     features: float = 0.4
     """Feature matching inside the discriminator, likewise."""
     adversarial_start: int = 0
-    """Steps of the adversarial decoder before it meets the discriminator."""
+    """First step with a discriminator, not before `head_start`."""
 
     def __post_init__(self) -> None:
         weights = (self.magnitude, self.mel, self.kl, self.stft, self.stft_mel, self.adversarial, self.features)
         if min(weights) < 0:
             raise ConfigError("A loss weight cannot be negative.")
-        if min(self.head_start, self.adversarial_start) < 0:
-            raise ConfigError("head_start and adversarial_start cannot be negative.")
+        if not 0 <= self.head_start <= self.adversarial_start:
+            raise ConfigError("head_start cannot be negative, nor adversarial_start below it.")
         if not self.magnitude + self.mel:
             raise ConfigError("The encoder needs one of the losses magnitude and mel.")
         if not self.stft + self.stft_mel:

@@ -44,7 +44,7 @@ def griffin_lim(magnitude: Tensor, phase: Tensor, stft: STFT, iterations: int) -
 
 
 def integrated_phase(magnitude: Tensor, hop: int, block: int) -> Tensor:
-    """Phases for magnitudes [N, F, L], as `STFT` has them, by one pass over each block of so many columns: [N, F, L]."""
+    """Phases, as `STFT` has them, for magnitudes [N, F, L], by one pass over each block of columns: [N, F, L]."""
     count, bins, columns = magnitude.shape
     blocks = math.ceil(columns / block)
     nearest, step = _peaks(magnitude), hop * _frequencies(magnitude)

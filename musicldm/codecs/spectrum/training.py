@@ -1,4 +1,4 @@
-"""Prepared waveforms -> a trained codec of spectra: its magnitudes, and then, if it has one, its adversarial decoder."""
+"""Prepared waveforms -> a trained codec of spectra: its magnitudes first, and then its adversarial decoder, if any."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from musicldm.nn.spectral_losses import spectral_distances
 class SpectrumTraining(CodecTraining[SpectrumCodec]):
     """A codec of spectra in training.
 
-    Until `head_start` the encoder and the magnitudes' decoder learn; from then on both stand still and the adversarial
-    decoder learns, so that latents which were encoded meanwhile stay what they are.
+    The encoder and the magnitudes' decoder learn first; then both stand still, and the adversarial decoder learns.
     """
 
     config: SpectrumRunConfig
@@ -56,7 +55,7 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
                 magnitudes = self.model.decoder(posterior.at(self.randn_like(posterior.mean)))
             output = self.model.waveform(magnitudes)[..., : batch.shape[-1]]
         terms = self._distances(batch, output)
-        if self.step < loss.head_start + loss.adversarial_start:
+        if self.step < loss.adversarial_start:
             self.backward(terms["total"])
             return {name: value.detach() for name, value in terms.items()}
         return adversarial_backward(self, self.discriminator, batch, output, terms, loss.adversarial, loss.features)
