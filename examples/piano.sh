@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The model in the box, `piano`, from nothing: MIDI files, a soundfont, and every verb of the pipeline.
+# The bundled model, `piano`, from nothing: MIDI files, a soundfont, and every verb of the pipeline.
 #
 #   examples/piano.sh midi          midi/Composer/piece.mid, as those of piano-midi.de
-#   GPU=1 examples/piano.sh midi    the presets as they are, instead of what two cores train in two hours
+#   GPU=1 examples/piano.sh midi    the presets as they are, instead of what a core trains in some hours
 #
 # Needs fluidsynth, ffmpeg and the soundfont FluidR3 (Debian: fluidsynth ffmpeg fluid-soundfont-gm). Stopped at any
 # moment, it goes on where it was. What it leaves in piano/models/piano is what musicldm/models/piano holds.
@@ -28,15 +28,15 @@ find "$midi" -name '*.mid' | sort | while read -r file; do
 done
 
 if [[ -n ${GPU:-} ]]; then
-    vae=(--preset small) ldm=(--preset small)
+    codec=(--preset small) diffusion=(--preset small)
 else
-    vae=(--config "$here/piano-vae.toml") ldm=(--config "$here/piano-ldm.toml")
+    codec=(--config "$here/piano-codec.toml") diffusion=(--config "$here/piano-diffusion.toml")
 fi
 
-musicldm preprocess "$out/raw" "$out/wav"
-musicldm train-vae "$out/wav" -o "$out/vae" "${vae[@]}"
-# Half precision already here: the latents are then those of the very VAE that is shipped.
-musicldm bundle export "$out/vae/checkpoints/last.ckpt" --half -o "$out/vae-half"
-musicldm encode "$out/wav" "$out/latents.zarr" --vae "$out/vae-half"
-musicldm train-diffusion "$out/latents.zarr" -o "$out/ldm" "${ldm[@]}"
-musicldm bundle export "$out/ldm/checkpoints/last.ckpt" --half -o "$out/models/piano"
+musicldm preprocess "$out/raw" "$out/wav" --trim-silence
+musicldm train-vae "$out/wav" -o "$out/codec" "${codec[@]}"
+# Half precision already here: the latents are then those of the very codec that is shipped.
+musicldm bundle export "$out/codec/checkpoints/last.ckpt" --half -o "$out/codec-half"
+musicldm encode "$out/wav" "$out/latents.zarr" --vae "$out/codec-half"
+musicldm train-diffusion "$out/latents.zarr" -o "$out/diffusion" "${diffusion[@]}"
+musicldm bundle export "$out/diffusion/checkpoints/last.ckpt" --half -o "$out/models/piano"

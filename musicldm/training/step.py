@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from musicldm.training.config import TrainingConfig
 from musicldm.training.data import micro_batch
 from musicldm.training.processes import Processes
 from musicldm.training.state import Origin, StepResult, TrainState
@@ -97,7 +96,9 @@ class TrainStep:
 
     def _set_learning_rate(self) -> float:
         state = self.module.state
-        factor = state.lr_factor * lr_schedule(state.step, self.module.training_config)
+        stage = self.module.stage
+        warmup = self.module.training_config.warmup
+        factor = state.lr_factor * lr_schedule(state.step - stage.start, len(stage), warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["peak"]
         return float(self.optimizer.param_groups[0]["lr"])
@@ -128,11 +129,11 @@ def restore_weights(module: Trainable[Any], checkpoint: dict[str, Any]) -> None:
     module.load_state_dict(checkpoint["state_dict"])
 
 
-def lr_schedule(step: int, config: TrainingConfig) -> float:
+def lr_schedule(step: int, steps: int, warmup: int) -> float:
     """The learning rate relative to its peak: a climb from zero, then a cosine that falls to a twentieth."""
-    falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / config.steps))
+    falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
     # + 1, so that the first step is not one of length 0.
-    return min(1.0, (step + 1) / max(1, config.warmup)) * (0.05 + 0.95 * falling)
+    return min(1.0, (step + 1) / max(1, warmup)) * (0.05 + 0.95 * falling)
 
 
 def judge(state: TrainState, totals: list[float], loss: float, gradients: dict[str, float], scaled: bool) -> StepResult:

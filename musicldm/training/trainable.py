@@ -71,6 +71,11 @@ class Trainable(nn.Module, ABC, Generic[Model]):
         """Optimizer steps made so far."""
         return self.state.step
 
+    @property
+    def stage(self) -> range:
+        """The steps over which the learning rate climbs and falls: all of them, unless parts are trained in turn."""
+        return range(self.training_config.steps)
+
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """The terms of the loss of a micro-batch; `total` is what is minimised."""

@@ -27,9 +27,9 @@ class SpectrumConfig:
     """D, the numbers in one latent frame."""
     window_size: int = 2048
     """Samples in a window of the spectrogram: long enough to tell the lowest partials apart."""
-    column_hop: int = 256
+    column_hop: int = 512
     """Samples from one column of the spectrogram to the next: short enough to tell onsets apart."""
-    columns: int = 2
+    columns: int = 1
     """Columns in one latent frame."""
     floor: float = 1e-4
     """The magnitude, where a full-scale sine has 0.5, from which on the scale is logarithmic; below it is linear."""
@@ -116,8 +116,10 @@ class SpectrumLossConfig:
 
     magnitude: float = 1.0
     """Mean difference of the spectrograms, in decades."""
-    mel: float = 0.0
+    mel: float = 1.0
     """The same in mel bands, which weighs low frequencies as the ear does."""
+    convergence: float = 0.1
+    """Error of the linear magnitudes as a fraction of their norm, which keeps what is loud from being too loud."""
     kl: float = 2e-5
     """Weight of the KL divergence to N(0, 1) in nats for each latent *frame*."""
     head_start: int = 0
@@ -136,7 +138,8 @@ class SpectrumLossConfig:
     """First step with a discriminator, not before `head_start`."""
 
     def __post_init__(self) -> None:
-        weights = (self.magnitude, self.mel, self.kl, self.stft, self.stft_mel, self.adversarial, self.features)
+        terms = (self.magnitude, self.mel, self.convergence, self.kl)
+        weights = (*terms, self.stft, self.stft_mel, self.adversarial, self.features)
         if min(weights) < 0:
             raise ConfigError("A loss weight cannot be negative.")
         if not 0 <= self.head_start <= self.adversarial_start:

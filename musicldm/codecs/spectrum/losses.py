@@ -22,19 +22,21 @@ def magnitude_loss(
         estimate: of the decoder.
     """
     terms = {"magnitude": (target - estimate).abs().mean()}
+    if loss.mel or loss.convergence:
+        x, y = _linear(target), _linear(estimate)
     if loss.mel:
-        terms["mel"] = (_log_mel(target, config) - _log_mel(estimate, config)).abs().mean()
+        bands = bands_on(target.device, config.window_size, config.sample_rate)
+        terms["mel"] = ((bands @ x).log1p() - (bands @ y).log1p()).abs().mean() / math.log(10)
+    if loss.convergence:
+        # Yamamoto et al. 2020, eq. 4, of each item. One is the floor itself, where there is nothing but silence.
+        gap, size = ((each.square().mean(dim=(1, 2, 3)) + 1e-6).sqrt() for each in (x - y, x))
+        terms["convergence"] = (gap / size.clamp_min(1)).mean()
     # Of all channels of a frame together: a codec with more channels may put its information anywhere.
     terms["kl"] = posterior.kl().mean() / posterior.mean.shape[-1]
-    total = loss.magnitude * terms["magnitude"] + loss.kl * terms["kl"]
-    if loss.mel:
-        total = total + loss.mel * terms["mel"]
+    total = torch.stack([getattr(loss, name) * value for name, value in terms.items()]).sum()
     return {"total": total, **terms}
 
 
-def _log_mel(log_magnitude: Tensor, config: SpectrumConfig) -> Tensor:
-    """The same scale, of the magnitudes in mel bands: [B, C, F, K] -> [B, C, bands, K]."""
-    bands = bands_on(log_magnitude.device, config.window_size, config.sample_rate)
-    # In units of the floor; an untrained decoder's decades may be anything, and their power would overflow.
-    magnitude = torch.expm1((log_magnitude * math.log(10)).clamp(-2, 12))
-    return torch.log1p((bands @ magnitude).clamp_min(0)) / math.log(10)
+def _linear(log_magnitude: Tensor) -> Tensor:
+    """In units of the floor; whatever an untrained decoder emits, its power is a number."""
+    return torch.expm1((log_magnitude * math.log(10)).clamp(0, 14))

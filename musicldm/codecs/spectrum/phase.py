@@ -17,12 +17,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from musicldm.nn.stft import STFT
 
 MOMENTUM = 0.99
 """Of the fast variant (Perraudin, Balazs & Søndergaard 2013)."""
+REACH = 32
+"""Bins around a peak that may turn with it."""
 
 _HANN = 0.25645
 """γ of the Gaussian nearest to Hann's window, over the square of its length (Průša et al. 2017, table I)."""
@@ -96,13 +99,18 @@ def _frequencies(magnitude: Tensor) -> Tensor:
 
 
 def _peaks(magnitude: Tensor) -> Tensor:
-    """The nearest peak of each bin, [N, F, L]."""
+    """The nearest peak of each bin, no further off than `REACH`, [N, F, L]; where there is none, the bin itself."""
     bins = magnitude.shape[1]
+    bin_of = torch.arange(bins, device=magnitude.device, dtype=torch.int32)[:, None]
     is_peak = torch.zeros_like(magnitude, dtype=torch.bool)
     is_peak[:, 1:-1] = (magnitude[:, 1:-1] > magnitude[:, :-2]) & (magnitude[:, 1:-1] >= magnitude[:, 2:])
-    bin_of = torch.arange(bins, device=magnitude.device)[:, None].expand_as(magnitude)
-    below = torch.where(is_peak, bin_of, -2 * bins).cummax(dim=1).values
-    above = torch.where(is_peak, bin_of, 3 * bins).flip(1).cummin(dim=1).values.flip(1)
+    below = torch.where(is_peak, bin_of, -2 * bins)
+    above = torch.where(is_peak, bin_of, 3 * bins)
+    shift = 1
+    while shift < REACH:
+        # Each round looks twice as far: many times faster than a running maximum.
+        below = torch.maximum(below, F.pad(below[:, :-shift], (0, 0, shift, 0), value=-2 * bins))
+        above = torch.minimum(above, F.pad(above[:, shift:], (0, 0, 0, shift), value=3 * bins))
+        shift *= 2
     nearest = torch.where(bin_of - below <= above - bin_of, below, above)
-    # Silence has no peak; there each bin is its own.
-    return torch.where((nearest < 0) | (nearest >= bins), bin_of, nearest)
+    return torch.where((nearest < 0) | (nearest >= bins), bin_of, nearest).long()

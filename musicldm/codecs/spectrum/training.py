@@ -37,6 +37,14 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
         """Whether the adversarial decoder's time has come."""
         return self.discriminator is not None and self.step >= self.config.loss.head_start
 
+    @property
+    def stage(self) -> range:
+        """The magnitudes' steps or the adversarial decoder's: each begins at its full rate."""
+        steps, head_start = self.training_config.steps, self.config.loss.head_start
+        if self.trains_head:
+            return range(head_start, max(steps, self.step + 1))
+        return range(min(head_start, steps) if self.discriminator is not None else steps)
+
     def losses_of(self, codec: SpectrumCodec, crops: Tensor) -> dict[str, Tensor]:
         """Those of the magnitudes; in training, of a draw from the posterior."""
         target = codec.log_magnitude(crops)

@@ -12,7 +12,8 @@ import torch
 
 from musicldm.codecs.spectrum.config import SpectrumRunConfig
 from musicldm.codecs.spectrum.model import SpectrumCodec
-from musicldm.codecs.spectrum.training import train_spectrum
+from musicldm.codecs.spectrum.training import SpectrumTraining, train_spectrum
+from musicldm.codecs.training import Material
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
 from musicldm.training.loop import TrainingResult
@@ -56,11 +57,14 @@ validation_crops = 4
 """
 
 
-def train(pipeline: Pipeline, run: Path, **training: Any) -> TrainingResult:
+def plan(**training: Any) -> SpectrumRunConfig:
     data = tomllib.loads(TOY)
     del data["codec"]
-    plan = config.from_dict(SpectrumRunConfig, config.merge(data, {"training": training}))
-    return train_spectrum(pipeline.wav, run, plan, torch.device("cpu"))
+    return config.from_dict(SpectrumRunConfig, config.merge(data, {"training": training}))
+
+
+def train(pipeline: Pipeline, run: Path, **training: Any) -> TrainingResult:
+    return train_spectrum(pipeline.wav, run, plan(**training), torch.device("cpu"))
 
 
 def test_it_learns_and_a_stopped_run_goes_on(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -87,6 +91,16 @@ def test_encoder_and_magnitudes_stand_still_under_the_head(pipeline: Pipeline, t
         weights.append({name: value for name, value in saved.items() if name.startswith("model.")})
     changed = {name.split(".")[1] for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
     assert changed == {"head"}
+
+
+def test_the_head_begins_at_a_full_learning_rate() -> None:
+    training = SpectrumTraining(plan(), Material())
+    stages = []
+    for step in (0, 29, 30, 39):
+        training.state.step = step
+        stages.append(training.stage)
+    assert stages == [range(30), range(30), range(30, 40), range(30, 40)]
+    assert SpectrumTraining(plan(steps=20), Material()).stage == range(20)
 
 
 def test_it_is_the_codec_that_the_command_trains(pipeline: Pipeline, musicldm: Command, tmp_path: Path) -> None:
