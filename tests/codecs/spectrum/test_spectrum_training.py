@@ -122,7 +122,13 @@ def test_it_is_the_codec_that_the_command_trains(pipeline: Pipeline, musicldm: C
 
 @pytest.mark.parametrize(
     "loss",
-    [{"head_start": 5}, {"head_start": -1}, {"kl": -1.0}, {"magnitude": 0.0}, {"stft": 0.0, "stft_mel": 0.0}],
+    [
+        {"head_start": 5},
+        {"head_start": -1},
+        {"kl": -1.0},
+        {"magnitude": 0.0, "mel": 0.0},
+        {"stft": 0.0, "stft_mel": 0.0},
+    ],
 )
 def test_impossible_losses_are_refused(loss: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
