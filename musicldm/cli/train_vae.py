@@ -100,7 +100,7 @@ def train_vae(
         "strategy": strategy,
         "wandb": wandb,
     }
-    family: CodecFamily = CODECS.load(codec or chosen_codec(config, output))
+    family: CodecFamily = CODECS.load(chosen_codec(codec, config, output))
     plan = load_config(family.run_config, family.package, preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)

@@ -13,7 +13,7 @@ import typer
 from musicldm.cli import memory_plan as memory
 from musicldm.cli.console import Console
 from musicldm.core import config
-from musicldm.core.errors import TrainingError
+from musicldm.core.errors import TrainingError, UsageError
 from musicldm.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -53,10 +53,18 @@ def load_config(
     return config.from_dict(cls, config.merge(data, given(options)))
 
 
-def chosen_codec(file: Path | None, run: Path) -> str:
-    """The kind of codec that the user's file names, or that the run in this folder has; else the default."""
-    if file and (named := config.read_toml(file).get(CODEC)):
-        return str(named)
+def chosen_codec(option: str | None, file: Path | None, run: Path) -> str:
+    """The kind of codec that is asked for, by an option or in the user's file; else that of the run in this folder; else
+    the default.
+
+    Raises:
+        UsageError: option and file differ.
+    """
+    named = config.read_toml(file).get(CODEC) if file else None
+    if named and option and named != option:
+        raise UsageError(f"{file} is for the codec {named!r}, and not for {option!r}.", "Leave out --codec.")
+    if named or option:
+        return str(named or option)
     try:
         found = json.loads((run / "config.json").read_bytes())
         # Release 0.1 knew one codec, and did not name it.

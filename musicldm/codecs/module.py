@@ -82,6 +82,14 @@ class CodecModule(Checkpointable, ABC):
         return Component(self.spec.codec, to_dict(self.config), self.state_dict())
 
     @classmethod
+    def decisive(cls, component: Component) -> Component:
+        """What of a component decides about its latents, and so makes the codec's hash: all of it.
+
+        A subclass may leave out what can be trained again without making them another's.
+        """
+        return component
+
+    @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Self:
         """Read the codec of whatever `models.find` takes (a bundle, a run folder, a model's name), ready to use.
 
@@ -96,5 +104,5 @@ class CodecModule(Checkpointable, ABC):
         component = source.component("codec")
         codec = cls(from_dict(cls.config_class, component.config))
         bundle.fill(codec, component)
-        codec.name, codec.weights_hash, codec.facts = source.name, component.digest, source.facts
+        codec.name, codec.weights_hash, codec.facts = source.name, cls.decisive(component).digest, source.facts
         return codec.eval().requires_grad_(False)

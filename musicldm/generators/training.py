@@ -53,6 +53,8 @@ class Material:
     """Crops of held-out tracks; None: there are none that are long enough."""
     codec: Bundle | None = None
     """The codec whose latents these are: its component and facts are shipped along."""
+    codec_hash: str = ""
+    """Its hash, as the store has it."""
     tracks: Sequence[Any] = ()
     """All that is trained on or held out."""
     render: Render | None = None
@@ -119,7 +121,7 @@ class GeneratorTraining(Trainable[Model]):
         if source is None:
             raise DataError("A generator cannot be shipped without the codec of its latents.")
         codec = source.component("codec")
-        generator = self.ema.component(self.material.statistics, codec.digest)
+        generator = self.ema.component(self.material.statistics, self.material.codec_hash)
         facts = {**source.facts, "generator": self.facts(self.config)}
         return Bundle(name, {"codec": codec, "generator": generator}, facts)
 
@@ -178,7 +180,7 @@ def train_generator(
     # Right before the weights are drawn: nothing that came earlier may decide them. Processes that train together must
     # all draw the same, since only gradients are exchanged later.
     torch.manual_seed(derive(training.seed, "weights"))
-    module = make(config, Material(dataset.statistics, heldout, codec, store.tracks, render))
+    module = make(config, Material(dataset.statistics, heldout, codec, header.codec_hash, store.tracks, render))
     whose = {"codec": header.codec_hash}
     init_weights(module, init, "generator", {**to_dict(config.model), **whose}, announce, upgrade_component)
 

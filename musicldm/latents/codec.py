@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musicldm.codecs.base import Codec
+from musicldm.codecs.base import Codec, codec_of
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle
 from musicldm.core.errors import MismatchError, UsageError
@@ -35,7 +35,7 @@ def read_codec(store: Snapshot) -> Bundle:
     """
     with store.storage.reading(store.header.codec_folder) as folder:
         kept = bundle.read(folder)
-    if kept.component("codec").digest != store.header.codec_hash:
+    if codec_of(kept).spec.codec_hash != store.header.codec_hash:
         what = f"{store.storage}/{store.header.codec_folder} is not the codec that the store was made with."
         raise MismatchError(what, "Copy the store again.")
     return kept

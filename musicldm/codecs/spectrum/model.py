@@ -23,12 +23,16 @@ from musicldm.codecs.module import CodecModule
 from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
 from musicldm.codecs.spectrum.config import SpectrumConfig, dilation
 from musicldm.codecs.spectrum.phase import griffin_lim, integrated_phase
+from musicldm.core.bundle import Component
 from musicldm.core.errors import UsageError
 from musicldm.nn.blocks import ResnetBlock
 from musicldm.nn.stft import STFT
 
 LARGEST = 3.0
 """Of a magnitude, where a full-scale sine has 0.5: a network that is not trained must not make thunder."""
+
+PHASE_ONLY = ("decoder", "iterations", "head_width", "head_blocks")
+"""Of the configuration: what latents and magnitudes do not depend on."""
 
 
 class Blocks(nn.Sequential):
@@ -137,6 +141,13 @@ class SpectrumCodec(CodecModule):
     def keeps_phase(self) -> bool:
         """It never sees one."""
         return False
+
+    @classmethod
+    def decisive(cls, component: Component) -> Component:
+        """All but how phases are made up: a decoder that was trained later, or another, decodes what was encoded."""
+        config = {name: value for name, value in component.config.items() if name not in PHASE_ONLY}
+        tensors = {name: tensor for name, tensor in component.tensors.items() if not name.startswith("head.")}
+        return Component(component.kind, config, tensors)
 
     def log_magnitude(self, waveform: Tensor) -> Tensor:
         """Decades above the floor, log10(1 + |X| / floor), of waveforms [B, C, T]: [B, C, F, T / column_hop]."""

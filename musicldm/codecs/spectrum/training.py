@@ -57,6 +57,8 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
         loss = self.config.loss
         if self.discriminator is None or not self.trains_head:
             return super().forward_backward(batch)
+        if self.step == loss.head_start:
+            self._settle()
         with autocast(self.training_config.precision, self.device):
             with torch.no_grad():
                 posterior = self.model.encode(batch)
@@ -67,6 +69,12 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
             self.backward(terms["total"])
             return {name: value.detach() for name, value in terms.items()}
         return adversarial_backward(self, self.discriminator, batch, output, terms, loss.adversarial, loss.features)
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """From here on the averaged weights are the trained ones: what is shipped is what the head learns on."""
+        for part in ("encoder", "decoder"):
+            self.model.get_submodule(part).load_state_dict(self.ema.get_submodule(part).state_dict())
 
     def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
         """Of the mode's magnitudes; and, once the adversarial decoder learns, of its waveforms, which then count."""
