@@ -54,8 +54,7 @@ def load_config(
 
 
 def chosen_codec(option: str | None, file: Path | None, run: Path) -> str:
-    """The kind of codec that is asked for, by an option or in the user's file; else that of the run in this folder; else
-    the default.
+    """The kind of codec that an option or the user's file asks for; else the one of this folder's run; else the default.
 
     Raises:
         UsageError: option and file differ.
