@@ -54,7 +54,7 @@ def load_config(
 
 
 def chosen_codec(option: str | None, file: Path | None, run: Path) -> str:
-    """The kind of codec that an option or the user's file asks for; else the one of this folder's run; else the default.
+    """The codec that an option or the user's file asks for; else that of this folder's run; else the default.
 
     Raises:
         UsageError: option and file differ.
