@@ -50,9 +50,9 @@ def two_sample_test(those: FeatureSet, reference: FeatureSet) -> Estimate:
     counts = [len(sound) for each in sets for sound in each.sounds]
     track = np.repeat([*those.groups, *reference.groups], counts)
     real = np.repeat([False] * len(those.sounds) + [True] * len(reference.sounds), counts)
-    upper = np.array([half_of[name] for name in track])
+    middle = np.array([half_of[name] for name in track])
     right = np.empty(len(features))
-    for tested in (upper, ~upper):
+    for tested in (middle, ~middle):
         says = _taught(features[~tested], real[~tested], features[tested])
         right[tested] = says == real[tested]
     return _over_tracks(
