@@ -30,8 +30,8 @@ from musicldm.media.audio.decode import resample
 Fault = Callable[[Tensor, int, torch.Generator], Tensor]
 """A sound [C, T], its rate and a random generator -> the sound with something wrong."""
 
-RISING = {"frechet", "mmd"}
-SHOWN = {"frechet": 2, "mmd": 4, "density": 2, "coverage": 2, "consistency": 3, "variance": 3}
+RISING = {"frechet", "mmd", "two_sample"}
+SHOWN = {"frechet": 2, "mmd": 4, "density": 2, "coverage": 2, "two_sample": 2, "consistency": 3, "variance": 3}
 
 
 def low_pass(hertz: float) -> Fault:

@@ -92,6 +92,7 @@ _METRICS = {
     "mmd": ("MMD²", 4),
     "density": ("density", 2),
     "coverage": ("coverage", 2),
+    "two_sample": ("two-sample test", 2),
     "overlap": ("overlap of windows", 3),
     "consistency": ("consistency", 3),
     "variance": ("variance", 3),

@@ -15,6 +15,7 @@ from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import decode_long, encode_long
 from musicldm.core.seeding import derive
 from musicldm.evaluate.clap import Clap
+from musicldm.evaluate.excerpts import EXCERPT, excerpt_features
 from musicldm.evaluate.features import Floats, latent_textures, mel_textures
 from musicldm.evaluate.similarity import overlaps
 from musicldm.evaluate.sounds import Piece
@@ -34,6 +35,8 @@ class PieceFeatures:
     """By embedding, [n, F] each."""
     overlaps: dict[str, list[float]]
     """See `similarity.overlaps`."""
+    excerpts: Floats
+    """See `excerpts.excerpt_features`."""
     latents: Tensor | None
     """In half precision."""
 
@@ -55,6 +58,7 @@ class FeatureExtractor:
         if self.codec is not None:
             which = self.codec.spec.codec_hash[:8]
             found = {"latent": f"textures of a second, normalised latents of the codec {which}"} | found
+        found["excerpts"] = f"statistics of the spectra of {EXCERPT:g} s, whatever the level"
         if self.clap is not None:
             found["CLAP"] = f"{self.clap.name}, 10 s each"
         return found
@@ -71,7 +75,15 @@ class FeatureExtractor:
         # In half precision, since those of the whole reference wait in memory for the baselines.
         kept = None if latents is None else latents.half()
         seconds = piece.audio.shape[1] / self.sample_rate
-        return PieceFeatures(piece.name, piece.track, seconds, vectors, overlaps(piece.audio, self.sample_rate), kept)
+        return PieceFeatures(
+            piece.name,
+            piece.track,
+            seconds,
+            vectors,
+            overlaps(piece.audio, self.sample_rate),
+            excerpt_features(piece.audio, self.sample_rate),
+            kept,
+        )
 
 
 def _drawn(codec: Codec, piece: Piece) -> Tensor:

@@ -9,8 +9,10 @@ import numpy as np
 
 from musicldm.evaluate.distances import FeatureSet, Reference
 from musicldm.evaluate.estimates import Estimate, jackknife
+from musicldm.evaluate.excerpts import EXCERPT
 from musicldm.evaluate.extractor import PieceFeatures
 from musicldm.evaluate.similarity import STATISTICS, likeness
+from musicldm.evaluate.two_sample import two_sample_test
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,18 @@ def figures_of(pieces: Sequence[PieceFeatures], reference: Sequence[PieceFeature
             "coverage": coverage,
         }.items():
             figures.append(_figure(metric, name, estimate, ours, theirs))
-    return *figures, *self_similarity(pieces, reference)
+    return *figures, _two_sample(pieces, reference), *self_similarity(pieces, reference)
+
+
+def _two_sample(pieces: Sequence[PieceFeatures], reference: Sequence[PieceFeatures]) -> Figure:
+    """How often a classifier tells them apart by their excerpts; pieces that are shorter than one do not count."""
+    ours, theirs = ([each for each in some if len(each.excerpts)] for some in (pieces, reference))
+    estimate = two_sample_test(
+        *(FeatureSet([each.excerpts for each in some], [each.track for each in some]) for some in (ours, theirs))
+    )
+    if short := len(pieces) - len(ours):
+        estimate = estimate.noted(f"{short} shorter than {EXCERPT:g} s do not count")
+    return _figure("two_sample", "excerpts", estimate, ours, theirs)
 
 
 def self_similarity(pieces: Sequence[PieceFeatures], reference: Sequence[PieceFeatures]) -> list[Figure]:

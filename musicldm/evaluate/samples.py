@@ -239,11 +239,11 @@ def _baselines(
     codec, scale = extract.codec, extract.statistics
     if codec is None or scale is None:
         return
-    for name, latents in ((CODED, _spaced(reference, count)), (NOISE, _noise(codec, scale, samples, count))):
-        audio = (decoded(codec, z, samples) for z in latents)
+    for name, sources in ((CODED, _spaced(reference, count)), (NOISE, _noise(codec, scale, samples, count))):
+        audio = ((track, decoded(codec, z, samples)) for track, z in sources)
         features = [
-            _reported(extract(Piece(f"{_SEEDS[name]} {number}", f"{name} {number}", each)), progress)
-            for number, each in enumerate(audio)
+            _reported(extract(Piece(f"{_SEEDS[name]} {number}", track, each)), progress)
+            for number, (track, each) in enumerate(audio)
         ]
         yield SetResult(name, figures_of(features, reference))
 
@@ -256,19 +256,19 @@ def _halves(features: Sequence[PieceFeatures]) -> tuple[list[PieceFeatures], lis
     return first, second
 
 
-def _spaced(features: Sequence[PieceFeatures], count: int) -> Iterator[Tensor]:
-    """The latents of so many pieces, evenly chosen."""
+def _spaced(features: Sequence[PieceFeatures], count: int) -> Iterator[tuple[str, Tensor]]:
+    """The track and the latents of so many pieces, evenly chosen."""
     for number in np.linspace(0, len(features) - 1, count).round().astype(int):
         if (latents := features[number].latents) is not None:
-            yield latents
+            yield features[number].track, latents
 
 
-def _noise(codec: Codec, statistics: LatentStatistics, samples: int, count: int) -> Iterator[Tensor]:
-    """Raw latents that share mean and standard deviation with music's, and nothing else."""
+def _noise(codec: Codec, statistics: LatentStatistics, samples: int, count: int) -> Iterator[tuple[str, Tensor]]:
+    """Raw latents that share mean and standard deviation with music's, and nothing else; each a track of its own."""
     for number in range(count):
         generator = torch.Generator().manual_seed(derive("noise", number))
         shape = codec.spec.channels, codec.spec.frames(samples)
-        yield statistics.denormalise(torch.randn(shape, generator=generator))
+        yield f"{NOISE} {number}", statistics.denormalise(torch.randn(shape, generator=generator))
 
 
 # ---- Progress ------------------------------------------------------------------------------------------------------

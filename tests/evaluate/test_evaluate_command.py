@@ -153,11 +153,12 @@ def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command
                 figure = here[metric, name]
                 assert np.isfinite(figure["estimate"]["value"]), (metric, name)
                 assert (figure["sounds"], figure["seconds"], figure["against"]) == (9, 13, 8)
-        assert set(told["embeddings"]) == {"latent", "mel"} and "8 pieces of 13 s" in told["reference"]
+        assert set(told["embeddings"]) == {"latent", "mel", "excerpts"} and "8 pieces of 13 s" in told["reference"]
         for metric in ("overlap", "consistency", "variance"):
             assert 0 <= here[metric, "chroma"]["estimate"]["value"] <= 1
         assert len(told["samples"]) == 9 and told["clipped"] == told["silent"] == []
         assert noise["frechet", "mel"]["estimate"]["value"] > 0
+        assert here["two_sample", "excerpts"]["estimate"]["note"] == "needs 6 tracks of either"  # there are four songs
     # The samples are such music as the reference is, and an untrained VAE's noise is not.
     here, noise = figures(by_data), figures(by_data, "decoded noise")
     for which in (("frechet", "latent"), ("frechet", "mel"), ("mmd", "mel")):
@@ -396,7 +397,7 @@ def test_clap_gives_a_vector_for_each_ten_seconds(weights: Path, root: Path) -> 
     np.testing.assert_allclose(vectors, clap(audio, RATE), atol=1e-6)
     result = evaluate_samples([root / "out"], root / "data", clap=clap, pieces=6, baselines=False, split="all")
     found = {(each.metric, each.embedding): each for each in result.sets[0].figures}
-    assert set(result.embeddings) == {"mel", "CLAP"} and found["frechet", "CLAP"].estimate.value is not None
+    assert set(result.embeddings) == {"mel", "excerpts", "CLAP"} and found["frechet", "CLAP"].estimate.value is not None
 
 
 def test_no_clap_there(tmp_path: Path) -> None:
