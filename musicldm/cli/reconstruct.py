@@ -91,7 +91,7 @@ def _show(console: Console, figures: Reconstruction, notes: OnsetScore | None) -
     table.add_row("mel distance", f"{figures.mel:.3f}", f"0 is perfect{of_silence}")
     table.add_row("STFT distance", f"{figures.stft:.3f}", "0 is perfect")
     if notes is not None:
-        found = f"1 is perfect; {notes.matched} of {notes.reference} notes heard again, {notes.found} heard in all"
+        found = f"1 is perfect; {notes.matched} of {notes.reference} notes, and {notes.found - notes.matched} others"
         table.add_row("note onsets, F1", "-" if notes.f1 is None else f"{notes.f1:.3f}", found)
     if figures.si_sdr is not None:
         table.add_row("SI-SDR", f"{figures.si_sdr:.2f}", "dB; more is nearer")
