@@ -43,8 +43,8 @@ Transcriber = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Compare notes too, as they are heard by transkun (piano) or basic-pitch (any instrument): pip install "
-        "'musicldm[transcribe]'. On one core transkun takes about as long as the music lasts.",
+        help="Compare notes too, as they are heard by transkun (piano; extra 'transcribe') or basic-pitch (any "
+        "instrument). On one core transkun takes about as long as the music lasts.",
         show_default="none",
     ),
 ]
