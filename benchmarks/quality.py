@@ -4,7 +4,8 @@ Every sampler makes the same takes in every number of steps: from the same seeds
 often as the training music has them. Two Fréchet distances to all of the training music say how far they are: of their
 latents (textures of a second: `evaluate.features.latent_textures`) and of their waveforms (log-mel frames); ± is the
 standard error over takes, by the jackknife. Beside them stand as many crops of music, as recorded and through the VAE;
-decoded noise with the latents' own mean and spread, to which the ratios are; and the same denoiser untrained.
+decoded noise with the latents' own mean and spread, to which the ratios are; white noise at the music's level, beside
+which models of different codecs compare by their waveforms; and the same denoiser untrained.
 
 Fixed beforehand: a cell's score is the larger of its two distances, each as a multiple of the lowest of all cells. Of
 the cells whose score is within 5 % of the best, the default is the one with the fewest calls of the denoiser.
@@ -38,6 +39,7 @@ from torch import Tensor
 from musicldm.conditions.base import Conditioning
 from musicldm.core import durable
 from musicldm.core.devices import autocast
+from musicldm.core.seeding import derive
 from musicldm.evaluate.features import Floats, drawn_latents, latent_textures, mel_frames, stored_textures
 from musicldm.evaluate.frechet import Gaussian, frechet_distance
 from musicldm.generators.diffusion.generate import DiffusionGenerator, DiffusionOptions
@@ -52,7 +54,7 @@ from musicldm.sampling import Pipeline
 NEAR = 1.05  # so many times the best score is as good
 SPLITS: dict[str, Split] = {"training": "train", "held-out": "heldout"}
 CODED = "{} music through the VAE"
-NOISE, UNTRAINED = "noise", "untrained, ddim 20"
+NOISE, WHITE, UNTRAINED = "noise", "white noise at the music's level", "untrained, ddim 20"
 
 Cell = dict[str, Any]
 """`calls` of the denoiser, `seconds` of denoising and decoding, `level` in dBFS; `latent`, `mel`: [distance, error]."""
@@ -173,7 +175,7 @@ class Bench:
         """What the takes stand beside."""
         recorded = {f"{name} music": functools.partial(self.crops, split) for name, split in SPLITS.items()}
         coded = {CODED.format(name): functools.partial(self.through_vae, split) for name, split in SPLITS.items()}
-        return {**recorded, **coded, NOISE: self.noise, UNTRAINED: self.untrained}
+        return {**recorded, **coded, NOISE: self.noise, WHITE: self.white_noise, UNTRAINED: self.untrained}
 
     def crops(self, split: Split) -> Sounds:
         """As many pieces of music as there are takes, evenly over all places where one can begin."""
@@ -203,6 +205,14 @@ class Bench:
         starts = (self.generator.noise(self.options.seed, take, self.frames) for take in range(self.options.takes))
         latents = [z[0] for z, _ in starts]
         return Sounds(latents, self.decoded(latents))
+
+    def white_noise(self) -> Sounds:
+        """No codec decides how this sounds."""
+        waveforms = []
+        for number, crop in enumerate(self.crops("train").waveforms):
+            generator = torch.Generator().manual_seed(derive("white noise", number))
+            waveforms.append(crop.square().mean().sqrt() * torch.randn(crop.shape, generator=generator))
+        return Sounds([self.pipeline.encode(each)[0].cpu() for each in waveforms], waveforms)
 
     def untrained(self) -> Sounds:
         torch.manual_seed(0)

@@ -104,7 +104,7 @@ def main() -> None:
         return list(pieces_of(sounds[half::2], lengths[half::2], options.seconds, options.pieces, {}))
 
     reference, others = pieces(0), pieces(1)
-    extract = FeatureExtractor(rate, codec, statistics_of(reference, codec) if codec else None, None)
+    extract = FeatureExtractor(rate, rate, codec, statistics_of(reference, codec) if codec else None, None)
     theirs = [extract(piece) for piece in reference]
     table = {"as it is": judged([extract(piece) for piece in others], theirs)}
     for name, fault in FAULTS.items():

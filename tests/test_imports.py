@@ -50,6 +50,8 @@ OWNERS = {
     "pydub": {"media/audio/files.py"},
     "soundfile": {"media/audio/files.py"},
     "huggingface_hub": {"models/hub.py", "evaluate/clap.py"},
+    "transkun": {"evaluate/transkun.py"},
+    "onnxruntime": {"evaluate/basic_pitch.py"},
 }
 
 

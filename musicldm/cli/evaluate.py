@@ -10,7 +10,8 @@ import typer
 from musicldm.cli.console import Console
 from musicldm.cli.evaluate_memorization import memory
 from musicldm.cli.evaluate_tables import codec_lines, samples_lines
-from musicldm.cli.options import Device, Html, Json, Quiet
+from musicldm.cli.options import Device, Html, Json, Quiet, Transcriber
+from musicldm.cli.transcribers import hint_at_notes
 from musicldm.core.errors import UsageError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ def vae(
     ],
     data: Annotated[Path, typer.Argument(help="A folder that preprocess made, or any folder of audio files.")],
     split: Split = "heldout",
+    transcriber: Transcriber = None,
     html: Html = None,
     device: Device = "auto",
     json: Json = False,
@@ -40,19 +42,23 @@ def vae(
     """Measure how well a codec reconstructs music that it has not seen, and examine its latents.
 
     Every track is encoded (to the posterior's mode) and decoded. In brackets: 95 % confidence intervals over tracks.
+    Notes are compared in 30 s from the middle of each track.
     """
     from musicldm.cli.evaluate_pages import codec_page
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.codec import evaluate_codec
+    from musicldm.evaluate.transcription import load_transcriber
 
-    console = Console(quiet, json)
-    codec = load_codec(model, pick_device(device))
+    console, where = Console(quiet, json), pick_device(device)
+    listener = load_transcriber(transcriber, where) if transcriber else None
+    codec = load_codec(model, where)
     with console.progress("Evaluating") as progress:
-        result = evaluate_codec(codec, data, split, progress)
+        result = evaluate_codec(codec, data, split, progress, listener)
     for name, reason in result.left_out.items():
         console.warn(f"Left out {name}: {reason}")
     console.result(result.to_dict(), codec_lines(result))
+    hint_at_notes(console, transcriber)
     if html is not None:
         codec_page(result, codec, data, split).write(html)
         console.note(f"Page with audio: {html}")
@@ -81,7 +87,7 @@ def samples(
     split: Split = "train",
     pieces: Annotated[int, typer.Option(min=1, help="Pieces of the reference, each as long as a sample.")] = 200,
     baselines: Annotated[
-        bool, typer.Option(help="Also measure the reference's halves, its reconstruction, and decoded noise.")
+        bool, typer.Option(help="Also measure the reference's halves, its reconstruction, decoded and white noise.")
     ] = True,
     clap: Annotated[
         str | None,
@@ -89,6 +95,16 @@ def samples(
             metavar="FOLDER",
             help="A CLAP model in safetensors, as one more embedding.",
             show_default="one in the cache",
+        ),
+    ] = None,
+    transcriber: Transcriber = None,
+    spectra_rate: Annotated[
+        int | None,
+        typer.Option(
+            min=1000,
+            metavar="HZ",
+            help="The rate at which spectra are compared: for codecs of several rates, the lowest of them.",
+            show_default="the codec's, or the reference's",
         ),
     ] = None,
     html: Html = None,
@@ -106,17 +122,21 @@ def samples(
 
     The two-sample test is how often a small classifier tells them from music: 0.5 is chance. Beside the samples stand
     baselines: how close music is to itself, and how far noise is from it. ± are 95 % confidence intervals over samples.
+    Figures by latents are a codec's own: models with different codecs compare by spectra alone, against the same folder
+    of music (a store's is decoded by its codec).
     """
     from musicldm.cli.evaluate_pages import samples_page, steps_curves
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.clap import Clap
     from musicldm.evaluate.samples import evaluate_samples
+    from musicldm.evaluate.transcription import load_transcriber
 
     console = Console(quiet, json)
     if curve is not None and html is None:
         raise UsageError("The curve of steps is plotted on a page.", "Name one with --html FILE.")
     curves = steps_curves(curve) if curve is not None else {}
     where = pick_device(device)
+    listener = load_transcriber(transcriber, where) if transcriber else None
     embedding = Clap(clap, where) if clap else Clap.found(where)
     with console.progress("Evaluating") as progress:
         result = evaluate_samples(
@@ -127,6 +147,8 @@ def samples(
             pieces=pieces,
             baselines=baselines,
             clap=embedding,
+            transcriber=listener,
+            spectra_rate=spectra_rate,
             device=where,
             progress=progress,
         )
@@ -135,6 +157,7 @@ def samples(
     for note in result.notes:
         console.note(note)
     console.result(result.to_dict(), samples_lines(result))
+    hint_at_notes(console, transcriber)
     if html is not None:
         samples_page(result, out, curves).write(html)
         console.note(f"Page with audio: {html}")

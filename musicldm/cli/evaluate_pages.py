@@ -19,6 +19,7 @@ from musicldm.cli.evaluate_tables import (
     levels_sentence,
     match_rows,
     overall_rows,
+    rates_sentence,
     remarks,
     samples_rows,
     track_rows,
@@ -70,7 +71,8 @@ def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, S
             "steps",
             "ratio",
         )
-    page.section("Samples", levels_sentence(result) + _first(SAMPLES, len(result.samples)))
+    sentences = " ".join([levels_sentence(result), *rates_sentence(result)])
+    page.section("Samples", sentences + _first(SAMPLES, len(result.samples)))
     # The rate and the channels do not matter: `at_own_rate` replaces them below.
     sources = {source.name: source for source in files_in(out, 1, 1)}
     page.players(

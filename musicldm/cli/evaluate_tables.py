@@ -9,21 +9,29 @@ if TYPE_CHECKING:
     from musicldm.evaluate.estimates import Estimate
     from musicldm.evaluate.levels import Level
     from musicldm.evaluate.memorization import Match
+    from musicldm.evaluate.note_rates import Spread
     from musicldm.evaluate.samples import SamplesResult
 
 Rows = list[list[str]]
 
 # ---- The codec -----------------------------------------------------------------------------------------------------
 
+# What is heard comes first; what compares sample by sample, last.
 _CODEC_FIGURES = {
-    "si_sdr": ("SI-SDR, dB", 2),
-    "stft": ("STFT distance", 3),
     "mel": ("mel distance", 3),
+    "mel_to_silence": ("mel L1 over silence's", 3),
+    "stft": ("STFT distance", 3),
+    "onset_f1": ("note onsets, F1", 3),
+    "onset_precision": ("precision", 3),
+    "onset_recall": ("recall", 3),
+    "loudness": ("loudness error, LU", 2),
+    "si_sdr": ("SI-SDR, dB", 2),
     "l1": ("L1 distance", 4),
     "l1_of_silence": ("of silence", 4),
     "l1_to_silence": ("ratio", 3),
-    "loudness": ("loudness error, LU", 2),
 }
+_OF_SAMPLES = {"si_sdr", "l1", "l1_of_silence", "l1_to_silence"}
+_OF_NOTES = {"onset_f1", "onset_precision", "onset_recall"}
 
 
 def codec_lines(result: CodecResult) -> list[str]:
@@ -41,29 +49,35 @@ def codec_lines(result: CodecResult) -> list[str]:
 
 def track_rows(result: CodecResult) -> Rows:
     """Its figures by track; the first row names them."""
-    rows = [["track", "seconds", *(title for title, _ in _CODEC_FIGURES.values())]]
+    shown = _shown(result)
+    rows = [["track", "seconds", *(title for title, _ in shown.values())]]
     for track in result.tracks:
-        figures = {**vars(track.figures), "loudness": track.loudness}
-        rows.append(
-            [
-                _shortened(track.name),
-                f"{track.figures.seconds:.1f}",
-                *(_number(figures[name], digits) for name, (_, digits) in _CODEC_FIGURES.items()),
-            ]
-        )
+        notes = vars(track.notes) if track.notes is not None else {}
+        figures = {f"onset_{name}": value for name, value in notes.items()}
+        figures |= {**vars(track.figures), "loudness": track.loudness}
+        cells = (_number(figures[name], digits) for name, (_, digits) in shown.items())
+        rows.append([_shortened(track.name), f"{track.figures.seconds:.1f}", *cells])
     return rows
+
+
+def _shown(result: CodecResult) -> dict[str, tuple[str, int]]:
+    """The figures that say something of this codec, each with its name and digits."""
+    left_out = (set() if result.keeps_phase else _OF_SAMPLES) | (_OF_NOTES if result.transcriber is None else set())
+    return {name: shown for name, shown in _CODEC_FIGURES.items() if name not in left_out}
 
 
 def codec_sentence(result: CodecResult) -> str:
     """Which codec and which tracks the figures are of."""
     count = f"{len(result.tracks)} track{'s' * (len(result.tracks) > 1)}"
     codec = f"Codec {result.codec} ({result.codec_hash[:8]})"
-    return f"{codec}, {result.data}: means over {count}, {result.seconds / 60:.1f} min"
+    by = f"; notes heard by {result.transcriber}" if result.transcriber is not None else ""
+    return f"{codec}, {result.data}: means over {count}, {result.seconds / 60:.1f} min{by}"
 
 
 def overall_rows(result: CodecResult) -> Rows:
     """Name and mean of each figure."""
-    return [[title, _with_interval(result.overall[name], digits)] for name, (title, digits) in _CODEC_FIGURES.items()]
+    shown = _shown(result).items()
+    return [[title, _with_interval(result.overall[name], digits)] for name, (title, digits) in shown]
 
 
 def latent_rows(result: CodecResult) -> Rows:
@@ -106,7 +120,7 @@ def samples_lines(result: SamplesResult) -> list[str]:
         lines += _aligned(rows) + remarks(result)
     if result.reference:
         lines += ["", f"Against {result.reference}.", *(f"{name}: {text}." for name, text in result.embeddings.items())]
-    lines += ["", levels_sentence(result)]
+    lines += ["", levels_sentence(result), *rates_sentence(result)]
     for each in result.samples:
         if each.level.clipped or each.level.silence >= 1:
             lines.append(
@@ -143,6 +157,18 @@ def levels_sentence(result: SamplesResult) -> str:
     clips = f"{len(result.clipped)} clip" if result.clipped else "none clips"
     silence = f"{len(result.silent)} with a second of silence" if result.silent else "none with a second of silence"
     return f"{len(result.samples)} samples, level {level}; {clips}, {silence}."
+
+
+def rates_sentence(result: SamplesResult) -> list[str]:
+    """How many notes a second they have, and music; nothing without a transcriber."""
+    rates = result.note_rates
+    if rates is None:
+        return []
+    lines = [f"Notes a second, heard by {rates.transcriber}: {_spread(rates.samples)}."]
+    if rates.music is not None:
+        lines.append(f"Music has {_spread(rates.music)} ({rates.words}).")
+        lines.append(f"{rates.within} of {rates.samples.sounds} samples lie in the music's middle 90 %.")
+    return lines
 
 
 def level_sentence(level: Level) -> str:
@@ -188,6 +214,10 @@ def clock(seconds: float) -> str:
 
 
 # ---- Cells ---------------------------------------------------------------------------------------------------------
+
+
+def _spread(spread: Spread) -> str:
+    return f"median {spread.median:.1f}, middle 90 % {spread.low:.1f} to {spread.high:.1f}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -39,6 +39,15 @@ Html = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Transcriber = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Compare notes too, as they are heard by transkun (piano; extra 'transcribe') or basic-pitch (any "
+        "instrument). On one core transkun takes about as long as the music lasts.",
+        show_default="none",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 Precision = Annotated[str, typer.Option(help="auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU.")]
 ConfigFile = Annotated[

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, positive
+from musicldm.cli.options import Device, Json, Quiet, Transcriber, positive
+from musicldm.cli.transcribers import hint_at_notes
 from musicldm.core.errors import DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from musicldm.evaluate.metrics import Reconstruction
+    from musicldm.evaluate.notes import OnsetScore
 
 
 def reconstruct(
@@ -29,6 +31,7 @@ def reconstruct(
     seconds: Annotated[
         float | None, typer.Option(help="Seconds to take from there.", callback=positive, show_default="all")
     ] = None,
+    transcriber: Transcriber = None,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -41,6 +44,7 @@ def reconstruct(
     from musicldm.core.devices import pick_device
     from musicldm.core.durable import make_folder
     from musicldm.evaluate.reconstruct import reconstruct_file
+    from musicldm.evaluate.transcription import load_transcriber
     from musicldm.media.audio import files
 
     console = Console(quiet, as_json)
@@ -56,32 +60,42 @@ def reconstruct(
             raise OutputError(f"{output} is a folder.", "Name a file in it.")
         if target.exists() and source.exists() and target.samefile(source):
             raise UsageError(f"{output} would overwrite the original.", "Give the reconstruction another name.")
-    codec = load_codec(vae, pick_device(device))
+    where = pick_device(device)
+    listener = load_transcriber(transcriber, where) if transcriber else None
+    codec = load_codec(vae, where)
     with console.progress("Reconstructing") as progress:
-        result = reconstruct_file(source, target or sys.stdout.buffer, codec, start, seconds, progress)
+        result = reconstruct_file(source, target or sys.stdout.buffer, codec, start, seconds, progress, listener)
     figures, speed = result.figures, result.figures.seconds / result.spent
-    _show(console, figures)
-    if figures.si_sdr is None:
+    _show(console, figures, result.notes)
+    if figures.is_of_silence:
         console.warn(f"{source} is silent: there is nothing to measure by.")
     console.note(
         f"{figures.seconds:.1f} s of audio there and back in {result.spent:.1f} s ({speed:.1f} times real time); "
         f"the latent has {codec.spec.compression:.3g} times fewer numbers."
     )
+    hint_at_notes(console, transcriber)
     if target is not None:
-        data = {"file": output, **asdict(figures), "speed": speed, "compression": codec.spec.compression}
-        console.result(data, [output])
+        notes = None if result.notes is None else asdict(result.notes)
+        about = {"notes": notes, "speed": speed, "compression": codec.spec.compression}
+        console.result({"file": output, **asdict(figures), **about}, [output])
 
 
-def _show(console: Console, figures: Reconstruction) -> None:
+def _show(console: Console, figures: Reconstruction, notes: OnsetScore | None) -> None:
     from rich.table import Table
 
     table = Table("", box=None, show_header=False)
     table.add_column(justify="right")
     table.add_column("")
-    decibels, ratio = figures.si_sdr, figures.l1_to_silence
-    table.add_row("SI-SDR", "-" if decibels is None else f"{decibels:.2f}", "dB; more is nearer")
+    ratio = figures.mel_to_silence
+    of_silence = "" if ratio is None else f"; without logarithms {ratio:.1%} of silence's"
+    table.add_row("mel distance", f"{figures.mel:.3f}", f"0 is perfect{of_silence}")
     table.add_row("STFT distance", f"{figures.stft:.3f}", "0 is perfect")
-    table.add_row("mel distance", f"{figures.mel:.3f}", "0 is perfect")
-    of_silence = "" if ratio is None else f"; {ratio:.1%} of silence's, {figures.l1_of_silence:.4f}"
-    table.add_row("L1 distance", f"{figures.l1:.4f}", f"0 is perfect{of_silence}")
+    if notes is not None:
+        found = f"1 is perfect; {notes.matched} of {notes.reference} notes, and {notes.found - notes.matched} others"
+        table.add_row("note onsets, F1", "-" if notes.f1 is None else f"{notes.f1:.3f}", found)
+    if figures.si_sdr is not None:
+        table.add_row("SI-SDR", f"{figures.si_sdr:.2f}", "dB; more is nearer")
+    if figures.l1 is not None and figures.l1_to_silence is not None:
+        of_silence = f"; {figures.l1_to_silence:.1%} of silence's, {figures.l1_of_silence:.4f}"
+        table.add_row("L1 distance", f"{figures.l1:.4f}", f"0 is perfect{of_silence}")
     console.show(table)

@@ -13,8 +13,11 @@ from musicldm.doctor.stores import LESS_KL
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from musicldm.codecs.base import Codec
+
 BLURRED, BROKEN = 0.6, 0.9
-"""What a codec leaves of silence's L1 distance to a sound: more is a warning, and wrong."""
+"""What a codec leaves of silence's distance to a sound: more is a warning, and wrong. The distance is the L1 distance,
+or that of mel magnitudes where the codec makes phases up."""
 
 
 def examine_bundle(thing: str, examined: Examined, device: str) -> Iterator[Finding]:
@@ -47,7 +50,7 @@ def examine_bundle(thing: str, examined: Examined, device: str) -> Iterator[Find
         # Drawn, since a generator is trained on draws and not on the mode; always with the same seed, so that findings
         # do not change by themselves.
         drawn = posterior.sample(torch.Generator().manual_seed(0))
-    yield _reconstruction(thing, sound, made, rate, what)
+    yield _reconstruction(thing, sound, made, codec, what)
     if "generator" in source.components:
         yield from examine_generator(thing, source, codec, drawn, what, device)
     elif float(latents.std()) < 1e-3:
@@ -94,7 +97,7 @@ def _chord(rate: int) -> Tensor:
     return chord
 
 
-def _reconstruction(thing: str, sound: Tensor, made: Tensor, rate: int, what: str) -> Finding:
+def _reconstruction(thing: str, sound: Tensor, made: Tensor, codec: Codec, what: str) -> Finding:
     """Whether decode(encode(x)) resembles x at all."""
     from musicldm.evaluate.metrics import compare
 
@@ -102,10 +105,14 @@ def _reconstruction(thing: str, sound: Tensor, made: Tensor, rate: int, what: st
     if not bool(made.isfinite().all()):
         text = f"The codec's reconstruction of {what} is not finite."
         return Finding(thing, "wrong", text, f"{advice} Train it longer.")
-    figures = compare(sound, made, rate)
-    ratio, decibels = figures.l1_to_silence or 0.0, figures.si_sdr
-    sdr = "" if decibels is None else f", SI-SDR {decibels:.1f} dB"
-    text = f"The codec reconstructs {what} with {ratio:.2f} of silence's L1 distance{sdr}."
+    figures = compare(sound, made, codec.spec.rate)
+    if codec.keeps_phase:
+        ratio, distance = figures.l1_to_silence or 0.0, "L1 distance"
+        beside = "" if figures.si_sdr is None else f", SI-SDR {figures.si_sdr:.1f} dB"
+    else:
+        ratio, distance = figures.mel_to_silence or 0.0, "distance in mel magnitudes"
+        beside = f", mel distance {figures.mel:.2f}"
+    text = f"The codec reconstructs {what} with {ratio:.2f} of silence's {distance}{beside}."
     verdict: Verdict = "wrong" if ratio > BROKEN else "warning" if ratio > BLURRED else "ok"
     if verdict == "ok":
         return Finding(thing, verdict, text)

@@ -6,7 +6,7 @@ Shapes: C channels, T samples, D latent channels, L latent frames.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from musicldm.codecs.base import Codec
 from musicldm.codecs.posterior import DiagonalGaussian
-from musicldm.codecs.windows import Reader, decode_long, decode_pieces, encode_long
+from musicldm.codecs.windows import Reader, decode_long, decode_pieces, encode_long, reconstruct
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.evaluate.estimates import Estimate, bootstrap
 from musicldm.evaluate.metrics import Comparison, Reconstruction, mel_distance
+from musicldm.evaluate.notes import OnsetScore, onset_score
 from musicldm.evaluate.sounds import Sound, Splits, is_prepared, music_in, require_audio
+from musicldm.evaluate.transcription import Transcriber, transcribe_audio
 from musicldm.latents.statistics import LatentStatistics, Moments
 from musicldm.media.audio.loudness import LoudnessMeter
 
@@ -30,8 +32,12 @@ NOISE = 0.1
 DEAD = 0.01
 """An inactive channel is one whose posterior's mean varies by less than this (Burda, Grosse & Salakhutdinov 2016)."""
 
+NOTE_SECONDS = 30.0
+"""From the middle of each track, in which notes are compared: transcribing takes as long as playing."""
+
 _WINDOW_SECONDS = 30.0
 _EXCERPTS, _EXCERPT_SECONDS = 32, 10.0  # on which the noise is tried; they are held in memory
+_FIGURES = "mel", "mel_to_silence", "stft", "si_sdr", "l1", "l1_of_silence", "l1_to_silence"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class TrackResult:
     figures: Reconstruction
     loudness: float | None
     """LU by which the reconstruction is louder; None where either is below the meter's gate."""
+    notes: OnsetScore | None
+    """The notes of the original that are heard in the reconstruction, over `NOTE_SECONDS`; None without transcriber."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +89,17 @@ class CodecResult:
     codec_hash: str
     data: str
     """What it was measured on."""
+    keeps_phase: bool
+    """See `Codec.keeps_phase`; where it is not, the metrics that compare sample by sample are None."""
+    transcriber: str | None
+    """By which notes were compared."""
     relative_size: float
     """Elements of the latents for each element of the waveform."""
     seconds: float
     """Of all tracks."""
     overall: dict[str, Estimate]
-    """Means over tracks, with equal weights, of the metrics of `Reconstruction` and of the magnitude of `loudness`."""
+    """Means over tracks, with equal weights, of the metrics of `Reconstruction`, of the magnitude of `loudness`, and of
+    the F1, precision and recall of note onsets."""
     tracks: tuple[TrackResult, ...]
     channels: tuple[ChannelResult, ...]
     noise: NoiseResult
@@ -103,12 +116,19 @@ class CodecResult:
         return asdict(self) | {"dead": list(self.dead)}
 
 
-def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress: Progress = silent) -> CodecResult:
+def evaluate_codec(
+    codec: Codec,
+    data: Path,
+    split: Splits = "heldout",
+    progress: Progress = silent,
+    transcriber: Transcriber | None = None,
+) -> CodecResult:
     """Take every track of `data` through the codec and back by the posterior's mode, in bounded memory.
 
     Args:
         data: a prepared folder, or any folder of audio files, which are all taken and resampled to the codec's rate.
         split: which tracks of a prepared folder.
+        transcriber: compare the notes that it hears in originals and reconstructions.
 
     Raises:
         DataError: there is nothing to measure it on, or what it decodes is not finite.
@@ -125,11 +145,13 @@ def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress
         progress(number, len(sounds), sound.name)
         try:
             with sound.opened() as (samples, read):
-                tracks.append(_track(codec, sound, samples, read, latents))
+                track = _track(codec, sound, samples, read, latents)
+                if transcriber is not None:
+                    middle = _middle(read, samples, round(NOTE_SECONDS * spec.rate))
+                    track = replace(track, notes=_notes(codec, transcriber, middle))
+                tracks.append(track)
                 if number % every == 0:
-                    # From the middle, since many tracks begin and end in silence.
-                    length = min(samples, round(_EXCERPT_SECONDS * spec.rate))
-                    excerpts.append(read((samples - length) // 2, (samples - length) // 2 + length))
+                    excerpts.append(_middle(read, samples, round(_EXCERPT_SECONDS * spec.rate)))
         except DataError as error:
             left_out[sound.name] = error.message
     if not tracks:
@@ -139,6 +161,8 @@ def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress
         codec=codec.name,
         codec_hash=spec.codec_hash,
         data=f"{data}, {split} tracks" if is_prepared(data) else str(data),
+        keeps_phase=codec.keeps_phase,
+        transcriber=None if transcriber is None else transcriber.name,
         relative_size=1 / spec.compression,
         seconds=sum(track.figures.seconds for track in tracks),
         overall=_overall(tracks),
@@ -152,7 +176,7 @@ def evaluate_codec(codec: Codec, data: Path, split: Splits = "heldout", progress
 def _track(codec: Codec, sound: Sound, samples: int, read: Reader, latents: _Latents) -> TrackResult:
     """One track through the codec and back; its posterior is added to `latents`."""
     spec = codec.spec
-    comparison, done = Comparison(spec.rate), 0
+    comparison, done = Comparison(spec.rate, keeps_phase=codec.keeps_phase), 0
     meters = [LoudnessMeter(spec.rate, spec.media_channels) for _ in range(2)]
     window = round(_WINDOW_SECONDS * spec.frame_rate)
     means = latents.through(encode_long(codec, read, samples, window))
@@ -168,13 +192,28 @@ def _track(codec: Codec, sound: Sound, samples: int, read: Reader, latents: _Lat
         done += made.shape[-1]
     before, after = (meter.integrated() for meter in meters)
     loudness = None if before is None or after is None else after - before
-    return TrackResult(sound.name, comparison.result(), loudness)
+    return TrackResult(sound.name, comparison.result(), loudness, None)
+
+
+def _middle(read: Reader, samples: int, length: int) -> Tensor:
+    """At most so many samples from the middle of a track, since many begin and end in silence."""
+    length = min(samples, length)
+    first = (samples - length) // 2
+    return read(first, first + length)
+
+
+def _notes(codec: Codec, transcriber: Transcriber, audio: Tensor) -> OnsetScore:
+    """How many notes of an excerpt are heard in its reconstruction."""
+    made, rate = reconstruct(codec, audio), codec.spec.rate
+    return onset_score(transcribe_audio(transcriber, audio, rate), transcribe_audio(transcriber, made, rate))
 
 
 def _overall(tracks: list[TrackResult]) -> dict[str, Estimate]:
-    names = "si_sdr", "stft", "mel", "l1", "l1_of_silence", "l1_to_silence"
-    overall = {name: bootstrap([getattr(track.figures, name) for track in tracks]) for name in names}
-    return overall | {"loudness": bootstrap([t.loudness if t.loudness is None else abs(t.loudness) for t in tracks])}
+    overall = {name: bootstrap([getattr(track.figures, name) for track in tracks]) for name in _FIGURES}
+    overall["loudness"] = bootstrap([t.loudness if t.loudness is None else abs(t.loudness) for t in tracks])
+    for name in ("f1", "precision", "recall"):
+        overall[f"onset_{name}"] = bootstrap([getattr(t.notes, name) if t.notes else None for t in tracks])
+    return overall
 
 
 class _Latents:

@@ -20,6 +20,7 @@ from musicldm.evaluate.features import Floats, latent_textures, mel_textures
 from musicldm.evaluate.similarity import overlaps
 from musicldm.evaluate.sounds import Piece
 from musicldm.latents.statistics import LatentStatistics, Moments
+from musicldm.media.audio.decode import resample
 
 _PEAK = 0.98  # of full scale: what would clip is scaled down to this, as samples are
 
@@ -31,6 +32,8 @@ class PieceFeatures:
     name: str
     track: str
     seconds: float
+    rms: float
+    """Of all channels together, 1 being full scale, at the rate of the spectra."""
     vectors: dict[str, Floats]
     """By embedding, [n, F] each."""
     overlaps: dict[str, list[float]]
@@ -43,9 +46,15 @@ class PieceFeatures:
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Describes pieces by every embedding that is available."""
+    """Describes pieces by every embedding that is available.
+
+    Latents are a codec's own, so figures by them say nothing across codecs. Those by spectra do, at one rate.
+    """
 
     sample_rate: int
+    """Of the pieces."""
+    spectra_rate: int
+    """At which spectra are compared; at most that of the pieces."""
     codec: Codec | None
     statistics: LatentStatistics | None
     """The scale of its latents; None where there is no codec."""
@@ -54,7 +63,7 @@ class FeatureExtractor:
     @property
     def embeddings(self) -> dict[str, str]:
         """Name -> what it is."""
-        found = {"mel": f"textures of a second, log-mel frames at {self.sample_rate} Hz"}
+        found = {"mel": f"textures of a second, log-mel frames at {self.spectra_rate} Hz"}
         if self.codec is not None:
             which = self.codec.spec.codec_hash[:8]
             found = {"latent": f"textures of a second, normalised latents of the codec {which}"} | found
@@ -69,20 +78,23 @@ class FeatureExtractor:
         if self.codec is not None and self.statistics is not None:
             latents = _drawn(self.codec, piece) if latents is None else latents
             vectors["latent"] = latent_textures(self.statistics.normalise(latents), self.codec.spec.frame_rate)
-        vectors["mel"] = mel_textures(piece.audio, self.sample_rate)
+        audio = piece.audio
+        if self.spectra_rate != self.sample_rate:
+            audio = torch.from_numpy(resample(audio.numpy(), self.sample_rate, self.spectra_rate))
+        vectors["mel"] = mel_textures(audio, self.spectra_rate)
         if self.clap is not None:
             vectors["CLAP"] = self.clap(piece.audio, self.sample_rate)
         # In half precision, since those of the whole reference wait in memory for the baselines.
         kept = None if latents is None else latents.half()
-        seconds = piece.audio.shape[1] / self.sample_rate
         return PieceFeatures(
-            piece.name,
-            piece.track,
-            seconds,
-            vectors,
-            overlaps(piece.audio, self.sample_rate),
-            excerpt_features(piece.audio, self.sample_rate),
-            kept,
+            name=piece.name,
+            track=piece.track,
+            seconds=piece.audio.shape[1] / self.sample_rate,
+            rms=audio.square().mean().sqrt().item(),
+            vectors=vectors,
+            overlaps=overlaps(audio, self.spectra_rate),
+            excerpts=excerpt_features(audio, self.spectra_rate),
+            latents=kept,
         )
 
 

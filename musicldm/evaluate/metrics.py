@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -44,18 +44,30 @@ class Reconstruction:
 
     seconds: float
     """Of all items together."""
-    si_sdr: float | None
-    """dB, see `si_sdr`; higher is closer. Silent items do not count; None where all are silent."""
-    stft: float
-    """See `multi_resolution_stft_distance`; 0 is perfect."""
     mel: float
     """See `mel_distance`; 0 is perfect."""
-    l1: float
+    mel_to_silence: float | None
+    """See `mel_l1_to_silence`: 0 is perfect, 1 no better than silence. Silent items do not count; None where all are
+    silent."""
+    stft: float
+    """See `multi_resolution_stft_distance`; 0 is perfect."""
+    si_sdr: float | None
+    """dB, see `si_sdr`; higher is closer. Silent items do not count; None where all are silent."""
+    l1: float | None
     """See `waveform_spectrogram_l1`; a long sound's is the mean over its segments."""
-    l1_of_silence: float
+    l1_of_silence: float | None
     """The same of silence in place of the reconstruction."""
     l1_to_silence: float | None
     """One over the other: 0 is perfect, 1 no better than silence. None where the original is silent."""
+
+    @property
+    def is_of_silence(self) -> bool:
+        """Whether there was nothing but silence to reconstruct."""
+        return self.mel_to_silence is None
+
+    def without_phase(self) -> Reconstruction:
+        """The same without what compares sample by sample: of a codec that makes phases up, it would say nothing."""
+        return replace(self, si_sdr=None, l1=None, l1_of_silence=None, l1_to_silence=None)
 
 
 def si_sdr(target: Tensor, estimate: Tensor) -> Tensor:
@@ -104,6 +116,22 @@ def mel_distance(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
     return _mel_distance(torch.stack([_mel_sums(*each, sample_rate) for each in spectrograms]))
 
 
+def mel_l1_to_silence(target: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
+    """L1 distance of mel spectrograms over that of silence: [..., C, T] to [...]; of a silent target not a number.
+
+    The mean over WINDOWS of sum |X − Y| / sum |X|, X and Y being the magnitudes of `mel_distance`, of which no
+    logarithm is taken: 0 is perfect, 1 no better than silence. So it goes by what is loud, as a listener does first,
+    where the logarithms of `mel_distance` count a band that should be empty as much as one in which a note sounds.
+
+    Raises:
+        MismatchError: target and estimate differ in shape.
+        DataError: they are empty.
+    """
+    x, y = _pair(target, estimate)
+    spectrograms = _spectrograms(_padded(x), _padded(y), x.shape[-1], last=True)
+    return _mel_l1_to_silence(torch.stack([_mel_sums(*each, sample_rate) for each in spectrograms]))
+
+
 def compare(target: Tensor, estimate: Tensor, sample_rate: int) -> Reconstruction:
     """All metrics of crops [..., C, T], on their own device.
 
@@ -121,10 +149,12 @@ class Comparison:
     Args:
         sample_rate: of both.
         segment_seconds: how much is measured at once.
+        keeps_phase: whether samples can be compared, as `Codec.keeps_phase` says; see `Reconstruction.without_phase`.
     """
 
-    def __init__(self, sample_rate: int, segment_seconds: float = 10.0) -> None:
+    def __init__(self, sample_rate: int, segment_seconds: float = 10.0, *, keeps_phase: bool = True) -> None:
         self._sample_rate = sample_rate
+        self._keeps_phase = keeps_phase
         # A multiple of the longest hop, so that the windows of a segment lie where they lie in the whole sound.
         self._segment = max(1, round(segment_seconds * sample_rate / _LONGEST_HOP)) * _LONGEST_HOP
         self._held: Tensor | None = None  # [2, C, _MARGIN + n]: what is still to be measured, and the margin before it
@@ -153,7 +183,9 @@ class Comparison:
         """
         if self._held is None:
             raise DataError("There is no audio to compare.")
-        return _reconstruction(self._and(F.pad(self._held, (0, _MARGIN)), self._held.shape[-1] - _MARGIN, last=True))
+        sums = self._and(F.pad(self._held, (0, _MARGIN)), self._held.shape[-1] - _MARGIN, last=True)
+        figures = _reconstruction(sums)
+        return figures if self._keeps_phase else figures.without_phase()
 
     def _and(self, held: Tensor, samples: int, last: bool) -> _Sums:
         sums = _sums(held[0], held[1], samples, self._sample_rate, last)
@@ -190,9 +222,10 @@ def _reconstruction(sums: _Sums) -> Reconstruction:
     l1, silence, seconds = sums["l1"].tolist()
     return Reconstruction(
         seconds=seconds,
-        si_sdr=decibels.mean().item() if len(decibels) else None,
-        stft=_stft_distance(sums["stft"]).mean().item(),
         mel=_mel_distance(sums["mel"]).mean().item(),
+        mel_to_silence=_mel_l1_to_silence(sums["mel"])[sounding].mean().item() if sounding.any() else None,
+        stft=_stft_distance(sums["stft"]).mean().item(),
+        si_sdr=decibels.mean().item() if len(decibels) else None,
         l1=l1 / seconds,
         l1_of_silence=silence / seconds,
         l1_to_silence=l1 / silence if sounding.any() else None,
@@ -239,13 +272,19 @@ def _mel_sums(size: int, target: Tensor, estimate: Tensor, sample_rate: int) -> 
     bands = _mel_bands(sample_rate, size, str(target.device))
     # In half precision the product would lose quiet bands.
     with torch.autocast(target.device.type, enabled=False):
-        target, estimate = ((bands @ z).clamp_min(_MEL_FLOOR).log10() for z in (target, estimate))
-    return _sum((target - estimate).abs())
+        target, estimate = bands @ target, bands @ estimate
+        logarithms = (target.clamp_min(_MEL_FLOOR).log10() - estimate.clamp_min(_MEL_FLOOR).log10()).abs()
+    return _sum(logarithms, (target - estimate).abs(), target)
 
 
 def _mel_distance(sums: Tensor) -> Tensor:
-    difference, count = sums.unbind(1)
-    return (difference / count).sum(dim=0)
+    logarithms, _, _, count = sums.unbind(1)
+    return (logarithms / count).sum(dim=0)
+
+
+def _mel_l1_to_silence(sums: Tensor) -> Tensor:
+    _, difference, magnitudes, _ = sums.unbind(1)
+    return (difference / magnitudes).mean(dim=0)
 
 
 def _spectrograms(x: Tensor, y: Tensor, samples: int, last: bool) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from musicldm.codecs.base import Codec
-from musicldm.codecs.windows import reconstruct_long
+from musicldm.codecs.windows import Reader, reconstruct_long
 from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.evaluate.metrics import Comparison, Reconstruction
+from musicldm.evaluate.notes import OnsetScore, onset_score
 from musicldm.evaluate.sounds import require_audio
+from musicldm.evaluate.transcription import Transcriber, transcribe
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode
 from musicldm.media.audio.spool import Spool
@@ -33,6 +35,8 @@ class Result:
     figures: Reconstruction
     spent: float
     """Seconds that encoding and decoding took, without reading, measuring and writing."""
+    notes: OnsetScore | None = None
+    """The notes of the file that are heard in the reconstruction; None without a transcriber."""
 
 
 def reconstruct_file(
@@ -42,6 +46,7 @@ def reconstruct_file(
     start: float = 0.0,
     seconds: float | None = None,
     progress: Progress = silent,
+    transcriber: Transcriber | None = None,
 ) -> Result:
     """Write the codec's reconstruction of `source` by the posterior's mode, at the codec's rate and with its channels.
 
@@ -50,6 +55,7 @@ def reconstruct_file(
         target: as `files.piecewise` takes it.
         start: seconds to skip.
         seconds: to take from there, or as many as there are; None: all.
+        transcriber: compare the notes that it hears in the file and in the reconstruction.
 
     Raises:
         DataError: `source` is no usable audio, or its reconstruction is not finite.
@@ -60,15 +66,12 @@ def reconstruct_file(
     files.format_of(target)
     folder = durable.make_folder(target.parent) if isinstance(target, Path) else Path(tempfile.gettempdir())
     rate, channels = codec.spec.rate, codec.spec.media_channels
-    comparison, spent, done = Comparison(rate), 0.0, 0
-    with Spool(channels, folder) as sound:
+    comparison, spent, done = Comparison(rate, keeps_phase=codec.keeps_phase), 0.0, 0
+    with Spool(channels, folder) as sound, Spool(channels, folder) as made:
         # All of it comes first: only its end shows that a file is whole, and how long it is.
         _fill(sound, source, rate, start, seconds, progress)
 
-        def read(first: int, last: int) -> Tensor:
-            return torch.from_numpy(sound.read(first, last))
-
-        window = round(_WINDOW_SECONDS * codec.spec.frame_rate)
+        read, window = _reader(sound), round(_WINDOW_SECONDS * codec.spec.frame_rate)
         pieces = _timed(reconstruct_long(codec, read, sound.samples, window))
         with files.piecewise(target, rate, channels, sound.samples) as append:
             for piece, took in pieces:
@@ -76,9 +79,18 @@ def reconstruct_file(
                     raise DataError(f"The codec's reconstruction of {source} is not finite.", "Use another codec.")
                 append(piece.numpy())
                 comparison.add(read(done, done + piece.shape[-1]), piece)
+                if transcriber is not None:
+                    made.append(piece.numpy())
                 spent, done = spent + took, done + piece.shape[-1]
                 progress(done / rate, sound.samples / rate, "encoding and decoding")
-    return Result(comparison.result(), spent)
+        notes = None
+        if transcriber is not None:
+            # After the file is written: it is slow, and whoever listens meanwhile should not wait for it.
+            reference, found = (
+                transcribe(transcriber, _reader(each), each.samples, rate, progress) for each in (sound, made)
+            )
+            notes = onset_score(reference, found)
+    return Result(comparison.result(), spent, notes)
 
 
 def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> None:
@@ -102,6 +114,13 @@ def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | 
         raise DataError(f"There is no sound in {source}.", "Name a file with audio in it.")
     if not sound.samples:
         raise UsageError(f"{source} ends before {start:g} s.", "Choose a --start below its length.")
+
+
+def _reader(spool: Spool) -> Reader:
+    def read(first: int, last: int) -> Tensor:
+        return torch.from_numpy(spool.read(first, last))
+
+    return read
 
 
 def _timed(pieces: Iterator[Tensor]) -> Iterator[tuple[Tensor, float]]:

@@ -1,8 +1,12 @@
 """How close samples are to music: sets of sounds against a reference, by metrics that need no pretrained network.
 
 Beside the samples stand baselines, measured in the same way: one half of the reference against the other, which is as
-close as music is to itself; the reference through the codec, which a perfect generator would reach; and decoded noise
-with the mean and standard deviation of the latents, which a generator that has learned nothing would reach.
+close as music is to itself; the reference through the codec, which a perfect generator would reach; decoded noise with
+the mean and standard deviation of the latents, which a generator that has learned nothing would reach; and white noise
+at the music's level.
+
+Figures by latents are a codec's own. Across codecs only those by spectra compare: against the same folder of music, by
+samples of one length, at one rate of the spectra; beside white noise, since decoded noise differs with the codec.
 
 Shapes: C channels, T samples, D latent channels, L latent frames.
 """
@@ -10,8 +14,9 @@ Shapes: C channels, T samples, D latent channels, L latent frames.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +25,24 @@ import torch
 from torch import Tensor
 
 from musicldm.codecs.base import Codec
-from musicldm.core.errors import DataError
+from musicldm.core.errors import DataError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.evaluate.clap import Clap
 from musicldm.evaluate.extractor import FeatureExtractor, PieceFeatures, decoded, statistics_of
 from musicldm.evaluate.figures import Figure, figures_of, self_similarity
 from musicldm.evaluate.levels import Level, level
-from musicldm.evaluate.reference import codec_and_scale, music_of_folder, music_of_store, store_at
+from musicldm.evaluate.note_rates import LEAST, NoteRates, note_rate, rates_of
+from musicldm.evaluate.reference import Music, codec_and_scale, music_of_folder, music_of_store, store_at
 from musicldm.evaluate.similarity import SHORTEST, WINDOW
 from musicldm.evaluate.sounds import Piece, Sound, Splits, files_in, rate_of
+from musicldm.evaluate.transcription import Transcriber
 from musicldm.latents.statistics import LatentStatistics
 
 PIECES = 200
 """Of the reference, by default."""
 SAMPLES, HALF, CODED, NOISE = "samples", "half of the reference", "reference through the codec", "decoded noise"
+WHITE = "white noise at the music's level"
 
 # By these names, which seed their draws from the posterior: those of release 0.1, whose figures thus stay comparable.
 _SEEDS = {CODED: "reference through the VAE", NOISE: "decoded noise"}
@@ -55,6 +63,8 @@ class SampleResult:
 
     name: str
     level: Level
+    notes_per_second: float | None
+    """None without a transcriber."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ class SamplesResult:
     samples: tuple[SampleResult, ...]
     sets: tuple[SetResult, ...]
     """The samples, and then the baselines."""
+    note_rates: NoteRates | None
+    """None without a transcriber."""
     left_out: dict[str, str]
     """Files that could not be used, and why."""
     notes: tuple[str, ...]
@@ -97,6 +109,8 @@ def evaluate_samples(
     pieces: int = PIECES,
     baselines: bool = True,
     clap: Clap | None = None,
+    transcriber: Transcriber | None = None,
+    spectra_rate: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> SamplesResult:
@@ -111,6 +125,8 @@ def evaluate_samples(
         pieces: of the reference, at most; fewer where they would overlap.
         baselines: measure these, too; see the module's head.
         clap: one more embedding.
+        transcriber: count the notes that it hears in the samples, and in held-out music where the reference has some.
+        spectra_rate: Hz at which spectra are compared; None: the codec's rate, or without codec that of the reference.
         device: where the codec computes.
         progress: called with sounds.
 
@@ -118,7 +134,7 @@ def evaluate_samples(
         DataError: no sample or no reference that can be used.
         MismatchError: the store was made with another codec than the model's.
         BundleError: the model is missing or damaged.
-        UsageError: the codec is not of audio.
+        UsageError: the codec is not of audio, or its rate is below that of the spectra.
     """
     store = store_at(reference)
     codec, scale = codec_and_scale(model, store, device)
@@ -131,39 +147,73 @@ def evaluate_samples(
     seconds = float(np.median([length for sound in sounds if (length := sound.seconds) >= 1] or [0.0]))
     if not seconds:
         raise _none_usable(sounds)
+    extract = FeatureExtractor(rate, _spectra_rate(spectra_rate, rate), codec, scale, clap)
     if reference is None:
-        return _without_reference(sounds, rate, seconds, left_out, progress)
+        return _without_reference(
+            sounds, replace(extract, codec=None, clap=None), transcriber, seconds, left_out, progress
+        )
 
-    if store is not None and codec is not None:
-        music = music_of_store(store, codec, seconds, pieces, split)
-    else:
-        music = music_of_folder(Path(reference), rate, channels, seconds, pieces, split, left_out)
+    def music_of(split: Splits, pieces: int) -> Music:
+        if store is not None and codec is not None:
+            return music_of_store(store, codec, seconds, pieces, split)
+        return music_of_folder(Path(reference), rate, channels, seconds, pieces, split, left_out)
+
+    music = music_of(split, pieces)
     if codec is not None and scale is None:
-        scale = statistics_of(music.pieces(_MEASURED), codec)
-    extract = FeatureExtractor(rate, codec, scale, clap)
+        extract = replace(extract, statistics=statistics_of(music.pieces(_MEASURED), codec))
+    played = None if transcriber is None else _heldout(music_of, split, min(pieces, max(LEAST, len(sounds))))
     # Some metrics are biased by the number of sounds, so the baselines made here have as many as there are samples.
     few = min(len(sounds), music.count)
-    progress = _counting(progress, music.count + len(sounds) + (2 * few if codec and baselines else 0))
+    sets_made = 0 if not baselines else 1 if codec is None else 3
+    progress = _counting(progress, music.count + len(sounds) + few * sets_made + (played.count if played else 0))
     theirs = [_reported(extract(piece), progress) for piece in music.pieces(music.count)]
     if not theirs:
         raise DataError(f"No music of {reference} can be used.", "Name another folder.")
-    levels, ours = _measured(sounds, extract, left_out, progress)
+    levels, ours = _measured(sounds, extract, transcriber, left_out, progress)
     sets = [SetResult(SAMPLES, figures_of(ours, theirs))]
     if baselines and len(theirs) > 1:
         sets += _baselines(theirs, extract, round(music.seconds * rate), few, progress)
-    notes = tuple(_notes(levels, seconds, has_reference=True, has_codec=codec is not None))
-    return SamplesResult(music.words, extract.embeddings, levels, tuple(sets), left_out, notes)
+    return SamplesResult(
+        reference=music.words,
+        embeddings=extract.embeddings,
+        samples=levels,
+        sets=tuple(sets),
+        note_rates=_note_rates(transcriber, levels, played, rate, progress),
+        left_out=left_out,
+        notes=tuple(_notes(levels, seconds, has_reference=True, has_codec=codec is not None)),
+    )
+
+
+def _spectra_rate(wanted: int | None, rate: int) -> int:
+    """That which is wanted, where the audio has it."""
+    if wanted is not None and wanted > rate:
+        raise UsageError(
+            f"Spectra cannot be compared at {wanted} Hz: the audio has {rate} Hz.",
+            "Choose the lowest rate of all codecs that are compared.",
+        )
+    return wanted or rate
 
 
 def _without_reference(
-    sounds: Sequence[Sound], rate: int, seconds: float, left_out: dict[str, str], progress: Progress
+    sounds: Sequence[Sound],
+    extract: FeatureExtractor,
+    transcriber: Transcriber | None,
+    seconds: float,
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> SamplesResult:
-    """Level and self-similarity alone."""
-    extract = FeatureExtractor(rate, None, None, None)
-    levels, ours = _measured(sounds, extract, left_out, _counting(progress, len(sounds)))
-    notes = tuple(_notes(levels, seconds, has_reference=False, has_codec=False))
-    figures = tuple(self_similarity(ours, []))
-    return SamplesResult("", {}, levels, (SetResult(SAMPLES, figures),), left_out, notes)
+    """Level, self-similarity and the rate of notes alone."""
+    progress = _counting(progress, len(sounds))
+    levels, ours = _measured(sounds, extract, transcriber, left_out, progress)
+    return SamplesResult(
+        reference="",
+        embeddings={},
+        samples=levels,
+        sets=(SetResult(SAMPLES, tuple(self_similarity(ours, []))),),
+        note_rates=_note_rates(transcriber, levels, None, extract.sample_rate, progress),
+        left_out=left_out,
+        notes=tuple(_notes(levels, seconds, has_reference=False, has_codec=False)),
+    )
 
 
 def _notes(levels: Sequence[SampleResult], seconds: float, has_reference: bool, has_codec: bool) -> Iterator[str]:
@@ -185,16 +235,21 @@ def _notes(levels: Sequence[SampleResult], seconds: float, has_reference: bool, 
 
 
 def _measured(
-    sounds: Sequence[Sound], extract: FeatureExtractor, left_out: dict[str, str], progress: Progress
+    sounds: Sequence[Sound],
+    extract: FeatureExtractor,
+    transcriber: Transcriber | None,
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> tuple[tuple[SampleResult, ...], list[PieceFeatures]]:
-    """Each file's level and features, one after another."""
+    """Each file's level, rate of notes and features, one after another."""
     levels, features = [], []
     named = {sound.name: sound for sound in sounds}
     for piece in _whole(sounds, left_out):
         # Clipping and silence are the file's own: mixing its channels and resampling would change both.
         own = named[piece.name].at_own_rate()
         audio = piece.audio if own == named[piece.name] else own.whole()
-        levels.append(SampleResult(piece.name, level(audio, own.sample_rate)))
+        notes = None if transcriber is None else note_rate(transcriber, piece.audio, extract.sample_rate)
+        levels.append(SampleResult(piece.name, level(audio, own.sample_rate), notes))
         features.append(_reported(extract(piece), progress))
     if not features:
         raise _none_usable(sounds)
@@ -229,21 +284,30 @@ def _none_usable(sounds: Sequence[Sound]) -> DataError:
 def _baselines(
     reference: Sequence[PieceFeatures], extract: FeatureExtractor, samples: int, count: int, progress: Progress
 ) -> Iterator[SetResult]:
-    """Three sets, of which the last two need a codec, against the reference.
+    """Four sets, of which two need a codec, against the reference.
 
     Args:
         samples: of a piece of the reference.
-        count: sounds in either of the last two sets.
+        count: sounds in each set but the first.
     """
     yield SetResult(HALF, figures_of(*_halves(reference)))
     codec, scale = extract.codec, extract.statistics
-    if codec is None or scale is None:
-        return
-    for name, sources in ((CODED, _spaced(reference, count)), (NOISE, _noise(codec, scale, samples, count))):
-        audio = ((track, decoded(codec, z, samples)) for track, z in sources)
+    some = _spaced(reference, count)
+    sounds: dict[str, Iterator[tuple[str, Tensor]]] = {}
+    if codec is not None and scale is not None:
+        coded = ((each.track, each.latents) for each in some if each.latents is not None)
+        sounds[CODED] = ((track, decoded(codec, z, samples)) for track, z in coded)
+        noise = enumerate(_noise(codec, scale, samples, count))
+        sounds[NOISE] = ((f"{NOISE} {number}", decoded(codec, z, samples)) for number, z in noise)
+    channels = 1 if codec is None else codec.spec.media_channels
+    # So that the noise has the music's level where spectra are compared, which may be at a lower rate.
+    gain = math.sqrt(extract.sample_rate / extract.spectra_rate)
+    white = enumerate(_white_noise([gain * each.rms for each in some], channels, samples))
+    sounds[WHITE] = ((f"{WHITE} {number}", audio) for number, audio in white)
+    for name, pieces in sounds.items():
         features = [
-            _reported(extract(Piece(f"{_SEEDS[name]} {number}", track, each)), progress)
-            for number, (track, each) in enumerate(audio)
+            _reported(extract(Piece(f"{_SEEDS.get(name, name)} {number}", track, each)), progress)
+            for number, (track, each) in enumerate(pieces)
         ]
         yield SetResult(name, figures_of(features, reference))
 
@@ -256,19 +320,49 @@ def _halves(features: Sequence[PieceFeatures]) -> tuple[list[PieceFeatures], lis
     return first, second
 
 
-def _spaced(features: Sequence[PieceFeatures], count: int) -> Iterator[tuple[str, Tensor]]:
-    """The track and the latents of so many pieces, evenly chosen."""
-    for number in np.linspace(0, len(features) - 1, count).round().astype(int):
-        if (latents := features[number].latents) is not None:
-            yield features[number].track, latents
+def _spaced(features: Sequence[PieceFeatures], count: int) -> list[PieceFeatures]:
+    """So many pieces, evenly chosen."""
+    return [features[number] for number in np.linspace(0, len(features) - 1, count).round().astype(int)]
 
 
-def _noise(codec: Codec, statistics: LatentStatistics, samples: int, count: int) -> Iterator[tuple[str, Tensor]]:
-    """Raw latents that share mean and standard deviation with music's, and nothing else; each a track of its own."""
+def _noise(codec: Codec, statistics: LatentStatistics, samples: int, count: int) -> Iterator[Tensor]:
+    """Raw latents that share mean and standard deviation with music's, and nothing else."""
     for number in range(count):
         generator = torch.Generator().manual_seed(derive("noise", number))
         shape = codec.spec.channels, codec.spec.frames(samples)
-        yield f"{NOISE} {number}", statistics.denormalise(torch.randn(shape, generator=generator))
+        yield statistics.denormalise(torch.randn(shape, generator=generator))
+
+
+def _white_noise(levels: Sequence[float], channels: int, samples: int) -> Iterator[Tensor]:
+    """White noise [C, samples] at each of these levels (RMS), its channels independent."""
+    for number, rms in enumerate(levels):
+        generator = torch.Generator().manual_seed(derive("white noise", number))
+        yield rms * torch.randn(channels, samples, generator=generator)
+
+
+# ---- Notes ---------------------------------------------------------------------------------------------------------
+
+
+def _heldout(music_of: Callable[[Splits, int], Music], split: Splits, pieces: int) -> Music:
+    """So many pieces of held-out tracks, or of whatever the reference is where it has none."""
+    try:
+        return music_of("heldout", pieces)
+    except DataError:
+        return music_of(split, pieces)
+
+
+def _note_rates(
+    transcriber: Transcriber | None, samples: Sequence[SampleResult], music: Music | None, rate: int, progress: Progress
+) -> NoteRates | None:
+    """The samples' rates beside the music's."""
+    if transcriber is None:
+        return None
+    ours = [each.notes_per_second for each in samples if each.notes_per_second is not None]
+    theirs = []
+    for piece in music.pieces(music.count) if music is not None else ():
+        progress(0, None, piece.name)
+        theirs.append(note_rate(transcriber, piece.audio, rate))
+    return rates_of(transcriber, ours, theirs, "" if music is None else music.words)
 
 
 # ---- Progress ------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from musicldm.latents.encode import encode
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
+from tests.codecs.phaseless import without_phase
 from tests.toys import Command
 
 RATE = 8000
@@ -285,6 +286,19 @@ def test_a_vae_that_was_never_trained(model: Bundle, tmp_path: Path) -> None:
     bundle.write(tmp_path, Bundle("random", {"codec": VAE(SHAPE).component()}))
     (found,) = faults(tmp_path)
     assert found.startswith("wrong: The codec reconstructs a chord with")
+
+
+def test_a_codec_without_phase_is_judged_by_its_spectra(
+    model: Bundle, data: Path, at: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its samples are far from the original's, as they may be; what was never trained is wrong all the same."""
+    torch.manual_seed(3)
+    bundle.write(tmp_path / "random", Bundle("random", {"codec": VAE(SHAPE).component()}))
+    without_phase(monkeypatch)
+    (judged,) = (each for each in look(data, at) if "reconstructs" in each.text)
+    assert judged.verdict == "ok" and "of silence's distance in mel magnitudes, mel distance" in judged.text
+    assert "SI-SDR" not in judged.text
+    assert faults(tmp_path / "random")[0].startswith("wrong: The codec reconstructs a chord with")
 
 
 def test_a_denoiser_of_another_vae(model: Bundle, tmp_path: Path) -> None:

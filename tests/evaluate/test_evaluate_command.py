@@ -18,62 +18,12 @@ from musicldm.core import bundle
 from musicldm.core.errors import BundleError
 from musicldm.evaluate.clap import Clap
 from musicldm.evaluate.metrics import mel_distance, si_sdr
-from musicldm.evaluate.samples import evaluate_samples
-from musicldm.latents.encode import encode
+from musicldm.evaluate.samples import WHITE, evaluate_samples
 from musicldm.media.audio import files
-from musicldm.media.audio.prepare import PrepareSettings
-from musicldm.media.audio.preprocess import preprocess
+from tests.evaluate.evaluations import bias, figures, parsed, song, speaking_vae
 from tests.pages import PLAYS, Elements
-from tests.toy_model import RATE, toy_bundle
+from tests.toy_model import RATE
 from tests.toys import Command
-
-
-def parsed(text: str) -> Any:
-    """JSON, in which there must be no NaN and no infinity."""
-    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
-
-
-def song(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
-    """Notes of half a second, in the key of the seed."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(rate // 2) / rate
-    pitches = 220 * 2 ** ((seed % 5 + rng.choice([0, 2, 4, 7, 9, 12], size=int(2 * seconds))) / 12)
-    notes = [np.exp(-5 * time) * np.sin(2 * np.pi * pitch * time) for pitch in pitches]
-    return 0.3 * np.concatenate(notes) + 0.001 * rng.normal(size=len(notes) * len(time))
-
-
-def bias(layer: torch.nn.Conv1d) -> torch.Tensor:
-    """Its bias, which it has."""
-    assert layer.bias is not None
-    return layer.bias
-
-
-def speaking_vae() -> VAE:
-    """The toy VAE, with latents of which most is the sound, as a trained one's."""
-    model = VAE.from_bundle(toy_bundle())
-    with torch.no_grad():
-        model.encoder.head.weight[:4] *= 20
-        bias(model.encoder.head)[4:] = -6
-    return model
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, prepared music with one track held out, its store, and samples: of which one is at another rate."""
-    root = tmp_path_factory.mktemp("evaluate")
-    bundle.write(root / "model", bundle.Bundle("toy", {"codec": speaking_vae().component()}))
-    bundle.write(root / "whole", toy_bundle())
-    (root / "songs").mkdir()
-    for number in range(4):
-        soundfile.write(root / "songs" / f"song {number}.wav", song(number, 30), RATE)
-    preprocess(root / "songs", root / "data", PrepareSettings(sample_rate=RATE, channels=1), jobs=1)
-    encode(root / "data", root / "z.zarr", VAE.load(root / "model"))
-    (root / "out").mkdir()
-    for number in range(9):
-        rate = 2 * RATE if number == 0 else RATE
-        soundfile.write(root / "out" / f"take {number}.wav", song(10 + number, 13, rate), rate)
-    return root
-
 
 # ---- The VAE ---------------------------------------------------------------------------------------------------------
 
@@ -135,18 +85,13 @@ def test_a_vae_on_silence_and_on_nothing(root: Path, musicldm: Command, tmp_path
 # ---- Samples ---------------------------------------------------------------------------------------------------------
 
 
-def figures(told: dict[str, Any], name: str = "samples") -> dict[tuple[str, str], dict[str, Any]]:
-    (found,) = (each["figures"] for each in told["sets"] if each["name"] == name)
-    return {(each["metric"], each["embedding"]): each for each in found}
-
-
 def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command) -> None:
     arguments = "evaluate", "samples", root / "out", "--json", "--pieces", 12, "--split", "all"
     by_data = parsed(musicldm(*arguments, "--reference", root / "data", "--model", root / "model").out)
     by_store = parsed(musicldm(*arguments, "--reference", root / "z.zarr").out)
     for told in (by_data, by_store):
         names = [each["name"] for each in told["sets"]]
-        assert names == ["samples", "half of the reference", "reference through the codec", "decoded noise"]
+        assert names == ["samples", "half of the reference", "reference through the codec", "decoded noise", WHITE]
         here, noise = figures(told), figures(told, "decoded noise")
         for name in ("latent", "mel"):
             for metric in ("frechet", "frechet_infinity", "mmd", "density", "coverage"):

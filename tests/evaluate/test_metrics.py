@@ -17,6 +17,7 @@ from musicldm.evaluate.metrics import (
     Comparison,
     compare,
     mel_distance,
+    mel_l1_to_silence,
     multi_resolution_stft_distance,
     si_sdr,
 )
@@ -97,14 +98,18 @@ def slaney_bands(size: int, count: int, rate: int) -> np.ndarray:
 def test_spectral_distances_are_their_formulas(rate: int) -> None:
     target, estimate = music(9001), 0.8 * music(9001) + noise(1, 9001, level=0.003)
     stft, mel = [], []
+    linear = []
     for size, count in WINDOWS.items():
         x, y = (magnitudes(z[0].numpy().astype(np.float64), size) for z in (target, estimate))
         logarithms = np.abs(np.log(np.maximum(x, 1e-5)) - np.log(np.maximum(y, 1e-5)))
         stft.append(np.linalg.norm(x - y) / np.linalg.norm(x) + logarithms.mean())
         bands = slaney_bands(size, count, rate) * size / 2  # windows whose greatest value is 1
-        mel.append(np.abs(np.log10(np.maximum(bands @ x, 1e-5)) - np.log10(np.maximum(bands @ y, 1e-5))).mean())
+        x, y = bands @ x, bands @ y
+        mel.append(np.abs(np.log10(np.maximum(x, 1e-5)) - np.log10(np.maximum(y, 1e-5))).mean())
+        linear.append(np.abs(x - y).sum() / x.sum())
     assert multi_resolution_stft_distance(target, estimate).item() == pytest.approx(np.mean(stft), rel=1e-3)
     assert mel_distance(target, estimate, rate).item() == pytest.approx(np.sum(mel), rel=1e-3)
+    assert mel_l1_to_silence(target, estimate, rate).item() == pytest.approx(np.mean(linear), rel=1e-3)
 
 
 def test_a_change_of_level_has_its_closed_form() -> None:
@@ -113,12 +118,13 @@ def test_a_change_of_level_has_its_closed_form() -> None:
         wanted = abs(1 - gain) + abs(np.log(gain))
         np.testing.assert_allclose(multi_resolution_stft_distance(sound, gain * sound), wanted, rtol=1e-2)
         np.testing.assert_allclose(mel_distance(sound, gain * sound, RATE), 7 * abs(np.log10(gain)), rtol=1e-2)
+        np.testing.assert_allclose(mel_l1_to_silence(sound, gain * sound, RATE), abs(1 - gain), rtol=1e-3)
 
 
 def test_every_figure_says_which_of_two_is_nearer() -> None:
     target = music()[None]
     found = [compare(target, target + noise(1, 1, RATE, level=level), RATE) for level in (0, 1e-4, 1e-3, 0.01, 0.1)]
-    for name in ("stft", "mel", "l1", "l1_to_silence"):
+    for name in ("stft", "mel", "mel_to_silence", "l1", "l1_to_silence"):
         values = [getattr(each, name) for each in found]
         assert values == sorted(set(values)) and values[0] == 0, name
     decibels = [each.si_sdr for each in found if each.si_sdr is not None]
@@ -137,8 +143,10 @@ def test_crops_are_averaged_and_the_l1_is_its_own_function() -> None:
     assert found.si_sdr == pytest.approx((each[0] + each[2]).item() / 2), "what is silent has none"
     assert found.stft == pytest.approx(multi_resolution_stft_distance(target, estimate).mean().item())
     assert found.mel == pytest.approx(mel_distance(target, estimate, RATE).mean().item())
-    assert found.l1 == pytest.approx(waveform_spectrogram_l1(target, estimate).item())
-    assert found.l1_to_silence == pytest.approx(found.l1 / waveform_spectrogram_l1(target, 0 * target).item())
+    of_mel = mel_l1_to_silence(target, estimate, RATE)
+    assert found.mel_to_silence == pytest.approx((of_mel[0] + of_mel[2]).item() / 2)
+    assert found.l1 == pytest.approx(l1 := waveform_spectrogram_l1(target, estimate).item())
+    assert found.l1_to_silence == pytest.approx(l1 / waveform_spectrogram_l1(target, 0 * target).item())
 
 
 def test_silence_is_said_and_no_figure_is_nan() -> None:
@@ -146,7 +154,8 @@ def test_silence_is_said_and_no_figure_is_nan() -> None:
     copied, invented, lost = (compare(*pair, RATE) for pair in ((silence, silence), (silence, sound), (sound, silence)))
     assert (copied.si_sdr, copied.stft, copied.mel, copied.l1_to_silence) == (None, 0, 0, None)
     assert invented.si_sdr is invented.l1_to_silence is None and np.isfinite([invented.stft, invented.mel]).all()
-    assert lost.si_sdr == pytest.approx(-LIMIT) and lost.l1_to_silence == 1
+    assert lost.si_sdr == pytest.approx(-LIMIT) and lost.l1_to_silence == lost.mel_to_silence == 1
+    assert copied.is_of_silence and invented.is_of_silence and not lost.is_of_silence
     assert np.isfinite([lost.stft, lost.mel]).all()
 
 
@@ -175,7 +184,8 @@ def test_piece_by_piece_is_as_whole(lengths: list[int], segment: float, channels
     for start, length in zip(np.cumsum([0, *lengths[:-1]]).tolist(), lengths, strict=True):
         comparison.add(target[..., start : start + length], estimate[..., start : start + length])
     found, whole = comparison.result(), compare(target, estimate, RATE)
-    for name, tolerance in (("seconds", 1e-9), ("si_sdr", 1e-6), ("stft", 1e-4), ("mel", 1e-4)):
+    tolerances = {"seconds": 1e-9, "si_sdr": 1e-6, "stft": 1e-4, "mel": 1e-4, "mel_to_silence": 1e-4}
+    for name, tolerance in tolerances.items():
         assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=tolerance), name
 
 
@@ -185,6 +195,18 @@ def test_the_l1_of_segments_is_near_that_of_the_whole() -> None:
     comparison = Comparison(RATE, segment_seconds=2)
     comparison.add(target, estimate)
     assert comparison.result().l1 == pytest.approx(compare(target, estimate, RATE).l1, rel=0.02)
+
+
+def test_without_phase_spectra_are_compared_and_samples_are_not() -> None:
+    target, estimate = music(), music() + noise(1, RATE, level=0.01)
+    found, whole = [Comparison(RATE, keeps_phase=False), Comparison(RATE)]
+    for comparison in (found, whole):
+        comparison.add(target, estimate)
+    figures, wanted = found.result(), whole.result()
+    assert figures.si_sdr is figures.l1 is figures.l1_of_silence is figures.l1_to_silence is None
+    for name in ("seconds", "mel", "mel_to_silence", "stft"):
+        assert getattr(figures, name) == getattr(wanted, name), name
+    assert not figures.is_of_silence
 
 
 def test_a_comparison_of_nothing_says_so() -> None:
