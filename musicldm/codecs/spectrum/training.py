@@ -77,11 +77,15 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
             self.model.get_submodule(part).load_state_dict(self.ema.get_submodule(part).state_dict())
 
     def heldout_losses(self, crops: Tensor) -> dict[str, Tensor]:
-        """Of the mode's magnitudes; and, once the adversarial decoder learns, of its waveforms, which then count."""
+        """Of the mode's magnitudes and, where there is an adversarial decoder, of its waveforms too.
+
+        From the first step on: so the sum falls through both stages, and the best of all checkpoints can be told.
+        """
         losses = self.losses_of(self.ema, crops)
-        if self.trains_head:
+        if self.discriminator is not None:
             output = self.ema.decode(self.ema.encode(crops).mode())[..., : crops.shape[-1]]
-            losses |= self._distances(crops, output)
+            distances = self._distances(crops, output)
+            losses |= {**distances, "total": losses["total"] + distances["total"]}
         return losses
 
     def _distances(self, target: Tensor, output: Tensor) -> dict[str, Tensor]:
