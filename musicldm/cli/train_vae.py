@@ -47,7 +47,7 @@ def train_vae(
             metavar="NAME",
             help="The kind of codec. spectrum: latents of magnitudes, smooth in time, which a generator can learn; "
             "vae: of waveforms, phases included.",
-            show_default="that of --config or of the run, else spectrum",
+            show_default="that of --config, of the run or of --init-from, else spectrum",
         ),
     ] = None,
     preset: Annotated[
@@ -100,7 +100,7 @@ def train_vae(
         "strategy": strategy,
         "wandb": wandb,
     }
-    family: CodecFamily = CODECS.load(chosen_codec(codec, config, output))
+    family: CodecFamily = CODECS.load(chosen_codec(codec, config, output, init_from))
     plan = load_config(family.run_config, family.package, preset, config, {"training": given})
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
     where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,23 +53,26 @@ def load_config(
     return config.from_dict(cls, config.merge(data, given(options)))
 
 
-def chosen_codec(option: str | None, file: Path | None, run: Path) -> str:
-    """The codec that an option or the user's file asks for; else that of this folder's run; else the default.
+def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Path | None) -> str:
+    """The codec that an option or the user's file asks for; else that of the run or the first weights; else the default.
 
     Raises:
         UsageError: option and file differ.
+        BundleError: there are no such first weights.
     """
+    from musicldm import models
+    from musicldm.core import bundle
+
     named = config.read_toml(file).get(CODEC) if file else None
     if named and option and named != option:
         raise UsageError(f"{file} is for the codec {named!r}, and not for {option!r}.", "Leave out --codec.")
     if named or option:
         return str(named or option)
-    try:
+    with suppress(OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
         found = json.loads((run / "config.json").read_bytes())
         # Release 0.1 knew one codec, and did not name it.
-        return str(found.get(CODEC, "vae")) if "model" in found else DEFAULT_CODEC
-    except (OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
-        return DEFAULT_CODEC
+        return str(found.get(CODEC, "vae"))
+    return bundle.read(models.find(init_from)).component("codec").kind if init_from else DEFAULT_CODEC
 
 
 def given(tree: dict[str, Any]) -> dict[str, Any]:

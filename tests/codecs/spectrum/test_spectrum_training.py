@@ -119,6 +119,8 @@ def test_it_is_the_codec_that_the_command_trains(pipeline: Pipeline, musicldm: C
     assert "column_hop" in told["model"]
     told = json.loads(musicldm("train-vae", pipeline.wav, "-o", pipeline.vae, "--dry-run", "--json").out)
     assert "patch" in told["model"], "a run goes on with its own codec"
+    new = ["train-vae", pipeline.wav, "-o", tmp_path / "new", "--init-from", pipeline.vae, "--dry-run", "--json"]
+    assert "patch" in json.loads(musicldm(*new).out)["model"], "and a new one with that of its first weights"
     done = musicldm(*command, "--codec", "vae")
     assert done.code == 2 and "is for the codec 'spectrum', and not for 'vae'" in done.err
 
