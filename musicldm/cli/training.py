@@ -54,7 +54,7 @@ def load_config(
 
 
 def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Path | None) -> str:
-    """The codec that an option or the user's file asks for; else that of the run or the first weights; else the default.
+    """The codec that an option or the user's file names; else that of the run, or the first weights; else the default.
 
     Raises:
         UsageError: option and file differ.
