@@ -2,9 +2,6 @@
 
 A window is the frames wanted plus `Codec.context` frames on either side, which are computed and thrown away. The
 context covers all that a frame depends on; windows start on the codec's `grid`.
-
-`encode_long` and `decode_pieces` take one track, window after window. `encode_many` takes many: threads read ahead, and
-windows of one length, of whichever track, go through the codec together.
 """
 
 from __future__ import annotations
@@ -255,7 +252,7 @@ def encode_many(
     readers: int = 1,
     precision: str = "32",
 ) -> Generator[tuple[int, Pieces], None, None]:
-    """Encode track after track as `encode_long` would, while the audio of what follows is read ahead.
+    """Encode tracks as `encode_long` would, windows of several at once, while the audio of what follows is read ahead.
 
     Args:
         tracks: of each, its length in units (of audio: samples; at least one) and what reads it, which is called from
