@@ -65,7 +65,7 @@ def musicldm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The toy configurations as files for --config."""
     folder = tmp_path_factory.mktemp("configs")
-    files = {"vae": TOY_VAE, "ldm": TOY_LDM}
+    files = {"vae": f'codec = "vae"\n{TOY_VAE}', "ldm": TOY_LDM}
     for name, text in files.items():
         (folder / f"{name}.toml").write_text(text)
     return {name: folder / f"{name}.toml" for name in files}

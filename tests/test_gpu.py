@@ -42,7 +42,7 @@ def test_samples_are_those_of_the_cpu(precision: str, pipeline: Pipeline) -> Non
 def test_both_trainings_go_on_a_gpu(
     precision: str, pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
 ) -> None:
-    (tmp_path / "spectral.toml").write_text(TOY_SPECTRAL)
+    (tmp_path / "spectral.toml").write_text(f'codec = "vae"\n{TOY_SPECTRAL}')
     trainings = [
         ("train-vae", pipeline.wav, configs["vae"]),
         ("train-vae", pipeline.wav, tmp_path / "spectral.toml"),  # with mel, a discriminator and their gradients

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOY_VAE = """
-codec = "vae"
-
 [model]
 latent_channels = 8
 patch = 32
