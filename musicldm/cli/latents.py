@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.options import Json, Quiet, Store
+
+if TYPE_CHECKING:
+    from musicldm.latents.examine import ChannelStatistics
+    from musicldm.latents.predictability import Predictability, StorePredictability
 
 app = typer.Typer(
     no_args_is_help=True, help="Look into a latent store: what is in it, is it whole, how are its channels."
@@ -63,17 +69,68 @@ def verify(store: Store, json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def stats(store: Store, json: Json = False, quiet: Quiet = False) -> None:
-    """Show every channel's mean and standard deviation, and warn of what no generator can learn from."""
+    """Show every channel's mean and standard deviation, and how predictable it is from frame to frame.
+
+    Warns of what no generator can learn from. change: from frame to frame, as a fraction of white noise's. R²: of a
+    frame from the 4 before it; 0 is white noise. Then the fraction of the variance in each band of modulation
+    frequency.
+    """
     from musicldm.latents import examine
+    from musicldm.latents.predictability import SMOOTHER, predictability
     from musicldm.latents.store import LatentStore
 
     console = Console(quiet, json)
+    opened = LatentStore.open(store)
     with console.progress("Measuring") as progress:
-        channels = examine.channel_statistics(LatentStore.open(store), progress)
-    lines = ["channel     mean      std   used  largest"]
-    for each in channels:
-        row = f"{each.channel:>7} {each.mean:>8.3f} {each.std:>8.3f} {each.used:>5.0%}  {each.largest:>7.1f}"
-        lines.append("  ".join([row, *each.warnings]))
-    console.result({"channels": [asdict(each) for each in channels]}, lines)
+        channels = examine.channel_statistics(opened, progress)
+    found = predictability(opened)
+    console.result(_stats_data(channels, found), _stats_lines(channels, found, opened.header.medium))
     if warned := sum(bool(each.warnings) for each in channels):
         console.warn(f"{warned} of {len(channels)} channels look wrong: see the last column.")
+    if found and found.warning:
+        console.warn(f"{found.warning} {SMOOTHER}")
+
+
+def _stats_data(channels: list[ChannelStatistics], found: StorePredictability | None) -> dict[str, Any]:
+    """What `stats` prints with --json; null is what cannot be measured."""
+    if found is None:
+        return {"channels": [{**asdict(each), "predictability": None} for each in channels], "predictability": None}
+    return {
+        "channels": [
+            {**asdict(each), "predictability": asdict(figures) if figures else None}
+            for each, figures in zip(channels, found.channels, strict=True)
+        ],
+        "predictability": {
+            **asdict(found.mean),
+            "bands": found.bands,
+            "frames": found.frames,
+            "nearly_white": found.mean.nearly_white,
+        },
+    }
+
+
+def _stats_lines(channels: list[ChannelStatistics], found: StorePredictability | None, medium: str) -> list[str]:
+    """A line for each channel; below them their mean, and what white noise has."""
+    heading, in_time = "channel     mean      std   used  largest", [""] * len(channels)
+    if found:
+        unit = "Hz" if medium == "audio" else "a beat"
+        edges = [f"{edge:.2g}" for edge in found.bands]
+        bands = [f"{low}–{high}" for low, high in pairwise(edges)]
+        heading += "  change     R²" + "".join(f"{band:>9}" for band in bands) + f" {unit}"
+        in_time = [_in_time(figures) for figures in found.channels]
+    lines = [heading]
+    for each, figures in zip(channels, in_time, strict=True):
+        row = f"{each.channel:>7} {each.mean:>8.3f} {each.std:>8.3f} {each.used:>5.0%}  {each.largest:>7.1f}"
+        lines.append("  ".join([row + figures, *each.warnings]))
+    if found:
+        lines.append(f"{'mean':<40}{_in_time(found.mean)}")
+        lines.append(f"{'white noise':<40}{_in_time(found.white_noise)}")
+    return lines
+
+
+def _in_time(figures: Predictability | None) -> str:
+    """The columns of change, R² and spectrum; a dash is what cannot be measured."""
+    if figures is None:
+        return f"{'–':>8}{'–':>7}" + f"{'–':>9}" * 4
+    r2 = "–" if figures.r2 is None else f"{figures.r2:z.2f}"
+    return f"{figures.change:>8.2f}{r2:>7}" + "".join(f"{fraction:>9.0%}" for fraction in figures.spectrum)

@@ -33,6 +33,7 @@ from musicldm.cli.training import carry_out, load_config
 
 if TYPE_CHECKING:
     from musicldm.core.progress import Progress
+    from musicldm.latents.store import LatentStore
     from musicldm.training.loop import TrainingResult
 
 
@@ -109,10 +110,28 @@ def train_diffusion(
     }
     plan = load_config(family.run_config, family.package, preset, config, over, family.upgrade)
     console = Console(quiet or rank_of(plan.training) > 0, as_json)
-    where, header = pick_device(device), LatentStore.open(store, skip_broken).header
+    where, opened = pick_device(device), LatentStore.open(store, skip_broken)
 
     def train(fitted: Any, progress: Progress) -> TrainingResult:
         return family.train(store, output, fitted, where, progress, console.warn, skip_broken, init_from, render_demos)
 
-    rehearsal, about = family.rehearsal(plan, header), family.describe(plan.model)
+    rehearsal, about = family.rehearsal(plan, opened.header), family.describe(plan.model)
+    if rank_of(plan.training) == 0:
+        about += _predictability(opened, console)
     carry_out(console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, train)
+
+
+def _predictability(store: LatentStore, console: Console) -> list[tuple[str, str]]:
+    """How predictable the latents are, for `carry_out` to show; a warning where no generator could learn them."""
+    from musicldm.core.errors import DataError
+    from musicldm.latents.predictability import SMOOTHER, predictability
+
+    try:
+        found = predictability(store)
+    except DataError:
+        return []  # the training verifies the whole store, and says more of what is damaged
+    if found is None:
+        return []
+    if found.warning:
+        console.warn(f"{found.warning} {SMOOTHER}")
+    return [("latents", str(found.mean))]

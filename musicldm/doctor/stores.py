@@ -1,4 +1,4 @@
-"""Latent stores: whether they are whole, hold the codec that made them, and use all of their channels."""
+"""Latent stores: are they whole, is their codec in them, are all channels in use, can a generator learn them?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from musicldm.latents.predictability import StorePredictability
     from musicldm.latents.store import LatentStore
 
 LESS_KL = "with a smaller kl under [loss] in a file for --config"
@@ -23,6 +24,7 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     import numpy as np
 
     from musicldm.latents.examine import channel_warnings
+    from musicldm.latents.predictability import predictability
     from musicldm.latents.store import LatentStore
 
     store = LatentStore.open(thing, skip_broken=True)
@@ -47,6 +49,8 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
         yield Finding(thing, "wrong", "Some latents are not finite.", "Encode again with --precision 32.")
         return
     yield _channels(thing, [channel_warnings(std, used) for std, used in _std_and_used(variance)])
+    if found := predictability(store):
+        yield _in_time(thing, found)
 
 
 def _std_and_used(variance: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
@@ -69,6 +73,14 @@ def _channels(thing: str, warnings: Sequence[tuple[str, ...]]) -> Finding:
     verdict: Verdict = "wrong" if len(bad) == len(warnings) else "warning"
     advice = f"Train the codec longer, or {LESS_KL}; musicldm latents stats shows all channels."
     return Finding(thing, verdict, f"{len(bad)} of {len(warnings)} channels look wrong ({first}).", advice)
+
+
+def _in_time(thing: str, found: StorePredictability) -> Finding:
+    from musicldm.latents.predictability import SMOOTHER
+
+    if found.warning:
+        return Finding(thing, "warning", found.warning, SMOOTHER)
+    return Finding(thing, "ok", f"The latents are predictable in time: {found.mean}.")
 
 
 def _codec_copy(thing: str, store: LatentStore) -> Finding:

@@ -12,7 +12,7 @@ import numpy as np
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
-from musicldm.latents.statistics import Moments
+from musicldm.latents.statistics import DEAD_STD, Moments
 from musicldm.latents.store import LatentStore
 
 # ---- What is in it --------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def channel_warnings(std: float, used: float, largest: float = 0.0) -> tuple[str
     """What looks wrong with a channel of this standard deviation, this fraction in use, this largest value (in std)."""
     # 0.01: an inactive unit, as Burda, Grosse & Salakhutdinov (2016) count them, of a prior of unit variance.
     found = []
-    if std < 1e-3:
+    if std < DEAD_STD:
         found.append("dead: it hardly changes")
     elif used < 0.01:
         found.append("collapsed: the posterior says nothing of the sound")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SMALLEST_STD = 1e-4
 """The floor under a channel's standard deviation: a dead channel is normalised to zeros, not divided by zero."""
+DEAD_STD = 1e-3
+"""A channel of a smaller standard deviation is dead: what is left of it is the noise of rounding."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ def test_a_codec_that_nobody_knows_is_one_sentence(musicldm: Command, tmp_path: 
         CODECS.load("vea")
     assert caught.value.hint == "Did you mean 'vae'?"
     done = musicldm("train-vae", tmp_path, "--codec", "midi2000", "--dry-run")
-    assert done.code == 2 and "There is no codec 'midi2000'." in done.err and "Known: spectrum, vae" in done.err, done.err
+    assert done.code == 2 and "There is no codec 'midi2000'." in done.err and "Known: spectrum, vae" in done.err, (
+        done.err
+    )
 
 
 def test_a_bundle_of_an_unknown_codec_says_so() -> None:
