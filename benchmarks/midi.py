@@ -1,8 +1,9 @@
 """The notes of MIDI files, at the times at which they sound. Needs symusic, which is in the dev group.
 
-`as_rendered` is for audio that fluidsynth made. Its clock counts whole milliseconds and whole ticks and starts anew at
-every tempo event, so that a piece with an expressive tempo map runs ahead of its MIDI file: by up to half a second on
-24 pieces with 89 to 3,891 tempo events, where onsets at the times given here lie within 5 ms of those in the audio.
+`rendered` is for audio that fluidsynth made. Its clock counts whole milliseconds and whole ticks and starts anew at
+every tempo event, so that a piece with an expressive tempo map runs ahead of its MIDI file: at the last onset by 59 ms
+in the median of the corpus' 285 pieces, by 0.86 s at most. At the times given here, onsets lie within 5 ms of those in
+the audio (24 pieces with 89 to 3,891 tempo events).
 """
 
 from __future__ import annotations

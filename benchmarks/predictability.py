@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("midis", type=Path)
     parser.add_argument("--seconds", type=float, default=75, help="of processor time, for training")
-    parser.add_argument("--width", type=int, default=256, help="of the network")
+    parser.add_argument("--width", type=int, default=128, help="of the network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trimmed", action="store_true", help="the silence before the first note was taken off")
     parser.add_argument("--json", action="store_true")
