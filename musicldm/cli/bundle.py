@@ -30,6 +30,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Make a bundle of a checkpoint, such as the best one, under the name of its folder."""
+    from musicldm.codecs.base import codec_of
     from musicldm.core import bundle
     from musicldm.training.checkpoints import FOLDER, as_bundle
 
@@ -39,7 +40,7 @@ def export(
         raise UsageError(f"{output} holds other files.", "Choose a folder that is empty or not there yet.")
     exported = replace(as_bundle(checkpoint), name=output.resolve().name)
     if half:
-        exported = bundle.halved(exported)
+        exported = bundle.halved(exported, lambda half: codec_of(half).spec.codec_hash)
     bundle.write(output, exported)
     role: bundle.Role = "generator" if "generator" in exported.components else "codec"
     Console(as_json=as_json).result({"bundle": str(output), "step": exported.facts[role].step}, [str(output)])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,11 +155,14 @@ def codec_key(config: Mapping[str, Any]) -> str:
     return "vae" if "vae" in config else "codec"
 
 
-def halved(bundle: Bundle) -> Bundle:
+def halved(bundle: Bundle, codec_hash: Callable[[Bundle], str] = lambda half: half.component("codec").digest) -> Bundle:
     """The same model with its weights in half precision, for half the space.
 
-    A generator refers to its codec by the digest, so that is updated. Latents of the unrounded codec no
+    A generator refers to its codec by the codec's hash, so that is updated. Latents of the unrounded codec no
     longer match it: to keep a store usable, round the codec before encoding; rounding again changes nothing.
+
+    Args:
+        codec_hash: of a bundle's codec, as its `LatentSpec` has it.
 
     Raises:
         BundleError: a weight is too large for it.
@@ -169,8 +172,9 @@ def halved(bundle: Bundle) -> Bundle:
         for role, component in bundle.components.items()
     }
     if {"codec", "generator"} <= components.keys():
-        generator, digest = components["generator"], components["codec"].digest
-        config = {**generator.config, codec_key(generator.config): digest}
+        generator = components["generator"]
+        theirs = codec_hash(Bundle(bundle.name, components, bundle.facts))
+        config = {**generator.config, codec_key(generator.config): theirs}
         components["generator"] = Component(generator.kind, config, generator.tensors)
     return Bundle(bundle.name, components, bundle.facts)
 

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from musicldm.codecs.base import codec_of
 from musicldm.codecs.spectrum.config import SpectrumConfig
 from musicldm.codecs.spectrum.model import SpectrumCodec
 from musicldm.codecs.windows import decode_long, encode_long
+from musicldm.core import bundle
+from musicldm.core.bundle import Component
 from musicldm.core.errors import ConfigError, UsageError
 
 TOY = SpectrumConfig(
@@ -28,7 +31,7 @@ SHAPES = {
 }
 
 
-def codec_of(name: str) -> SpectrumCodec:
+def codec_of_shape(name: str) -> SpectrumCodec:
     torch.manual_seed(0)
     codec = SpectrumCodec(SHAPES[name]).eval()
     for weight in codec.parameters():  # those that begin at zero too, or half of the network would be the identity
@@ -45,7 +48,7 @@ def music(config: SpectrumConfig, samples: int) -> Tensor:
 @pytest.mark.parametrize("name", SHAPES)
 @torch.inference_mode()
 def test_windows_agree_with_the_whole(name: str) -> None:
-    codec, config = codec_of(name), SHAPES[name]
+    codec, config = codec_of_shape(name), SHAPES[name]
     x = music(config, 300 * config.hop + 5)
     whole = codec.encode(x[None])
     assert whole.mean.shape == (1, config.latent_channels, 301)
@@ -64,7 +67,7 @@ def test_windows_agree_with_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 @torch.inference_mode()
 def test_one_frame_and_silence(name: str) -> None:
-    codec, config = codec_of(name), SHAPES[name]
+    codec, config = codec_of_shape(name), SHAPES[name]
     short = codec.decode(codec.encode(torch.zeros(2, config.audio_channels, 3)).mode())
     assert short.shape == (2, config.audio_channels, config.hop) and short.isfinite().all()
 
@@ -73,7 +76,7 @@ def test_one_frame_and_silence(name: str) -> None:
 @torch.inference_mode()
 def test_magnitudes_come_back_in_the_waveform(name: str) -> None:
     """Without a bottleneck between them: what is lost, the phases lost."""
-    codec, config = codec_of(name), replace(SHAPES[name], iterations=16)
+    codec, config = codec_of_shape(name), replace(SHAPES[name], iterations=16)
     codec.config = config
     x = music(config, 64 * config.hop)[None]
     target = codec.log_magnitude(x)
@@ -91,7 +94,7 @@ def mixed(x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def test_a_gain_and_a_flipped_sign_are_all_that_it_hears_of_a_waveform() -> None:
-    codec = codec_of("griffinlim")
+    codec = codec_of_shape("griffinlim")
     x = music(TOY, 40 * TOY.hop)[None]
     torch.testing.assert_close(codec.encode(-x).mean, codec.encode(x).mean)
     assert not codec.keeps_phase
@@ -112,7 +115,7 @@ def test_an_untrained_head_changes_nothing_but_the_way() -> None:
 @torch.inference_mode()
 def test_wild_latents_stay_finite() -> None:
     for name in ("griffinlim", "adversarial"):
-        y = codec_of(name).decode(1e4 * torch.randn(1, TOY.latent_channels, 20))
+        y = codec_of_shape(name).decode(1e4 * torch.randn(1, TOY.latent_channels, 20))
         assert y.isfinite().all() and y.abs().max() < 1e3
 
 
@@ -130,4 +133,20 @@ def test_impossible_shapes_are_refused(change: dict[str, float]) -> None:
 
 def test_it_takes_neither_noise_nor_steps() -> None:
     with pytest.raises(UsageError, match="neither noise nor steps"):
-        codec_of("griffinlim").decode(torch.zeros(1, 6, 4), steps=3)
+        codec_of_shape("griffinlim").decode(torch.zeros(1, 6, 4), steps=3)
+
+
+def test_another_way_to_phases_is_no_other_codec_and_half_precision_is() -> None:
+    """A generator belongs to latents, not to how they are decoded."""
+
+    def hashed(codec: SpectrumCodec) -> str:
+        return codec_of(bundle.Bundle("x", {"codec": codec.component()})).spec.codec_hash
+
+    codec = codec_of_shape("adversarial")
+    other = codec_of_shape("griffinlim")
+    other.load_state_dict(codec.state_dict(), strict=False)
+    assert hashed(codec) == hashed(other) != hashed(codec_of_shape("stereo"))
+    generator = Component("diffusion", {"codec": hashed(codec)}, {})
+    whole = bundle.Bundle("x", {"codec": codec.component(), "generator": generator})
+    half = bundle.halved(whole, lambda made: codec_of(made).spec.codec_hash)
+    assert half.component("generator").config["codec"] == codec_of(half).spec.codec_hash != hashed(codec)
