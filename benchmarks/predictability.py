@@ -67,7 +67,7 @@ def main() -> None:
         **r2_told(store, network, judged, options.seed),
     }
     print(
-        json.dumps(found) if options.json else "\n".join(f"{name:<16}{shown(value)}" for name, value in found.items())
+        json.dumps(found) if options.json else "\n".join(f"{name:<22}{shown(value)}" for name, value in found.items())
     )
 
 
