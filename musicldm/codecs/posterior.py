@@ -7,6 +7,7 @@ arrays.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,3 +64,10 @@ class Deterministic(DiagonalGaussian):
     def kl_per_element(self) -> Tensor:
         """Zero: there is no distribution to compare."""
         return torch.zeros_like(self.mean)
+
+
+def posterior_of(moments: Tensor, bottleneck: Literal["gaussian", "tanh"]) -> DiagonalGaussian:
+    """What an encoder's last layer says: mean and log-variance [B, 2D, L], or what tanh makes the latent [B, D, L]."""
+    if bottleneck == "tanh":
+        return Deterministic(moments.tanh())
+    return DiagonalGaussian(*moments.chunk(2, dim=1))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.codecs.module import CodecModule
-from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
+from musicldm.codecs.posterior import DiagonalGaussian, posterior_of
 from musicldm.codecs.spectrum.config import SpectrumConfig, dilation
 from musicldm.codecs.spectrum.phase import griffin_lim, integrated_phase
 from musicldm.core.bundle import Component
@@ -168,10 +168,7 @@ class SpectrumCodec(CodecModule):
 
     def posterior(self, log_magnitude: Tensor) -> DiagonalGaussian:
         """Of log-magnitudes [B, C, F, K]."""
-        moments = self.encoder(log_magnitude)
-        if self.config.bottleneck == "tanh":
-            return Deterministic(moments.tanh())
-        return DiagonalGaussian(*moments.chunk(2, dim=1))
+        return posterior_of(self.encoder(log_magnitude), self.config.bottleneck)
 
     def decode(self, z: Tensor, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Raw latents [B, D, L] -> waveforms [B, C, L·hop].

@@ -47,10 +47,15 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
 
     def losses_of(self, codec: SpectrumCodec, crops: Tensor) -> dict[str, Tensor]:
         """Those of the magnitudes; in training, of a draw from the posterior."""
+        return self._decoded(codec, crops)[1]
+
+    def _decoded(self, codec: SpectrumCodec, crops: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The log-magnitudes that a codec decodes of crops, and their losses; see `losses_of`."""
         target = codec.log_magnitude(crops)
         posterior = codec.posterior(target)
         z = posterior.at(self.randn_like(posterior.mean)) if codec is self.model else posterior.mode()
-        return magnitude_loss(target, codec.decoder(z), posterior, self.config.loss, self.config.model)
+        decoded = codec.decoder(z)
+        return decoded, magnitude_loss(target, decoded, posterior, self.config.loss, self.config.model)
 
     def forward_backward(self, batch: Tensor) -> dict[str, Tensor]:
         """Add the gradients of a micro-batch: of the magnitudes, or of the adversarial decoder and its critic."""
@@ -81,10 +86,9 @@ class SpectrumTraining(CodecTraining[SpectrumCodec]):
 
         From the first step on: so the sum falls through both stages, and the best of all checkpoints can be told.
         """
-        losses = self.losses_of(self.ema, crops)
+        decoded, losses = self._decoded(self.ema, crops)
         if self.discriminator is not None:
-            output = self.ema.decode(self.ema.encode(crops).mode())[..., : crops.shape[-1]]
-            distances = self._distances(crops, output)
+            distances = self._distances(crops, self.ema.waveform(decoded)[..., : crops.shape[-1]])
             losses |= {**distances, "total": losses["total"] + distances["total"]}
         return losses
 

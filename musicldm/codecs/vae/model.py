@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.codecs.module import CodecModule
-from musicldm.codecs.posterior import Deterministic, DiagonalGaussian
+from musicldm.codecs.posterior import DiagonalGaussian, posterior_of
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
 from musicldm.core.errors import UsageError
@@ -114,9 +114,7 @@ class VAE(CodecModule):
     def encode(self, waveform: Tensor) -> DiagonalGaussian:
         """[B, C, T] -> the posterior over [B, D, ceil(T / hop)]; the end is filled with silence."""
         moments = self.encoder(F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop)))
-        if self.config.bottleneck == "tanh":
-            return Deterministic(moments.tanh())
-        return DiagonalGaussian(*moments.chunk(2, dim=1))
+        return posterior_of(moments, self.config.bottleneck)
 
     def decode(self, z: Tensor, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Raw latents [B, D, L] -> waveforms [B, C, L·hop].
