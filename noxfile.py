@@ -28,6 +28,13 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(venv_backend="venv")
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ in site/; a broken link is an error. `nox -s docs -- serve` shows it as you write."""
+    session.install("zensical==0.0.73")
+    session.run("zensical", *(session.posargs or ("build", "--clean", "--strict")))
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Go the whole way from composed songs to a new wav, in the folder demo/."""
