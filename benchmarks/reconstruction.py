@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--trimmed", action="store_true", help="the silence before the first note was taken off")
     parser.add_argument("--seconds", type=float, default=20, help="of each held-out track, from its first third on")
     parser.add_argument("--iterations", type=int, nargs="*", default=[8, 16], help="of Griffin and Lim's algorithm")
+    parser.add_argument("--only", nargs="+", help="of the ways to the phases, by their names in the table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -64,6 +65,8 @@ def main() -> None:
     transcriber = load_transcriber("transkun") if options.midis else None
     rows = {"the recording": {"onset_f1": heard([each.audio for each in excerpts], excerpts, transcriber, codec)}}
     for name, variant in variants(codec, options.iterations):
+        if options.only and name not in options.only:
+            continue
         rows[name] = judged(variant, excerpts, transcriber)
     if options.json:
         print(json.dumps({"excerpts": len(excerpts), "rows": rows}))
