@@ -72,9 +72,10 @@ def reconstruct_file(
     """
     require_audio(codec)
     files.format_of(target)
-    guard = Guard(is_reconstruction, overwrite)
+    guard, comment = Guard(is_reconstruction, overwrite), ""
     if isinstance(target, Path):
         guard.check(target)
+        comment = json.dumps({"musicldm": __version__, REMARK: True})  # by which it is known as ours
     folder = durable.make_folder(target.parent) if isinstance(target, Path) else Path(tempfile.gettempdir())
     rate, channels = codec.spec.rate, codec.spec.media_channels
     comparison, spent, done = Comparison(rate, keeps_phase=codec.keeps_phase), 0.0, 0
@@ -84,7 +85,7 @@ def reconstruct_file(
 
         read, window = _reader(sound), round(_WINDOW_SECONDS * codec.spec.frame_rate)
         pieces = _timed(reconstruct_long(codec, read, sound.samples, window))
-        with files.piecewise(target, rate, channels, sound.samples, comment=_comment(), commit=guard.commit) as append:
+        with files.piecewise(target, rate, channels, sound.samples, comment=comment, commit=guard.commit) as append:
             for piece, took in pieces:
                 if not piece.isfinite().all():
                     raise DataError(f"The codec's reconstruction of {source} is not finite.", "Use another codec.")
@@ -110,10 +111,6 @@ def is_reconstruction(path: Path) -> bool:
         return REMARK in dict(json.loads(probe(path).comment))
     except (DataError, ValueError, TypeError):
         return False
-
-
-def _comment() -> str:
-    return json.dumps({"musicldm": __version__, REMARK: True})
 
 
 def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> None:
