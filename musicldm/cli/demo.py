@@ -38,8 +38,10 @@ def demo(
     """
     from musicldm.cli.sidecar import beside, is_one, is_take
     from musicldm.core.guard import Guard
+    from musicldm.latents.store import LatentStore
     from musicldm.media import synth
     from musicldm.media.audio import files, spectrogram
+    from musicldm.training import run_folder
 
     console = Console(quiet)
     began = time.monotonic()
@@ -48,7 +50,10 @@ def demo(
         pipeline.command(verb.__name__.replace("_", "-"))(verb)
 
     picture = Guard(spectrogram.is_ours, overwrite)
-    # The last that it writes would otherwise be in the way after minutes.
+    # Each verb asks for itself, but only when it is its turn.
+    for run in ("vae", "ldm"):
+        run_folder.check(output / run, overwrite)
+    LatentStore.check_target(output / "latents.zarr")
     Guard(is_take, overwrite).check(output / "out.wav")
     Guard(is_one, overwrite).check(beside(output / "out.wav"))
     picture.check(output / "out.png")

@@ -23,7 +23,7 @@ LOCK = ".lock"
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; they can be deleted whenever nobody writes
 # Only names that `unfinished` gives: somebody else may call files so, too.
-_UNFINISHED = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{8}(\.\w+)?")
+_UNFINISHED = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{8}(\..*)?")
 
 Commit = Callable[[Path, Path], None]
 """What gives a finished file, under its temporary name, the name that it is to have; `move` is one."""

@@ -39,6 +39,7 @@ from musicldm.crawl.plan import Plan, states_of
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.youtube import YouTube
 
+_KINDS = {".m4a", ".mp4", ".webm", ".opus", ".ogg", ".mp3", ".3gp"}  # of files that YouTube may have for a song
 _PATIENCE = 3  # songs lost in a row, times `jobs`, after which the network counts as down
 
 
@@ -94,7 +95,8 @@ def check_songs(plan: Plan, overwrite: bool = False) -> None:
         record = records.get(track.recording)
         # By the stem: which kind of file it will be shows only once it is fetched.
         for file in sorted(stem.parent.iterdir()) if stem.parent.is_dir() else ():
-            if file.name.startswith(f"{stem.name}.") and not _is_ours(file, record, plan.out):
+            named_so = file.name.startswith(f"{stem.name}.") and file.suffix in _KINDS
+            if named_so and not _is_ours(file, record, plan.out):
                 foreign.append(file)
     if foreign:
         raise refusal(foreign)

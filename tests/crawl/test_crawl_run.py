@@ -342,11 +342,13 @@ def test_titles_from_hell_stay_in_their_folder(world: World, tmp_path: Path) -> 
 
 
 def test_a_persons_own_song_is_not_replaced(world: World, tmp_path: Path, song: bytes) -> None:
-    mine = tmp_path / GLASS / "Grün [10000000-1].flac"  # what kind it will be is not known yet
+    mine = tmp_path / GLASS / "Grün [10000000-1].webm"  # what kind it will be is not known yet
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"Grün \[10000000-1\]\.flac is not replaced"):
+    mine.with_suffix(".lrc").write_bytes(b"words")
+    with pytest.raises(OutputError, match=r"Grün \[10000000-1\]\.webm is not replaced"):
         crawl(world, tmp_path)
+    mine.with_suffix(".lrc").unlink()
     assert files(tmp_path) == {f"{GLASS}/{mine.name}"} and mine.read_bytes() == b"mine"
     mine = mine.rename(mine.with_suffix(".m4a"))
     plan = plan_crawl([GLASS], tmp_path, world.settings)

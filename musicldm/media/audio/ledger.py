@@ -123,7 +123,7 @@ class Ledger:
                 self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
                 continue
             found = look(self.out / record["path"])
-            if found and "sha256" in record and found.mtime_ns != record["mtime_ns"]:  # copied
+            if found and "sha256" in record and found.mtime_ns != record.get("mtime_ns"):  # copied
                 record = record | {"mtime_ns": found.mtime_ns}  # so that it need not be read again
                 self.journal.append(record)
             if name not in self.sources and not self._has_our_shape(record):
@@ -145,7 +145,7 @@ class Ledger:
             return False
         if "sha256" not in record:  # nor its size, in a manifest of the first version
             return "bytes" in record or record["status"] in ("done", "stale")
-        if found.mtime_ns == record["mtime_ns"]:
+        if found.mtime_ns == record.get("mtime_ns"):
             return True
         try:
             return digest(path) == str(record["sha256"])
