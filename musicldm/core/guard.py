@@ -52,7 +52,13 @@ class Guard:
             raise OutputError(f"{path} is a folder.", "Name a file in it.")
         if path.exists() and not path.is_file():  # root may replace even a device
             raise OutputError(f"{path} is no file.", "Name another place.")
-        return not self.overwrite and not self.ours(path)
+        return not self.overwrite and not self._is_ours(path)
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            return self.ours(path)
+        except OSError:  # a link to nothing, or what may not be read: nobody knows whose that is
+            return False
 
     def clear(self, path: Path) -> None:
         """See that a file there is ours, or make way for one; for files that are added to, not replaced.
@@ -61,7 +67,7 @@ class Guard:
             OutputError: it is not ours, or cannot be removed.
         """
         self.check(path)
-        if os.path.lexists(path) and not self.ours(path):  # so somebody insists
+        if os.path.lexists(path) and not self._is_ours(path):  # so somebody insists
             try:
                 path.unlink()
             except OSError as error:
@@ -73,12 +79,11 @@ class Guard:
         Raises:
             OutputError: something has it that is not ours, or the folder cannot be written.
         """
-        if not self.overwrite:
-            try:
-                return durable.move(temporary, path, replace=False)
-            except FileExistsError:
-                self.check(path)
-        durable.move(temporary, path)
+        try:
+            durable.move(temporary, path, replace=self.overwrite)
+        except FileExistsError:
+            self.check(path)
+            durable.move(temporary, path)
 
 
 def refusal(foreign: Sequence[Path], why: str = "musicldm did not write it, or it was changed since") -> OutputError:

@@ -87,8 +87,9 @@ def check(run: Path, overwrite: bool = False) -> None:
 
 def clear(run: Path) -> None:
     """Make way for a new run in a folder that is not a run's: remove the files that it would replace."""
-    for path in [] if is_run(run) else _in_the_way(run):
-        path.unlink()
+    if not is_run(run):
+        for path in _in_the_way(run):
+            path.unlink()
 
 
 def is_run(run: Path) -> bool:

@@ -90,7 +90,7 @@ def test_a_name_that_cannot_be_taken_is_not_left_on_an_empty_file(
 def test_a_dangling_link_is_somebodys(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk that is not mounted")
     with pytest.raises(OutputError, match="not replaced"):
-        Guard(lambda path: path.exists()).check(tmp_path / "link")
+        Guard(is_ours).check(tmp_path / "link")
 
 
 def test_nobody_can_insist_on_a_folder_or_a_pipe(tmp_path: Path) -> None:
