@@ -288,6 +288,17 @@ def test_the_demo_goes_the_whole_way(musicldm: Command, monkeypatch: pytest.Monk
     assert np.array_equal(files.read(tmp_path / "demo/out.wav"), audio)
 
 
+@pytest.mark.parametrize("name", ["out.wav", "out.wav.json", "out.png", "vae/metrics.csv"])
+def test_the_demo_replaces_nothing(musicldm: Command, tmp_path: Path, name: str) -> None:
+    """Which it says before it composes anything."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    done = musicldm("demo", "-o", tmp_path)
+    assert done.code == 1 and f"{name} is not replaced" in done.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_wrong_usage_exits_with_2(musicldm: Command) -> None:
     for line in (
         "fly",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Json
+from musicldm.cli.options import Json, Overwrite
 from musicldm.core.errors import UsageError
 
 app = typer.Typer(help="Work with bundles, the models that encode and sample take.", no_args_is_help=True)
@@ -27,6 +27,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the bundle.")],
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision, for half the size.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a bundle of a checkpoint, such as the best one, under the name of its folder."""
@@ -36,8 +37,7 @@ def export(
 
     if (output / FOLDER).is_dir():
         raise UsageError(f"{output} is a run folder, whose own bundle this would hide.", "Choose another one.")
-    if output.is_dir() and any(output.iterdir()) and not (output / bundle.INDEX).is_file():
-        raise UsageError(f"{output} holds other files.", "Choose a folder that is empty or not there yet.")
+    bundle.check_folder(output, overwrite)
     exported = replace(as_bundle(checkpoint), name=output.resolve().name)
     if half:
         exported = bundle.halved(exported, lambda half: codec_of(half).spec.codec_hash)

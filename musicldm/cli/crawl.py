@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import DryRun, Json, Quiet, Strict, positive
+from musicldm.cli.options import DryRun, Json, Overwrite, Quiet, Strict, positive
 from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def crawl(
             show_default=False,
         ),
     ] = "",
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -115,6 +116,7 @@ def crawl(
     from musicldm.core.durable import locked, make_folder
     from musicldm.crawl import youtube
     from musicldm.crawl.catalog import Selection
+    from musicldm.crawl.fetch import check_catalog, check_songs
     from musicldm.crawl.plan import plan_crawl
     from musicldm.crawl.settings import CrawlSettings
 
@@ -136,15 +138,16 @@ def crawl(
         console.warn(warning)
     if not dry_run:
         with locked(make_folder(output)):  # so that a folder that cannot be written is an error now, not in minutes
-            pass
+            check_catalog(output, overwrite)
     with console.progress("Querying MusicBrainz") as progress:
         plan = plan_crawl(names, output, settings, selection, progress)
     _warn_of(console, plan)
+    check_songs(plan, overwrite)
     if dry_run:
         _show_plan(console, plan)
         left_out = len(plan.unknown)
     else:
-        left_out = _fetch(console, plan, settings)
+        left_out = _fetch(console, plan, settings, overwrite)
     if strict and left_out:
         console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
         raise typer.Exit(1)
@@ -175,7 +178,7 @@ def _warn_of(console: Console, plan: Plan) -> None:
         )
 
 
-def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
+def _fetch(console: Console, plan: Plan, settings: CrawlSettings, overwrite: bool) -> int:
     """Fetch and show the result. Returns how many names and songs were left out.
 
     Raises:
@@ -186,7 +189,7 @@ def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
     from musicldm.crawl.fetch import fetch
 
     with console.progress("Fetching") as progress:
-        outcome = fetch(plan, settings, progress)
+        outcome = fetch(plan, settings, progress, overwrite)
     _show_outcome(console, plan, outcome)
     if outcome.fruitless >= _SUSPICIOUS:
         console.warn(

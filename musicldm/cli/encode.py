@@ -84,8 +84,10 @@ def encode(
     from musicldm.codecs.base import load_codec
     from musicldm.latents import encode as library
     from musicldm.latents.encoders import READERS
+    from musicldm.latents.store import LatentStore
 
     console = Console(quiet, json)
+    LatentStore.check_target(store)
     model = load_codec(codec)
     devices = [device] if cluster else library.pick_devices(device)
     start = time.monotonic()

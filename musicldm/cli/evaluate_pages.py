@@ -29,7 +29,7 @@ from musicldm.codecs.windows import reconstruct
 from musicldm.core.errors import DataError
 from musicldm.evaluate.codec import CodecResult
 from musicldm.evaluate.memorization import MemorizationResult, training_passage
-from musicldm.evaluate.report import Page, Series, Sound
+from musicldm.evaluate.report import Page, Series, Sound, check_target
 from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
 from musicldm.evaluate.sounds import Splits, files_in, music_in
@@ -43,6 +43,16 @@ _WHOLE = 60.0  # seconds of a sample
 _EXCERPT = 10.0  # of a track
 _MEASURES = {"latent": "latents", "mel": "waveforms (log-mel)"}  # in what benchmarks/quality.py leaves
 _MUSIC = "held-out music"
+
+
+def check_page(html: Path | None, overwrite: bool) -> None:
+    """See that a page can be written, before anything else is done.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if html is not None:
+        check_target(html, overwrite)
 
 
 def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, Series]) -> Page:

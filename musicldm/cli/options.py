@@ -15,15 +15,6 @@ def positive(value: float | None) -> float | None:
     return value
 
 
-def page(path: Path | None) -> Path | None:
-    """Refuse a path where no page can be written."""
-    if path is not None:
-        from musicldm.evaluate.report import check_target
-
-        check_target(path)
-    return path
-
-
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
 Seed = Annotated[int, typer.Option(help="The random seed: same seed, same result on a CPU.")]
 Jobs = Annotated[
@@ -35,9 +26,13 @@ Quiet = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Html = Annotated[
     Path | None,
-    typer.Option("--html", metavar="FILE", help="Write an HTML page with pictures and players.", callback=page),
+    typer.Option("--html", metavar="FILE", help="Write an HTML page with pictures and players."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files that musicldm did not write, too, or that were changed since."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Transcriber = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
+from musicldm.cli.options import Jobs, Json, Overwrite, Quiet, Strict, positive
 
 if TYPE_CHECKING:
     from musicldm.media.audio.ledger import Summary
@@ -48,6 +48,7 @@ def preprocess(
     time_limit: Annotated[
         float, typer.Option(help="The most seconds that one file may take.", callback=positive, max=86400)
     ] = 600,
+    overwrite: Overwrite = False,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -74,7 +75,7 @@ def preprocess(
     )
     start = time.monotonic()
     with console.progress("Preprocessing") as progress:
-        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster)
+        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster, overwrite)
     minutes = (time.monotonic() - start) / 60
 
     for name, reason in summary.failed.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
+from musicldm.cli.options import Device, Json, Overwrite, Precision, Quiet, Seed, positive
 from musicldm.core.errors import UsageError
 from musicldm.sampling.tasks import TASKS, Given, Task
 
@@ -181,6 +181,7 @@ class SampleOptions:
             metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False
         ),
     ] = None
+    overwrite: Overwrite = False
     device: Device = "auto"
     precision: Precision = "auto"
     compiled: Annotated[

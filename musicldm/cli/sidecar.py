@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 import musicldm
 from musicldm.cli.sample_options import SampleOptions
+from musicldm.core.durable import Commit, write_json
 from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.guard import Guard
 
 if TYPE_CHECKING:
     from musicldm.sampling import Pipeline
 
-NOT_RECORDED = {"replay", "output", "count", "take", "format", "device", "as_json", "quiet", "compiled"}
+NOT_RECORDED = {"replay", "output", "count", "take", "format", "overwrite", "device", "as_json", "quiet", "compiled"}
 """Options that do not change what is heard, or are recorded for each take."""
+DIGEST = "sha256"
+"""The key under which the file beside a take has the take's hash."""
 RENAMED = {"init": "vary", "resample": "repaint"}
 """Options of release 0.1 -> their names of today."""
 
@@ -78,7 +83,7 @@ class Recipe:
         """
         hints, typed = get_type_hints(SampleOptions), dict[str, Any]()
         for name, value in self.options.items():
-            if name not in hints or value in (None, []):
+            if name not in hints or name in NOT_RECORDED or value in (None, []):
                 continue
             if not _fits(value, hints[name]):
                 raise DataError(
@@ -151,6 +156,47 @@ def is_one(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def beside(take: Path) -> Path:
+    """Where a take's recipe stands. The whole name is in it: `take.wav` and `take.flac` have one each."""
+    return take.with_name(f"{take.name}.json")
+
+
+def is_take(path: Path) -> bool:
+    """Whether a file is a take that nobody has changed since, as far as its recipe tells.
+
+    One without a recipe beside it, or with one of release 0.1, which had no hash of the take, is known by its metadata.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        digest = json.loads(beside(path).read_bytes()).get(DIGEST)
+        if isinstance(digest, str):
+            return digest == _sha256(path)
+    return is_one(path)
+
+
+def committing(guard: Guard, recipe: Recipe) -> Commit:
+    """A take's `durable.Commit`: the file gets its name, and the recipe goes beside it with the file's hash."""
+
+    def commit(temporary: Path, take: Path) -> None:
+        data = recipe.to_dict() | {DIGEST: _sha256(temporary)}
+        guard.check(take)
+        # The former recipes first: a kill must not leave one beside the wrong take.
+        for former in _former(take):
+            former.unlink(missing_ok=True)
+        guard.commit(temporary, take)
+        write_json(beside(take), data, Guard(is_one, guard.overwrite).commit)
+
+    return commit
+
+
+def _former(take: Path) -> Iterator[Path]:
+    """The recipes of the take that is about to be replaced."""
+    if beside(take).is_file() and is_one(beside(take)):
+        yield beside(take)
+    older = take.with_suffix(".json")  # of release 0.1, in which other takes could share it
+    if older != take and older.is_file() and is_one(older) and is_one(take) and read(older) == read(take):
+        yield older
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -18,6 +18,7 @@ from musicldm.cli.options import (
     Json,
     LearningRate,
     Nodes,
+    Overwrite,
     Quiet,
     Seconds,
     Steps,
@@ -75,6 +76,7 @@ def train_diffusion(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Train without the tracks whose latents are damaged.")
     ] = False,
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -89,7 +91,9 @@ def train_diffusion(
     from musicldm.latents.store import LatentStore
     from musicldm.sampling.demos import render as render_demos
     from musicldm.training.processes import rank_of
+    from musicldm.training.run_folder import check
 
+    check(output, overwrite)
     training = {
         "steps": steps,
         "batch_size": batch_size,
@@ -118,7 +122,9 @@ def train_diffusion(
     rehearsal, about = family.rehearsal(plan, opened.header), family.describe(plan.model)
     if rank_of(plan.training) == 0:
         about += _predictability(opened, console)
-    carry_out(console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, train)
+    carry_out(
+        console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, overwrite, train
+    )
 
 
 def _predictability(store: LatentStore, console: Console) -> list[tuple[str, str]]:

@@ -62,16 +62,18 @@ def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Pa
     """
     from musicldm import models
     from musicldm.core import bundle
+    from musicldm.training.run_folder import is_run
 
     named = config.read_toml(file).get(CODEC) if file else None
     if named and option and named != option:
         raise UsageError(f"{file} is for the codec {named!r}, and not for {option!r}.", "Leave out --codec.")
     if named or option:
         return str(named or option)
-    with suppress(OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
-        found = json.loads((run / "config.json").read_bytes())
-        # Release 0.1 knew one codec, and did not name it.
-        return str(found.get(CODEC, "vae"))
+    if is_run(run):
+        with suppress(OSError, ValueError, AttributeError):  # a damaged one, which is reported later
+            found = json.loads((run / "config.json").read_bytes())
+            # Release 0.1 knew one codec, and did not name it.
+            return str(found.get(CODEC, "vae"))
     return bundle.read(models.find(init_from)).component("codec").kind if init_from else DEFAULT_CODEC
 
 
@@ -91,6 +93,7 @@ def carry_out(
     device: torch.device,
     vram: float | None,
     dry_run: bool,
+    overwrite: bool,
     train: Callable[[Run, Progress], TrainingResult],
     figure: str = "loss",
 ) -> None:
@@ -99,9 +102,15 @@ def carry_out(
     Args:
         what: is trained, such as "codec vae".
         about: facts about it.
+        overwrite: what is no run's in `output` gives way.
         train: trains by a configuration that fits into the memory there is.
         figure: the one of the held-out figures that is reported in the end.
     """
+    from musicldm.training.processes import rank_of
+    from musicldm.training.run_folder import clear
+
+    if overwrite and not dry_run and rank_of(plan.training) == 0:
+        clear(output)
     plan, fit = memory.fitted(plan, rehearsal, output, device, vram)
     if dry_run:
         show(console, plan, fit or memory.foreseen(plan, rehearsal, device), about)

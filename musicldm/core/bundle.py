@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from musicldm.core import durable
-from musicldm.core.errors import BundleError
+from musicldm.core import durable, guard
+from musicldm.core.errors import BundleError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -189,6 +189,29 @@ def _halves(component: Component) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BundleError(f"{name} is too large for half precision.", "Leave out --half.")
     return halves
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder's index is that of a bundle, as far as one sees without reading the weights."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        return isinstance(index["format"], int) and isinstance(index.get("components", index.get("parts")), dict)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """See that a bundle can be written to a folder: one that is empty, not there yet, or that of a bundle.
+
+    Args:
+        overwrite: it may hold other files.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    guard.check_folder(folder)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()) and not is_one(folder):
+        raise OutputError(f"{folder} holds files that are no bundle of musicldm.", guard.INSIST)
 
 
 def write(folder: Path, bundle: Bundle) -> None:

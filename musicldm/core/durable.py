@@ -10,8 +10,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from musicldm.core.errors import OutputError
 LOCK = ".lock"
 
 TEMPORARY = ".tmp-"  # every unfinished file's name starts so; they can be deleted whenever nobody writes
+# Only names that `unfinished` gives: somebody else may call files so, too.
+_UNFINISHED = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{8}(\..*)?")
+
+Commit = Callable[[Path, Path], None]
+"""What gives a finished file, under its temporary name, the name that it is to have; `move` is one."""
 
 
 def make_folder(path: Path) -> Path:
@@ -122,8 +128,11 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, commit: Commit | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is deleted.
+
+    Args:
+        commit: what gives it its name; None: `move`, which asks nobody whose file it replaces.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
@@ -131,7 +140,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = unfinished(path)
     try:
         yield temporary
-        move(temporary, path)
+        (commit or move)(temporary, path)
     except OSError as error:
         # OutputError is an OSError as well; one from `move` has its sentence already.
         if isinstance(error, OutputError):
@@ -150,31 +159,62 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
 
 
-def move(temporary: Path, path: Path) -> None:
+def is_unfinished(path: Path) -> bool:
+    """Whether a file has a name that `unfinished` has given it."""
+    return bool(_UNFINISHED.fullmatch(path.name))
+
+
+def move(temporary: Path, path: Path, replace: bool = True) -> None:
     """Give a finished file its name, on disk when this returns.
 
+    Args:
+        replace: what has that name already; False: leave that.
+
     Raises:
+        FileExistsError: something has that name, and is not to be replaced.
         OutputError: the disk is full, or the folder cannot be written.
     """
     try:
         # The content before the name, or a power cut could leave the new name on an empty file. The folder afterwards,
         # because the rename is a change of the folder and not of the file.
         flush(temporary)
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _rename_to_new(temporary, path)
         flush(path.parent)
     except OSError as error:
+        if isinstance(error, FileExistsError) and not replace:
+            raise
         raise cannot_write(path, error) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename a file in one step with seeing that nothing has the new name: a look before could be outrun."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: an empty file takes the name first
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    else:
+        temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes, commit: Commit | None = None) -> None:
     """Write a whole file durably; see `replacing`."""
-    with replacing(path) as temporary:
+    with replacing(path, commit) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, commit: Commit | None = None) -> None:
     """Write JSON durably, readable by a person."""
-    write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode(), commit)
 
 
 def flush(path: Path) -> None:
@@ -226,3 +266,21 @@ class Journal:
             raise cannot_write(self.path, error) from error
         # Only now: whoever asks `records` whether an item is done must not hear yes before the disk has it.
         self.records[record[self.key]] = record
+
+
+def is_journal(path: Path, key: str, *others: str) -> bool:
+    """Whether a file is a journal of records that begin with `key` and have `others` as well, or the torn begin of one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    begin = f'{{"{key}":'.encode()
+    if b"\n" not in data:  # one line at most, which a kill may have cut short anywhere
+        return data[: len(begin)] == begin[: len(data)]
+    for line in data.splitlines():
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and {key, *others} <= record.keys():
+                return True
+    return False

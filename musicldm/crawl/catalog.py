@@ -6,8 +6,6 @@ of a recording wins. `fetched` records have a `path` relative to the folder, by 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from musicldm.core.durable import Journal
+from musicldm.core.filenames import portable
 from musicldm.crawl.titles import song_title, title_words
 
 CATALOG = "catalog.jsonl"
+_LONGEST = 180  # bytes of a name; file systems take 255, and the recording's id and an extension come on top
 
 # What became of a song.
 FETCHED = "fetched"  # the file is there, under `path`
@@ -68,7 +68,8 @@ class Track:
         With the whole id, no two recordings have one name, on whatever file system.
         """
         # Not with_suffix later on: titles have dots of their own.
-        return Path(safe_name(self.artist.name), f"{safe_name(self.title)} [{safe_name(self.recording)}]")
+        artist, title, recording = (portable(each, _LONGEST) for each in (self.artist.name, self.title, self.recording))
+        return Path(artist, f"{title} [{recording}]")
 
 
 @dataclass(frozen=True)
@@ -191,17 +192,3 @@ def distinct(tracks: Iterable[Track], within: float = 3.0) -> list[Track]:
 
 def _near(seconds: float | None, known: float | None, within: float) -> bool:
     return seconds is None or (known is not None and abs(seconds - known) <= within)
-
-
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
-_LONGEST = 180  # bytes; file systems take 255, and the recording's id and an extension come on top
-
-
-def safe_name(text: str) -> str:
-    """`text` as the name of one file or folder on any system: it names neither another folder nor a hidden file."""
-    # Some systems compose accented letters and others do not: one artist must not get two folders.
-    name = unicodedata.normalize("NFC", text)
-    name = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
-    name = name.encode()[:_LONGEST].decode(errors="ignore")
-    name = name.lstrip(". ").rstrip(". ")
-    return f"_{name}" if not name or _RESERVED.fullmatch(name) else name

@@ -159,7 +159,7 @@ class PassageIndex:
         np.savez(written, mean=mean, axes=axes, heldout=joined, lengths=np.array([len(each) for each in heldout], int))
         durable.write_bytes(folder / f"{digest}.npz", written.getvalue())
         for old in folder.glob("*.np[yz]"):  # of the store as it was before
-            if not old.name.startswith(digest):
+            if len(old.stem) == len(digest) and not set(old.stem) - set("0123456789abcdef") and old.stem != digest:
                 old.unlink(missing_ok=True)
         return replace(index, heldout=heldout)
 

@@ -74,7 +74,8 @@ def fit(
         upgrade: applied to the configuration that an earlier release left in `run`, before it is compared.
 
     Raises:
-        OutputError: the folder cannot be written, or another run is writing to it.
+        OutputError: the folder cannot be written, another run is writing to it, or it holds files of others that would
+            be replaced.
         MismatchError: the folder holds a run of another configuration, or on other data.
         DataError: no checkpoint can be read, or a batch cannot.
         TrainingError: the loss went wrong more often than `patience` allows.
@@ -84,6 +85,7 @@ def fit(
     """
     if rank_of(module.training_config):
         return _train(module, source, run, seconds_per_step, device, silent, ignore)
+    run_folder.check(run)
     durable.make_folder(run / FOLDER)
     with durable.locked(run):
         # Only under the lock: nobody else is writing here, so what is unfinished will stay so.

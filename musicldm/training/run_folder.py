@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from musicldm.core import bundle, durable
+from musicldm.core import bundle, durable, guard
 from musicldm.core.bundle import TrackFacts
 from musicldm.core.config import from_dict, to_dict
 from musicldm.core.devices import pick_precision
@@ -65,8 +66,51 @@ def sweep(run: Path) -> None:
     """Remove what a killed run left unfinished."""
     for folder in (run, run / FOLDER, run / "bundle"):
         for leftover in folder.glob(f"{durable.TEMPORARY}*"):
-            if leftover.is_file():
+            if leftover.is_file() and durable.is_unfinished(leftover):
                 leftover.unlink(missing_ok=True)
+
+
+def check(run: Path, overwrite: bool = False) -> None:
+    """See that a run can be begun or resumed in a folder without replacing what is not a run's.
+
+    Args:
+        overwrite: what is not may be replaced.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    guard.check_folder(run)
+    # In this order: another process of this run may just be beginning it, with the configuration first.
+    if not overwrite and (foreign := _in_the_way(run)) and not is_run(run):
+        raise guard.refusal(foreign, "musicldm did not write it")
+
+
+def clear(run: Path) -> None:
+    """Make way for a new run in a folder that is not a run's: remove the files that it would replace."""
+    if not is_run(run):
+        for path in _in_the_way(run):
+            path.unlink()
+
+
+def is_run(run: Path) -> bool:
+    """Whether a folder is that of a run of ours."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        config = json.loads((run / CONFIG).read_bytes())
+        # Others have such a file, too, but no hash of the tracks in it.
+        if isinstance(config["training"], dict) and re.fullmatch("[0-9a-f]{64}", config["data"]):
+            return True
+    with suppress(DataError):
+        return bundle.is_one(run / "bundle") or bool(Checkpoints(run / FOLDER).read())
+    return False
+
+
+def _in_the_way(run: Path) -> list[Path]:
+    """The files in a folder that a run would replace or add to."""
+    names = [CONFIG, "metrics.csv", "events.jsonl", "wandb-id", f"bundle/{bundle.INDEX}"]
+    checkpoints = Checkpoints(run / FOLDER)
+    paths = [*(run / name for name in names), checkpoints.last, checkpoints.previous, checkpoints.best]
+    demos = (run / "demos").glob("step-*/*")
+    return [path for path in (*paths, *demos) if path.is_symlink() or path.is_file()]
 
 
 def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) -> None:

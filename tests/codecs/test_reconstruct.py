@@ -21,6 +21,7 @@ from musicldm.codecs.windows import decode_pieces
 from musicldm.core import bundle
 from musicldm.core.errors import OutputError
 from musicldm.evaluate.metrics import compare
+from musicldm.evaluate.reconstruct import reconstruct_file
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode
 from tests.codecs.toy_vaes import TOYS, awake
@@ -80,6 +81,22 @@ def test_what_is_written_is_what_the_vae_makes_of_it(vae: Path, song: Path, musi
     ):
         assert told in done.err
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out.wav"]
+
+
+def test_only_a_reconstruction_is_replaced(
+    vae: Path, song: Path, musicldm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copy(song, tmp_path / "mine.flac"))
+    line = "reconstruct", song, out, "--vae", vae
+    with monkeypatch.context() as unloadable:
+        unloadable.setattr("musicldm.codecs.base.load_codec", None)
+        done = musicldm(*line)
+    assert done.code == 1 and f"{out} is not replaced" in done.err and out.read_bytes() == song.read_bytes()
+    with pytest.raises(OutputError, match="not replaced"):
+        reconstruct_file(song, out, VAE.load(vae))
+    for overwrite in (["--overwrite"], []):  # the second time, it is one
+        assert musicldm(*line, *overwrite).code == 0
+    assert out.read_bytes() != song.read_bytes() and list(tmp_path.iterdir()) == [out]
 
 
 def test_a_long_file_goes_in_windows_and_comes_out_as_whole(vae: Path, musicldm: Command, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_ctrl_c_saves_what_is_done(model: Path, tmp_path: Path, name: str) -> No
     seconds = float(said.split(b"Stopped: ")[1].split()[0])
     assert 1 < seconds < 36000
     assert heard(out).shape[1] / RATE == pytest.approx(seconds, abs=0.2)
-    assert out.with_suffix(".json").exists() and len(list(tmp_path.iterdir())) == 2
+    assert Path(f"{out}.json").exists() and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("loudness", [[], ["--normalize", -30]])

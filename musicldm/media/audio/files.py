@@ -224,6 +224,7 @@ def piecewise(
     format: str | None = None,
     bit_depth: BitDepth = 16,
     comment: str = "",
+    commit: durable.Commit | None = None,
 ) -> Iterator[Callable[[Floats], object]]:
     """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n].
 
@@ -234,6 +235,7 @@ def piecewise(
         samples: how many there will be in all; where there are fewer in the end, the header of a file is corrected.
         bit_depth: of wav and flac; "float" of wav alone, which then keeps samples beyond ±1.
         comment: put into the file's metadata.
+        commit: see `durable.replacing`; of a path.
 
     Raises:
         UsageError, MissingProgramError, OutputError: as `write`; and for a format that has no such bit depth.
@@ -257,7 +259,7 @@ def piecewise(
             target.flush()
         return
     durable.make_folder(target.parent)
-    with durable.replacing(target) as temporary:
+    with durable.replacing(target, commit) as temporary:
         if format == "wav":
             try:
                 with (

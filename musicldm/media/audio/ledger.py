@@ -6,15 +6,18 @@ Only the coordinator writes it; workers see tasks and answer with results.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from musicldm.core import durable
-from musicldm.core.errors import MusicLDMError, OutputError
+from musicldm.core import durable, filenames
+from musicldm.core.errors import DataError, MusicLDMError, OutputError
+from musicldm.core.guard import Guard, refusal
 from musicldm.media.audio.manifest import Split, open_manifest
 from musicldm.media.audio.prepare import Prepared, PrepareSettings
-from musicldm.media.audio.sources import NO_FILE, SourceFile, look, size_of, utf8
+from musicldm.media.audio.sources import NO_FILE, SourceFile, digest, look, utf8
 
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
@@ -62,21 +65,31 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Output:
+    file: Path
+    """Under its temporary name."""
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Finished:
     sha256: str
     """Of the source."""
-    file: Path | None
-    """The output under its temporary name; None where the source is still the known one."""
+    output: Output | None
+    """None where the source is still the known one."""
     prepared: Prepared | None
 
 
 class Ledger:
     """The manifest under one run: what is done, what remains, and which track goes where."""
 
-    def __init__(self, source: Path, out: Path, settings: PrepareSettings, files: list[Path]) -> None:
+    def __init__(
+        self, source: Path, out: Path, settings: PrepareSettings, files: list[Path], overwrite: bool = False
+    ) -> None:
         self.source = source
         self.out = out
         self.settings = settings
+        self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
         self.sources: dict[str, SourceFile | None] = {}
         for path in files:
@@ -106,10 +119,14 @@ class Ledger:
         ):
             if record["status"] not in ("done", "stale"):
                 continue
-            size = size_of(self.out / record["path"])
-            if size is None or size != record.get("bytes", size):
+            if not self._is_ours(record):
                 self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
-            elif name not in self.sources and not self._has_our_shape(record):
+                continue
+            found = look(self.out / record["path"])
+            if found and "sha256" in record and found.mtime_ns != record.get("mtime_ns"):  # copied
+                record = record | {"mtime_ns": found.mtime_ns}  # so that it need not be read again
+                self.journal.append(record)
+            if name not in self.sources and not self._has_our_shape(record):
                 # It cannot be made again; a run with its former settings will list it again.
                 reason = "Its source is gone, and it was prepared with other settings."
                 self.failed[name] = reason
@@ -119,6 +136,40 @@ class Ledger:
                 self._drop(record, self.kept[record["content"]])
             elif record["status"] == "stale":
                 self.journal.append(record | {"status": "done", "reason": ""})
+
+    def _is_ours(self, record: dict[str, Any]) -> bool:
+        """Whether a record's waveform is there as we wrote it; it is read only where its date is another."""
+        path = self.out / record["path"]
+        found = look(path)
+        if found is None or not path.is_file() or found.size != record.get("bytes", found.size):
+            return False
+        if "sha256" not in record:  # nor its size, in a manifest of the first version
+            return "bytes" in record or record["status"] in ("done", "stale")
+        if found.mtime_ns == record.get("mtime_ns"):
+            return True
+        try:
+            return digest(path) == str(record["sha256"])
+        except DataError:
+            return False
+
+    def _guard(self, name: str) -> Guard:
+        """What may be replaced where the output of a source goes: its former version."""
+
+        def ours(path: Path) -> bool:
+            record = self.journal.records.get(name)
+            return record is not None and self.out / record["path"] == path and self._is_ours(record)
+
+        return Guard(ours, self.overwrite)
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """See that no task would replace what is not ours.
+
+        Raises:
+            OutputError: one would.
+        """
+        foreign = [task.target for task in tasks if self._guard(task.name).is_foreign(task.target)]
+        if foreign:
+            raise refusal(foreign)
 
     def plan(self) -> list[Task]:
         """The tasks that remain."""
@@ -153,7 +204,7 @@ class Ledger:
         return bool(record["settings"] == self.settings.shaping())
 
     def _targets(self) -> dict[str, str]:
-        """Where each source's output goes: its own name, and its suffix kept where another has that name."""
+        """Where each source's output goes: its own name, as far as it differs from all others on any file system."""
         suffix = f".{self.settings.format}"
         records = self.journal.records
         # Names once given are kept, or a new file could rename the outputs of old ones.
@@ -162,19 +213,16 @@ class Ledger:
             for name in self.sources
             if name in records and records[name]["path"].endswith(suffix)
         }
-        taken = {record["path"] for record in records.values()}
+        given = [record["path"] for record in records.values()]
+        places = {name: filenames.portable_path(name) for name in self.sources}
         # The names of folders, too: beside `a.wav` there may be a folder that is called `a.wav`.
-        taken |= {str(folder) for name in (*self.sources, *taken) for folder in PurePosixPath(name).parents}
-        for name in self.sources:
+        folders = {folder for path in (*places.values(), *given) for folder in PurePosixPath(path).parents}
+        taken = {filenames.key(each) for each in (*given, *folders)}
+        for name, place in places.items():
             if name not in targets:
-                path = PurePosixPath(name)
-                target = _fitting(path.with_suffix(suffix))
-                if target in taken:
-                    target = _fitting(path.with_name(path.name + suffix))
-                while target in taken:
-                    target = f"{target.removesuffix(suffix)}_{suffix}"
-                targets[name] = target
-                taken.add(target)
+                names = _names(name, place, suffix)
+                targets[name] = next(each for each in names if filenames.key(each) not in taken)
+                taken.add(filenames.key(targets[name]))
         return targets
 
     # During the work
@@ -184,7 +232,7 @@ class Ledger:
         if isinstance(outcome, OutputError):
             raise outcome  # a full disk is not this file's fault, and the next file would meet it too
         before = self.journal.records.get(task.name)
-        if before and isinstance(outcome, Finished) and not outcome.file:
+        if before and isinstance(outcome, Finished) and not outcome.output:
             self.journal.append(before | {"source_file": _as_dict(task.source)})
             return
         self.tried[task.name] = None
@@ -207,8 +255,8 @@ class Ledger:
             record["reason"] = str(outcome) if expected else f"{type(outcome).__name__}: {outcome}"
             self.journal.append(record)
             self.failed[task.name] = record["reason"]
-        elif outcome.file and outcome.prepared:
-            self._commit_output(task, record, outcome.sha256, outcome.file, outcome.prepared)
+        elif outcome.output and outcome.prepared:
+            self._commit_output(task, record | {"source_sha256": outcome.sha256}, outcome.output, outcome.prepared)
 
     def _retire(self, record: dict[str, Any]) -> None:
         """Remove the former version of an output, which counts no more."""
@@ -216,20 +264,26 @@ class Ledger:
             # The record goes before the file: a kill between the two must not leave a record of a file that is gone.
             del self.kept[record["content"]]
             self.journal.append(record | {"status": "failed", "reason": "It was about to be made again."})
-        (self.out / record["path"]).unlink(missing_ok=True)
+        self._remove(record)
 
-    def _commit_output(self, task: Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
-        size = size_of(file)
-        if size is None:
+    def _remove(self, record: dict[str, Any]) -> None:
+        """Remove a record's waveform, if it is the one that we wrote."""
+        if self._is_ours(record):
+            (self.out / record["path"]).unlink(missing_ok=True)
+
+    def _commit_output(self, task: Task, record: dict[str, Any], output: Output, prepared: Prepared) -> None:
+        file, found = output.file, look(output.file)
+        if found is None:
             raise OutputError(
                 f"What a worker has written to {file.parent} is not visible here.",
                 "All machines of a cluster must see the input and the output under the same paths.",
             )
         artist, title, provenance = self._describe(task, prepared)
         record |= {
-            "source_sha256": sha256,
             "status": "done",
-            "bytes": size,
+            "bytes": found.size,
+            "sha256": output.sha256,
+            "mtime_ns": found.mtime_ns,
             "samples": prepared.samples,
             "seconds": round(prepared.samples / self.settings.sample_rate, 3),
             "sample_rate": self.settings.sample_rate,
@@ -253,8 +307,9 @@ class Ledger:
             file.unlink()
             self._drop(record, rival)
             return
-        # The file before its record: without a record it is merely made again, whereas the record is what others trust.
-        durable.move(file, task.target)
+        # First by what the file is known as ours, should a kill follow; then the file; then what others trust.
+        self.journal.append(record | {"status": "failed", "reason": "It was about to get its name."})
+        self._guard(task.name).commit(file, task.target)
         self.journal.append(record)
         self.kept[prepared.content] = task.name
         # Last, since a kill before this leaves both of them, which `_take_stock` settles.
@@ -263,7 +318,7 @@ class Ledger:
 
     def _drop(self, record: dict[str, Any], keeper: str) -> None:
         """Record a duplicate, of which `keeper` is kept, and remove its output."""
-        (self.out / record["path"]).unlink(missing_ok=True)
+        self._remove(record)
         self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
 
     def _describe(self, task: Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
@@ -323,6 +378,15 @@ def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
 
 def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
     return asdict(source) if source else None
+
+
+def _names(source: str, place: PurePosixPath, suffix: str) -> Iterator[str]:
+    """Names for the output of a source, the best first; the last ones no other source can have."""
+    yield _fitting(place.with_suffix(suffix))
+    yield _fitting(place.with_name(place.name + suffix))
+    whole = hashlib.sha256(source.encode()).hexdigest()
+    for digits in count(8):
+        yield _fitting(place.with_name(f"{place.stem}~{whole[:digits]}{suffix}"))
 
 
 def _fitting(path: PurePosixPath) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from musicldm.core.durable import Journal
+from musicldm.core.durable import Journal, is_journal
 from musicldm.core.errors import DataError
 from musicldm.media.audio import files
 
@@ -71,6 +71,11 @@ class PreparedTrack:
 def open_manifest(folder: Path) -> Journal:
     """The journal of `folder`, one record for each source file."""
     return Journal(folder / MANIFEST, key="source")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of ours; other programs call theirs so, too."""
+    return is_journal(path, "source", "status", "path")
 
 
 def read_tracks(folder: Path) -> list[PreparedTrack]:
