@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from musicldm.cli.console import Console
 from musicldm.core import config
 from musicldm.core.errors import TrainingError, UsageError
 from musicldm.core.progress import Progress
+from musicldm.core.reading import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Pa
     if named or option:
         return str(named or option)
     with suppress(OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
-        found = json.loads((run / "config.json").read_bytes())
+        found = read_json(run / "config.json")
         # Release 0.1 knew one codec, and did not name it.
         return str(found.get(CODEC, "vae"))
     return bundle.read(models.find(init_from)).component("codec").kind if init_from else DEFAULT_CODEC

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from musicldm.training.rollback import Rollback
 from musicldm.training.run_folder import Upgrade, unchanged
 from musicldm.training.signals import StopSignal
 from musicldm.training.state import StepResult, TrainState
-from musicldm.training.step import TrainStep, restore_weights
+from musicldm.training.step import TrainStep, check_fit, restore_weights
 from musicldm.training.trainable import Trainable
 
 LOG_EVERY = 10
@@ -104,7 +105,7 @@ def _train(
     announce: Announce,
 ) -> TrainingResult:
     plan, main = module.training_config, rank_of(module.training_config) == 0
-    checkpoints = Checkpoints(run / FOLDER, announce)
+    checkpoints = Checkpoints(run / FOLDER, announce, partial(check_fit, module))
     start = checkpoints.read() if checkpoints.exist() else None
     state = TrainState(**start["state"]) if start else TrainState()
     metrics = CSVMetrics(run / "metrics.csv", state.step) if main else None

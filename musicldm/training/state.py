@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from musicldm.core.bundle import TrackFacts, TrainingFacts
+from musicldm.core.bundle import TrackFacts
+from musicldm.core.config import from_dict
 
 
 @dataclass
@@ -64,5 +65,9 @@ class Origin:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Origin:
-        """The reverse of `to_dict`."""
-        return cls(data["name"], data["digest"], TrainingFacts.from_dict(data).tracks)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        return from_dict(cls, dict(data), unknown="pass over")

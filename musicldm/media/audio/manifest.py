@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from musicldm.core.config import Between, Count, Hash, Positive, from_dict
 from musicldm.core.durable import Journal
 from musicldm.core.errors import DataError
+from musicldm.core.reading import inside
 from musicldm.media.audio import files
 
 MANIFEST = "manifest.jsonl"
@@ -68,9 +70,62 @@ class PreparedTrack:
         return audio
 
 
+@dataclass(frozen=True)
+class _SourceFile:
+    """See `sources.SourceFile`."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The record of a source file, whatever became of it."""
+
+    source: str
+    path: str
+    status: Literal["done", "stale", "duplicate", "failed"]
+    split: Split | None
+    source_file: _SourceFile | None
+    settings: dict[str, Any]
+    content: Hash | None = None
+    source_sha256: Hash | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Waveform:
+    """What a record adds once there was a waveform."""
+
+    content: Hash
+    split: Split
+    sample_rate: Annotated[int, Between(1, 10_000_000)]
+    channels: Annotated[int, Between(1, 64)]
+    samples: Count
+    seconds: Positive
+    silent: bool
+    held_back: bool
+    artist: str
+    title: str
+    provenance: dict[str, Any]
+    bytes: Count | None = None
+
+
 def open_manifest(folder: Path) -> Journal:
-    """The journal of `folder`, one record for each source file."""
-    return Journal(folder / MANIFEST, key="source")
+    """The journal of `folder`, one record for each source file.
+
+    Raises:
+        DataError: a record is not one that `preprocess` writes, or names a file outside of the folder.
+    """
+
+    def check(record: dict[str, Any]) -> None:
+        read = from_dict(_Record, record, unknown="pass over")
+        if read.status != "failed":
+            from_dict(_Waveform, record, unknown="pass over")
+        inside(folder, read.path)
+
+    return Journal(folder / MANIFEST, "source", check)
 
 
 def read_tracks(folder: Path) -> list[PreparedTrack]:
