@@ -38,13 +38,16 @@ def read_file(path: Path, limit: int = LARGEST_JSON) -> bytes:
     # Not blocking, since to open a pipe waits for whoever writes into it. What was opened is looked at, and not the
     # name, which may lead elsewhere by then.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a file that can be read: expected a regular one.")
         if status.st_size > limit:
             raise DataError(f"{path} is too large: {status.st_size:,} bytes, and at most {limit:,} are expected.")
-        return file.read(limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def parse_json(data: bytes | str, nan: bool = False) -> Any:

@@ -103,7 +103,7 @@ class Track:
     """Its length at the store's sample rate."""
     content: Hash
     """The hash of its audio."""
-    split: Literal["train", "heldout"]
+    split: Annotated[str, Matching("train|heldout")]
     """`train`, or `heldout` from every training."""
     artist: str
     title: str

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from musicldm.core.bundle import TrackFacts
-from musicldm.core.config import from_dict
+from musicldm.core.config import Count, from_dict
 
 
 @dataclass
 class TrainState:
     """Progress and history of a training: with the tensors, all that a checkpoint must hold."""
 
-    step: int = 0
+    step: Count = 0
     """Optimizer steps that count."""
-    position: int = 0
+    position: Count = 0
     """Batches drawn so far, also those whose step does not count: data and noise are a function of it."""
     lr_factor: float = 1.0
     """Of the learning rate; halved at every rollback."""
