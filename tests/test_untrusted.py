@@ -70,9 +70,9 @@ CODEC, GENERATOR = ("components", "codec"), ("components", "generator")
         ((*CODEC, "config", "x"), float("inf"), "is damaged"),
         ((*CODEC, "config", "x"), nested(500), "is damaged"),
         ((*GENERATOR, "config", "unet", "blocks"), 1_000_000, "blocks is 1000000"),
-        ((*GENERATOR, "config", "statistics", "std"), [1.0], "statistics are damaged"),
+        ((*GENERATOR, "config", "statistics", "std"), [1.0], "how they are scaled"),
         ((*GENERATOR, "config", "statistics"), {"count": 1, "mean": [0.0], "std": [1.0]}, "1 in its statistics"),
-        ((*GENERATOR, "config", "statistics", "mean"), [0.0, 0.0, 0.0, "x"], "statistics are damaged"),
+        ((*GENERATOR, "config", "statistics", "mean"), [0.0, 0.0, 0.0, "x"], "how they are scaled"),
         ((*GENERATOR, "config", "conditions", "settings", "artist", "names"), [1, 2, 3], "list of names"),
         ((*GENERATOR, "config", "noise", "steps"), 10**12, "steps is 1000000000000"),
         (("facts", "generator", "tracks"), [{"seconds": "long"}], "seconds must be of type float"),
@@ -185,7 +185,7 @@ def test_a_manifest_leads_to_no_file_elsewhere(
     ("key", "value"),
     [
         *(("sample_rate", 0), ("sample_rate", -1), ("samples", -5), ("samples", "many"), ("channels", 0)),
-        *(("provenance", None), ("split", "other"), ("status", []), ("artist", 3), ("content", [])),
+        *(("provenance", None), ("split", "other"), ("artist", 3), ("content", [])),
     ],
 )
 def test_a_manifest_with_wrong_contents(prepared: tuple[Path, Path], key: str, value: object) -> None:

@@ -65,11 +65,11 @@ def _root(
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted."""
     console = Console()
-    signals.end_tidily()
     try:
         # Before the parser, which knows no more of such an option than that it does not exist.
         renamed.check(sys.argv[1:])
-        app()
+        with signals.ending_tidily():
+            app()
     except MusicLDMError as error:
         _traceback_if_debugging()
         console.error(error)

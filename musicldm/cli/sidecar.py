@@ -28,18 +28,20 @@ RENAMED = {"init": "vary", "resample": "repaint"}
 """Options of release 0.1 -> their names of today."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Which model made a take."""
 
     name: str = ""
-    hash: Hash = field(kw_only=True)
+    hash: Hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that a take is made of, as plain data; its fields are those of the JSON."""
 
+    musicldm: str = ""
+    """The version."""
     model: Model
     take: Annotated[int, Between(1, TAKES)]
     """From 1 on."""
@@ -47,8 +49,6 @@ class Recipe:
     """How many takes there are between two things; 1 otherwise."""
     options: dict[str, Any]
     """Of `SampleOptions`."""
-    musicldm: str = ""
-    """The version."""
     inputs: dict[str, Hash] = field(default_factory=dict)
     """Path -> sha256."""
     trained_on: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Recipe:
         recorded = {field.name: _plain(getattr(options, field.name)) for field in fields(options)}
         return cls(
             musicldm=musicldm.__version__,
-            model=Model(pipeline.name, hash=pipeline.hash),
+            model=Model(name=pipeline.name, hash=pipeline.hash),
             take=take,
             of=of,
             options={name: value for name, value in sorted(recorded.items()) if name in RECORDED},

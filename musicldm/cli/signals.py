@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
-def end_tidily() -> None:
-    """From now on, SIGTERM and SIGHUP unwind the program rather than cut it off; a training has handlers of its own."""
-    if threading.current_thread() is not threading.main_thread():  # no other may
-        return
+@contextmanager
+def ending_tidily() -> Iterator[None]:
+    """A block that SIGTERM and SIGHUP unwind rather than cut off; a training has handlers of its own."""
     ours = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -22,8 +23,16 @@ def end_tidily() -> None:
         signal.signal(number, signal.SIG_IGN)
         sys.exit(128 + number)  # as a shell reports a program that a signal has ended
 
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        # What is ignored, as under nohup, stays so.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, end)
+    if threading.current_thread() is not threading.main_thread():  # no other may
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not all on Windows
+    # What is ignored, as under nohup, stays so.
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -334,10 +334,9 @@ def build(make: Callable[[], Model], component: Component) -> Model:
     try:
         with torch.device("meta"):
             sketch = make()
-    except MusicLDMError:
-        raise
     except Exception as error:  # whatever a network makes of impossible sizes
-        raise BundleError(f"No {component.kind} can be built from its configuration.", REPAIR_HINT) from error
+        reason = f": {error}" if isinstance(error, MusicLDMError) else "."
+        raise BundleError(f"No {component.kind} can be built from its configuration{reason}", REPAIR_HINT) from error
     _fill(sketch, {name: tensor.to("meta") for name, tensor in component.tensors.items()})
     model = make()
     _fill(model, component.tensors)

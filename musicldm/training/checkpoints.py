@@ -171,7 +171,6 @@ def _check(checkpoint: dict[str, Any]) -> None:
     weights = checkpoint["state_dict"]
     if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()):
         raise TypeError("weights that are no tensors")
-    bundle.check_finite(weights)
 
 
 def _upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:

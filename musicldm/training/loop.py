@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
 from musicldm.core.devices import out_of_memory
-from musicldm.core.errors import CapacityError, DataError, MusicLDMError
+from musicldm.core.errors import BundleError, CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
 from musicldm.core.progress import Progress, silent
 from musicldm.training import run_folder
@@ -275,7 +275,11 @@ class Loop:
         # The checkpoint before the bundle. After a kill in between, a finished run writes its bundle when it is started
         # again, and any other one with its next checkpoint.
         self.checkpoints.write(self.step.checkpoint(), best)
-        bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        try:
+            bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        except BundleError:  # of weights that are no numbers, which the next step finds too and goes back from
+            if state.step >= self.module.training_config.steps:
+                raise
         self._saved = state.position
 
     def _go_back(self, result: StepResult) -> None:

@@ -167,8 +167,7 @@ from pathlib import Path
 from musicldm.cli import signals
 from musicldm.core import durable
 
-signals.end_tidily()
-with durable.replacing(Path(sys.argv[1]) / "take.wav") as temporary:
+with signals.ending_tidily(), durable.replacing(Path(sys.argv[1]) / "take.wav") as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), int(sys.argv[2]))
     signal.pause()

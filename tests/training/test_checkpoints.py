@@ -209,7 +209,6 @@ def test_a_checkpoint_of_release_0_1(tmp_path: Path) -> None:
         {"state": {"step": 3, "unknown": 1}},
         {"state": None},
         {"state_dict": {"a": "weights"}},
-        {"state_dict": {"a": torch.full((3,), math.nan)}},
         {"state_dict": []},
         {"origin": {"name": 3}},
     ],

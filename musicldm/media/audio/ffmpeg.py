@@ -1,4 +1,4 @@
-"""What the ffmpeg program says where it writes nothing."""
+"""How the ffmpeg program ended."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from musicldm.core import durable
 from musicldm.core.errors import OutputError
 
 
-def refused(program: str, format: str, path: Path, said: str) -> OutputError:
-    """Why ffmpeg has written nothing, by what it said."""
+def check_end(program: str, format: str, path: Path, code: int, said: str) -> None:
+    """See that it has written all of a file.
+
+    Args:
+        code: its exit status, which may be 0 where the disk was full at the end.
+        said: what it printed, in the C locale.
+
+    Raises:
+        OutputError: it has not.
+    """
     for number in durable.FULL:
         if os.strerror(number) in said:
-            return durable.cannot_write(path, OSError(number, os.strerror(number)))
-    return OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")
+            raise durable.cannot_write(path, OSError(number, os.strerror(number)))
+    if code:
+        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MissingProgramError, UsageError
-from musicldm.media.audio.ffmpeg import refused
+from musicldm.media.audio.ffmpeg import check_end
 
 Floats = NDArray[np.float32]
 
@@ -398,9 +398,8 @@ def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: s
                 yield process.stdin
         except BrokenPipeError:
             pass  # it has ended before its time, and its exit status says so
-        if process.returncode:
-            said.seek(0)
-            raise refused(program, format, path, said.read(1 << 16).decode(errors="replace"))
+        said.seek(0)
+        check_end(program, format, path, process.returncode, said.read(1 << 16).decode(errors="replace"))
 
 
 def _encode_lossless(audio: Floats, sample_rate: int, format: str, bit_depth: int) -> bytes:
@@ -425,7 +424,8 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
         with segment.export(format=container, codec=codec, parameters=quality) as file:
             return bytes(file.read())
     except pydub.exceptions.CouldntEncodeError as error:
-        raise refused(program, format, Path(tempfile.gettempdir()), str(error)) from error
+        check_end(program, format, Path(tempfile.gettempdir()), 1, str(error))
+        raise
 
 
 def find_ffmpeg() -> str:

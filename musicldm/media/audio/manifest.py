@@ -71,6 +71,23 @@ class PreparedTrack:
 
 
 @dataclass(frozen=True)
+class _Track:
+    """The record of a waveform, as far as models read it."""
+
+    status: Literal["done", "stale", "duplicate"]
+    path: str
+    content: Hash
+    split: Split
+    sample_rate: Annotated[int, Between(1, 10_000_000)]
+    channels: Annotated[int, Between(1, 64)]
+    samples: Count
+    artist: str
+    title: str
+    provenance: dict[str, Any]
+    bytes: Count | None = None
+
+
+@dataclass(frozen=True)
 class _SourceFile:
     """See `sources.SourceFile`."""
 
@@ -80,12 +97,12 @@ class _SourceFile:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """The record of a source file, whatever became of it."""
+class _Source:
+    """The record of a source file, whatever became of it, as far as `preprocess` reads it."""
 
     source: str
     path: str
-    status: Literal["done", "stale", "duplicate", "failed"]
+    status: str
     split: Split | None
     source_file: _SourceFile | None
     settings: dict[str, Any]
@@ -95,21 +112,12 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class _Waveform:
-    """What a record adds once there was a waveform."""
+class _Output:
+    """What such a record adds once there was an output."""
 
-    content: Hash
-    split: Split
-    sample_rate: Annotated[int, Between(1, 10_000_000)]
-    channels: Annotated[int, Between(1, 64)]
-    samples: Count
     seconds: Positive
     silent: bool
     held_back: bool
-    artist: str
-    title: str
-    provenance: dict[str, Any]
-    bytes: Count | None = None
 
 
 def open_manifest(folder: Path) -> Journal:
@@ -120,10 +128,10 @@ def open_manifest(folder: Path) -> Journal:
     """
 
     def check(record: dict[str, Any]) -> None:
-        read = from_dict(_Record, record, unknown="pass over")
-        if read.status != "failed":
-            from_dict(_Waveform, record, unknown="pass over")
-        inside(folder, read.path)
+        inside(folder, from_dict(_Source, record, unknown="pass over").path)
+        if record["status"] != "failed":
+            from_dict(_Track, record, unknown="pass over")
+            from_dict(_Output, record, unknown="pass over")
 
     return Journal(folder / MANIFEST, "source", check)
 
@@ -137,7 +145,16 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
     hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
     if not (folder / MANIFEST).is_file():
         raise DataError(f"There are no prepared waveforms in {folder}.", hint)
-    records = [record for record in open_manifest(folder).records.values() if record["status"] == "done"]
+
+    def check(record: dict[str, Any]) -> None:
+        if record.get("status") == "done":
+            inside(folder, from_dict(_Track, record, unknown="pass over").path)
+
+    records = [
+        record
+        for record in Journal(folder / MANIFEST, "source", check).records.values()
+        if record.get("status") == "done"
+    ]
     if not records:
         raise DataError(f"{folder / MANIFEST} lists no usable track.", hint)
     # Absolute, since tracks travel to processes that may have another working directory.
