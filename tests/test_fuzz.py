@@ -183,7 +183,7 @@ def _sealed(text: bytes) -> bytes:
 @pytest.mark.parametrize("name", ["zarr.json", "parts/*/zarr.json"])
 def test_stores(tmp_path: Path, times: int, name: str) -> None:
     filled(tmp_path / "s", 10, 40, 7)
-    (place,) = (tmp_path / "s").glob(name)
+    place = min((tmp_path / "s").glob(name))
 
     def read(text: bytes) -> None:
         place.write_bytes(_sealed(text))

@@ -78,22 +78,22 @@ def test_what_is_not_a_recipes_affair(
 
 
 @pytest.mark.parametrize(
-    "model",
+    "address",
     ["hf://evil/model", "hf:/evil/model", "s3://bucket/model", "https://evil/x", "\\\\evil\\share", "//evil/share"],
 )
 def test_nothing_is_fetched_at_a_recipes_word(
-    musicldm: Command, recipe: Write, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    musicldm: Command, recipe: Write, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from musicldm import models
 
     def asked(*_: object) -> Path:
         raise AssertionError("It was looked for.")
 
-    source = recipe(model=model)
+    source = recipe(model=address)
     with monkeypatch.context() as patched:
         patched.setattr(models, "find", asked)
         done = musicldm("sample", "--replay", source, "-o", tmp_path / "out.wav")
-    assert done.code == 1 and "cannot have fetched" in done.err and f"--model {model}" in done.err
+    assert done.code == 1 and "cannot have fetched" in done.err and f"--model {address}" in done.err
     assert "cannot have fetched" not in musicldm("sample", "--replay", source, "--model", "nowhere/x").err
 
 
