@@ -8,11 +8,12 @@ JSON is then checked, field by field, by `config.from_dict`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from musicldm.core.errors import DataError
 
@@ -57,12 +58,12 @@ def parse_json(data: bytes | str, nan: bool = False) -> Any:
         nan: take NaN and Infinity, too.
 
     Raises:
-        ValueError: it is not JSON, has NaN or Infinity, is nested too deep, or has text that is not Unicode.
+        ValueError: it is not JSON, has NaN or infinity, is nested too deep, or has text that is not Unicode.
     """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if not _is_flat(raw):
         raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-    found = json.loads(raw, parse_constant=None if nan else _refuse)
+    found = json.loads(raw) if nan else json.loads(raw, parse_constant=_refuse, parse_float=_finite)
     # Half of a surrogate pair can be written as an escape, and is no text: it could be neither written nor printed.
     if _SURROGATE.search(raw):
         json.dumps(found, ensure_ascii=False).encode()
@@ -124,5 +125,10 @@ def _is_flat(data: bytes) -> bool:
     return not brackets
 
 
-def _refuse(constant: str) -> Any:
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)  # 1e999 is infinite, too
+
+
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
