@@ -78,18 +78,16 @@ class Checkpoints:
         return checkpoint
 
     def _read(self, path: Path) -> dict[str, Any]:
-        checkpoint, reason = None, ""
         try:
             checkpoint = read(path)
             if self._fit is not None:
                 self._fit(checkpoint)
-        except DataError:
-            self._last_is_bad |= path == self.last
-            raise
         except Exception as error:  # whatever wrong names, types and shapes make of a training
             self._last_is_bad |= path == self.last
-            reason = f"The checkpoint {path} cannot be read: it does not fit this training."
-            raise DataError(reason, _HINT) from error
+            if isinstance(error, DataError) and error.hint == _HINT:  # from `read`
+                raise
+            message = f"The checkpoint {path} cannot be read: it does not fit this training."
+            raise DataError(message, _HINT) from error
         return checkpoint
 
     def mend(self) -> None:

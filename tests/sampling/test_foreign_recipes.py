@@ -115,11 +115,11 @@ def test_a_recipe_keeps_to_its_ranges(
 def test_a_recipe_opens_only_files_that_it_knows(musicldm: Command, recipe: Write, song: Path, tmp_path: Path) -> None:
     known = {str(song): hashlib.sha256(song.read_bytes()).hexdigest()}
     out = ("-o", tmp_path / "out.wav", "--device", "cpu")
-    done = musicldm("sample", "--replay", recipe(vary=str(song), inputs={}), *out)
+    done = musicldm("sample", "--replay", recipe(seconds=None, vary=str(song), inputs={}), *out)
     assert done.code == 1 and f"nothing is known of its {song}" in done.err
-    done = musicldm("sample", "--replay", recipe(vary="/dev/zero", inputs={"/dev/zero": "0" * 64}), *out)
+    done = musicldm("sample", "--replay", recipe(seconds=None, vary="/dev/zero", inputs={"/dev/zero": "0" * 64}), *out)
     assert done.code == 1 and "not there as it was" in done.err
-    assert musicldm("sample", "--replay", recipe(vary=str(song), inputs=known), *out).code == 0
+    assert musicldm("sample", "--replay", recipe(seconds=None, vary=str(song), inputs=known), *out).code == 0
 
 
 def test_a_sound_bomb_is_not_held_in_memory(
