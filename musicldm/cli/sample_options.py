@@ -34,6 +34,8 @@ class Recorded:
     high: float = math.inf
 
 
+MOST_TAKES = 100_000
+"""Of one command."""
 DAY = 86400.0
 """Seconds of a take that a recipe may demand."""
 
@@ -330,11 +332,16 @@ def takes_of(
 
     Args:
         replayed: the number of the take that is made again, and of how many it was one.
+
+    Raises:
+        UsageError: more than one command should make.
     """
     if task.is_between and replayed and "count" not in given:
         return [replayed[0]], replayed[1]
     first = replayed[0] if replayed and "take" not in given and not task.is_between else options.take
     count = options.count or (5 if task.is_between else 1)
+    if count > MOST_TAKES:
+        raise UsageError(f"{count} takes are too many for a command: expected at most {MOST_TAKES}.", "Use --take.")
     return list(range(first, first + count)), count if task.is_between else 1
 
 
