@@ -6,7 +6,6 @@ so a channel's variance has two terms: Var(mean) + E[exp(logvar)] (law of total 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,9 +91,10 @@ class _Sums:
     """`Moments` as JSON has them."""
 
     count: Count
-    mean: tuple[float, ...]
-    squares: tuple[Annotated[float, Between(0, math.inf)], ...]
-    variances: tuple[Annotated[float, Between(0, math.inf)], ...]
+    # Of numbers of float16, which end at 65504: what is larger was never measured, and would overflow when squared.
+    mean: tuple[Annotated[float, Between(-1e5, 1e5)], ...]
+    squares: tuple[Annotated[float, Between(0, 1e30)], ...]
+    variances: tuple[Annotated[float, Between(0, 1e100)], ...]
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.squares) == len(self.variances):
