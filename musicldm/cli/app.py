@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import musicldm
-from musicldm.cli import renamed
+from musicldm.cli import renamed, signals
 from musicldm.cli.bundle import app as bundle
 from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
@@ -19,11 +19,13 @@ from musicldm.cli.encode import encode
 from musicldm.cli.evaluate import app as evaluate
 from musicldm.cli.latents import app as latents
 from musicldm.cli.models import models
+from musicldm.cli.numbers import finite
 from musicldm.cli.preprocess import preprocess
 from musicldm.cli.reconstruct import reconstruct
 from musicldm.cli.sample import sample
 from musicldm.cli.train_diffusion import train_diffusion
 from musicldm.cli.train_vae import train_vae
+from musicldm.core.durable import disk_full
 from musicldm.core.errors import MusicLDMError, OutputError
 
 app = typer.Typer(
@@ -42,6 +44,7 @@ for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion,
 app.add_typer(latents, name="latents")
 app.add_typer(bundle, name="bundle")
 app.add_typer(evaluate, name="evaluate")
+finite(app)
 
 
 def _version(wanted: bool) -> None:
@@ -65,7 +68,8 @@ def main() -> None:
     try:
         # Before the parser, which knows no more of such an option than that it does not exist.
         renamed.check(sys.argv[1:])
-        app()
+        with signals.ending_tidily():
+            app()
     except MusicLDMError as error:
         _traceback_if_debugging()
         console.error(error)
@@ -76,7 +80,9 @@ def main() -> None:
     except OSError as error:
         # After our own errors, some of which are OSErrors, too, and have better sentences.
         _traceback_if_debugging()
-        console.error(OutputError(f"{error}.", "Check the path, its permissions and the free space."))
+        console.error(
+            disk_full(error) or OutputError(f"{error}.", "Check the path, its permissions and the free space.")
+        )
         sys.exit(1)
     except Exception as error:
         _traceback_if_debugging()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from musicldm.cli.evaluate_tables import (
 from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.errors import DataError
+from musicldm.core.reading import parse_json, read_file
 from musicldm.evaluate.codec import CodecResult
 from musicldm.evaluate.memorization import MemorizationResult, training_passage
 from musicldm.evaluate.report import Page, Series, Sound, check_target
@@ -167,7 +167,7 @@ def steps_curves(path: Path) -> dict[str, Series]:
     """
     hint = "Name the quality.json that benchmarks/quality.py left."
     try:
-        cells = json.loads(path.read_bytes())["cells"]
+        cells = parse_json(read_file(path), nan=True)["cells"]
         found: dict[str, Series] = {}
         for measure, words in _MEASURES.items():
             over = {name: cell[measure][0] / cells["noise"][measure][0] for name, cell in cells.items()}

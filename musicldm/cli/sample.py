@@ -37,7 +37,7 @@ def sample(options: SampleOptions, given: frozenset[str]) -> None:
     recipe = None
     if options.replay is not None:
         recipe = sidecar.read(options.replay)
-        options, given = laid_over(options, given, recipe.typed_options(options.replay))
+        options, given = laid_over(options, given, recipe.typed_options(options.replay, given))
     task = chosen_task(options, given)
     takes, of = takes_of(options, given, task, None if recipe is None else (recipe.take, recipe.of))
     output = Output.of(options, task, takes)
@@ -134,17 +134,15 @@ def _read(path: Path, pipeline: Pipeline, console: Console) -> Tensor:
     Raises:
         DataError: there is no usable audio in it.
     """
-    import numpy as np
     import torch
 
-    from musicldm.media.audio.decode import decode
+    from musicldm.media.audio.decode import decode_whole
 
     try:
-        blocks = list(decode(path, pipeline.sample_rate, pipeline.channels))
+        audio = torch.from_numpy(decode_whole(path, pipeline.sample_rate, pipeline.channels))
     except DataError as error:
         reason = error.message[0].lower() + error.message[1:]
         raise DataError(f"{path} cannot be used: {reason}", "Name a file with audio in it, and a whole one.") from error
-    audio = torch.from_numpy(np.concatenate([np.zeros((pipeline.channels, 0), np.float32), *blocks], axis=1))
     if audio.shape[1] and not audio.any():
         console.warn(f"{path} is silent.")
     return audio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from musicldm.cli.console import Console
 from musicldm.core import config
 from musicldm.core.errors import TrainingError, UsageError
 from musicldm.core.progress import Progress
+from musicldm.core.reading import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +71,8 @@ def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Pa
         return str(named or option)
     if is_run(run):
         with suppress(OSError, ValueError, AttributeError):  # a damaged one, which is reported later
-            found = json.loads((run / "config.json").read_bytes())
             # Release 0.1 knew one codec, and did not name it.
-            return str(found.get(CODEC, "vae"))
+            return str(read_json(run / "config.json").get(CODEC, "vae"))
     return bundle.read(models.find(init_from)).component("codec").kind if init_from else DEFAULT_CODEC
 
 

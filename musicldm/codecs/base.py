@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
+from musicldm.core.config import Between
 from musicldm.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class LatentSpec:
 
     medium: Medium
     """What is encoded."""
-    channels: int
+    channels: Annotated[int, Between(1, 65536)]
     """D, the elements of one latent frame."""
-    media_channels: int
+    media_channels: Annotated[int, Between(1, 65536)]
     """C. Of audio: 1 mono, 2 stereo."""
-    rate: int
+    rate: Annotated[int, Between(1, 10_000_000)]
     """Units in a second of audio (samples), or in a beat of notes (ticks)."""
-    hop: int
+    hop: Annotated[int, Between(1, 1 << 24)]
     """Units in one latent frame."""
     codec: str
     """Its name in `CODECS`."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.conditions.base import Condition, Source, Track
-from musicldm.core.errors import NotFoundError, UsageError
+from musicldm.core.errors import ConfigError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from musicldm.latents.dataset import Crops
@@ -35,7 +35,7 @@ class ArtistCondition(Condition):
 
     def __init__(self, settings: Mapping[str, Any], width: int) -> None:
         super().__init__(settings, width)
-        self.artists = tuple(settings["names"])
+        self.artists = names_in(settings)
         # Zeros, as the null embedding is: in the beginning no artist differs from none.
         self.table = nn.Parameter(torch.zeros(len(self.artists), width))
 
@@ -45,7 +45,7 @@ class ArtistCondition(Condition):
 
     @classmethod
     def is_usable(cls, settings: Mapping[str, Any]) -> bool:
-        return bool(settings.get("names"))
+        return bool(names_in(settings))
 
     @classmethod
     def of_crops(cls, settings: Mapping[str, Any], crops: Crops) -> Tensor:
@@ -75,6 +75,18 @@ class ArtistCondition(Condition):
             if track.split == "train" and track.artist in self.artists:
                 seconds[track.artist] += track.seconds
         return sorted(seconds, key=lambda artist: (-seconds[artist], artist))[:count]
+
+
+def names_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The artists' names in the condition's table; none where it has no such key.
+
+    Raises:
+        ConfigError: they are not names.
+    """
+    names = settings.get("names") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("conditions.settings.artist.names must be a list of names.")
+    return tuple(names)
 
 
 def mixture(wanted: str, known: Sequence[str]) -> list[float]:

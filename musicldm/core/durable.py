@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from musicldm.core.errors import OutputError
+from musicldm.core.errors import DataError, MusicLDMError, OutputError
+from musicldm.core.reading import parse_json, read_file
 
 LOCK = ".lock"
 
@@ -121,10 +122,25 @@ def locked(folder: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The sentence for a failed write to `path`."""
+    if full := disk_full(error, path):
+        return full
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(
         f"Cannot write {path}: {reason}.", "Check its permissions and the free space, or choose another path."
     )
+
+
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What a system says of a disk, or of somebody's share of it, that is full."""
+
+
+def disk_full(error: OSError, path: Path | None = None) -> OutputError | None:
+    """The sentence for a disk that is full; None where that is not the error."""
+    if error.errno not in FULL:
+        return None
+    place = path or error.filename
+    where = f"Cannot write {place}: " if place else ""
+    return OutputError(f"{where}{os.strerror(error.errno)}.", "Free some space, or choose a path on another disk.")
 
 
 @contextmanager
@@ -231,19 +247,33 @@ class Journal:
     """An append-only JSONL file of records, each with a key; the last line of a key wins.
 
     A line that a kill cut short is ignored when reading, and ended when appending.
+
+    Args:
+        check: refuses the record of a key by an error of ours; whoever hands us a folder may have written anything.
+
+    Raises:
+        DataError: a record that counts is refused.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, check: Callable[[dict[str, Any]], object] | None = None) -> None:
         self.path = path
         self.key = key
         self.records: dict[str, dict[str, Any]] = {}
         if path.exists():
             # As bytes: text would be split at U+2028 and its like too, which may stand unescaped in a title.
-            for line in path.read_bytes().splitlines():
+            for line in read_file(path).splitlines():
                 with suppress(ValueError):  # the torn end of a killed run
-                    record = json.loads(line)
-                    if isinstance(record, dict) and key in record:
+                    record = parse_json(line)
+                    if isinstance(record, dict) and isinstance(record.get(key), str | int):
                         self.records[record[key]] = record
+        for name, record in self.records.items() if check else ():
+            try:
+                check(record)
+            except MusicLDMError as error:
+                raise DataError(
+                    f"{path} is damaged: {name}: {error.message}",
+                    "Remove that line, and what it was about is done again.",
+                ) from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record, on disk when this returns.

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musicldm.core.config import from_dict
 from musicldm.core.durable import Journal
 from musicldm.core.filenames import portable
+from musicldm.core.reading import inside
 from musicldm.crawl.titles import song_title, title_words
 
 CATALOG = "catalog.jsonl"
@@ -90,9 +92,41 @@ class Selection:
     """Take only what the source marks as Creative Commons."""
 
 
+@dataclass(frozen=True)
+class _Provenance:
+    """What is read of a record's provenance."""
+
+    source_id: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is read of a catalog's record."""
+
+    recording: str
+    status: str
+    artist: str
+    title: str
+    reason: str
+    path: str | None = None
+    unasked_seconds: float | None = None
+    provenance: _Provenance = _Provenance()
+
+
 def open_catalog(out: Path) -> Journal:
-    """The catalog of the folder `out`, empty where there is none yet."""
-    return Journal(out / CATALOG, "recording")
+    """The catalog of the folder `out`, empty where there is none yet.
+
+    Raises:
+        DataError: a record is not one that a crawl writes, or names a file outside of the folder.
+    """
+
+    def check(record: dict[str, Any]) -> None:
+        read = from_dict(_Record, record, unknown="pass over")
+        if read.status == FETCHED or read.path is not None:
+            inside(out, read.path)
+
+    return Journal(out / CATALOG, "recording", check)
 
 
 def is_fetched(record: dict[str, Any] | None, out: Path) -> bool:
@@ -116,7 +150,7 @@ def state(track: Track, record: dict[str, Any] | None, out: Path, selection: Sel
     there = is_fetched(record, out)
     video = selection.overrides.get(track.recording)
     if video is not None:
-        return FETCHED if there and record["provenance"].get("source_id") == video else MISSING
+        return FETCHED if there and record.get("provenance", {}).get("source_id") == video else MISSING
     if there:
         return FETCHED
     seconds = record.get("unasked_seconds")  # of a matching video that was outside the limits of an earlier crawl

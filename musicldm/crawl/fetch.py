@@ -209,9 +209,9 @@ def _crew(
 def _videos_of(records: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, str]:
     """Video -> the recording that has it, or is to have it: no two songs are the same video."""
     videos = {
-        record["provenance"]["source_id"]: recording
+        video: recording
         for recording, record in records.items()
-        if is_fetched(record, plan.out) and "source_id" in record["provenance"]
+        if is_fetched(record, plan.out) and (video := record.get("provenance", {}).get("source_id"))
     }
     return videos | {video: recording for recording, video in plan.selection.overrides.items()}
 

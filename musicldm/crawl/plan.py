@@ -108,7 +108,7 @@ def plan_crawl(
         raise _not_to_override(recording, found, tracks.values())
     states = states_of(tracks.values(), records, out, selection)
     there = [records[track.recording] for track in tracks.values() if states[track.recording] == FETCHED]
-    unlicensed = sum(selection.only_cc and not is_cc(record["provenance"].get("licence")) for record in there)
+    unlicensed = sum(selection.only_cc and not is_cc(record.get("provenance", {}).get("licence")) for record in there)
     return Plan(
         out=out,
         selection=selection,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import parse_json
 from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
 from musicldm.latents.statistics import DEAD_STD, Moments
 from musicldm.latents.store import LatentStore
@@ -145,7 +145,8 @@ def verify(store: LatentStore, progress: Progress = silent) -> list[Fault]:
 def _metadata_faults(store: LatentStore, segment: str) -> list[str]:
     faults = []
     try:
-        read_segment(segment, store.storage.read(f"{SEGMENTS}/{segment}/{METADATA}"), str(store.path))
+        metadata = store.storage.read(f"{SEGMENTS}/{segment}/{METADATA}")
+        read_segment(segment, metadata, str(store.path), store.header.channels)
     except (DataError, FileNotFoundError) as error:
         faults.append(str(error))
     for name in ARRAYS:
@@ -154,8 +155,8 @@ def _metadata_faults(store: LatentStore, segment: str) -> list[str]:
             continue
         file = f"{array.name}/{METADATA}"
         try:
-            metadata = json.loads(store.storage.read(file))
-            fits = metadata["shape"] == list(array.shape) and metadata["data_type"] == "float16"
+            form = parse_json(store.storage.read(file))
+            fits = form["shape"] == list(array.shape) and form["data_type"] == "float16"
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             fits = False
         if not fits:

@@ -135,9 +135,9 @@ class LatentStore(Snapshot):
         Raises:
             DataError: as `open`.
         """
-        index = listing.index_in(self.storage)
+        index = listing.index_in(self.storage, self.header.channels)
         self._indexed = index.counts()
-        table, self.broken = listing.tracks_in(self.storage, index, self._skip_broken)
+        table, self.broken = listing.tracks_in(self.storage, self.header, index, self._skip_broken)
         self._take_in(table)
 
     def require(self, header: StoreHeader) -> None:

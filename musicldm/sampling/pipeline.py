@@ -87,6 +87,15 @@ class Pipeline:
                 f"The generator of {source.name} was trained on the latents of another codec.", bundle.REPAIR_HINT
             )
 
+        # A scale for each channel: one of a single number would do for all of them, and sound wrong without a word.
+        scaled, made = len(self.generator.statistics.mean), self.generator.channels
+        if not scaled == made == self.spec.channels:
+            raise MismatchError(
+                f"The parts of {source.name} do not fit each other: {self.spec.channels} latent channels of the codec, "
+                f"{made} of the generator, {scaled} in its statistics.",
+                bundle.REPAIR_HINT,
+            )
+
     @classmethod
     def load(
         cls, path: Path | str, device: str = "auto", precision: str = "auto", announce: Announce = _ignore

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
 from musicldm.core.devices import out_of_memory
-from musicldm.core.errors import CapacityError, DataError, MusicLDMError
+from musicldm.core.errors import BundleError, CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
 from musicldm.core.progress import Progress, silent
 from musicldm.training import run_folder
@@ -30,7 +31,7 @@ from musicldm.training.rollback import Rollback
 from musicldm.training.run_folder import Upgrade, unchanged
 from musicldm.training.signals import StopSignal
 from musicldm.training.state import StepResult, TrainState
-from musicldm.training.step import TrainStep, restore_weights
+from musicldm.training.step import TrainStep, check_fit, restore_weights
 from musicldm.training.trainable import Trainable
 
 LOG_EVERY = 10
@@ -106,7 +107,7 @@ def _train(
     announce: Announce,
 ) -> TrainingResult:
     plan, main = module.training_config, rank_of(module.training_config) == 0
-    checkpoints = Checkpoints(run / FOLDER, announce)
+    checkpoints = Checkpoints(run / FOLDER, announce, partial(check_fit, module))
     start = checkpoints.read() if checkpoints.exist() else None
     state = TrainState(**start["state"]) if start else TrainState()
     metrics = CSVMetrics(run / "metrics.csv", state.step) if main else None
@@ -276,7 +277,11 @@ class Loop:
         # The checkpoint before the bundle. After a kill in between, a finished run writes its bundle when it is started
         # again, and any other one with its next checkpoint.
         self.checkpoints.write(self.step.checkpoint(), best)
-        bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        try:
+            bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        except BundleError:  # of weights that are no numbers, which the next step finds too and goes back from
+            if state.step >= self.module.training_config.steps:
+                raise
         self._saved = state.position
 
     def _go_back(self, result: StepResult) -> None:

@@ -18,6 +18,7 @@ from musicldm.core.bundle import TrackFacts
 from musicldm.core.config import from_dict, to_dict
 from musicldm.core.devices import pick_precision
 from musicldm.core.errors import ConfigError, DataError, MismatchError
+from musicldm.core.reading import read_json
 from musicldm.training.checkpoints import FOLDER, Checkpoints
 from musicldm.training.config import TrainingConfig
 
@@ -58,7 +59,7 @@ def resolve_precision(plan: TrainingConfig, run: Path, device: torch.device) -> 
     precision = plan.precision
     if precision == "auto":
         with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is reported later
-            precision = str(json.loads((run / CONFIG).read_bytes())["training"]["precision"])
+            precision = str(read_json(run / CONFIG)["training"]["precision"])
     return replace(plan, precision=pick_precision(precision, device))
 
 
@@ -136,10 +137,10 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
     # Without a checkpoint nothing has been trained yet: such a configuration may be replaced.
     if path.exists() and begun:
         try:
-            before = upgrade(dict(json.loads(path.read_bytes())))
-        except (ValueError, TypeError) as error:
+            before = upgrade(dict(read_json(path)))
+            config["init"] = config["init"] or str(before.get("init", ""))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path} is damaged.", "Choose another folder with -o.") from error
-        config["init"] = config["init"] or before.get("init", "")
         if changed := [key for key in differences(before, config) if key not in MAY_CHANGE]:
             raise MismatchError(
                 f"{run} holds a run of another configuration: {', '.join(changed)} differ.",

@@ -24,7 +24,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from musicldm.core import durable
-from musicldm.core.errors import DataError, MissingProgramError, OutputError, UsageError
+from musicldm.core.errors import DataError, MissingProgramError, UsageError
+from musicldm.media.audio.ffmpeg import check_end
 
 Floats = NDArray[np.float32]
 
@@ -388,17 +389,19 @@ def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: s
     tags = ["-metadata", f"comment={comment}"] if comment else []
     # "file:", so that no path is taken for a protocol. "-y", or ffmpeg would ask before it overwrites.
     command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
-    # Not a pipe, which nobody would read: ffmpeg would block once it is full.
-    quiet = subprocess.DEVNULL
-    # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        with process:
-            yield process.stdin
-    except BrokenPipeError:
-        pass  # it has ended before its time, and its exit status says so
-    if process.returncode:
-        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")
+    # A file for what it says, and not a pipe, which nobody would read: ffmpeg would block once it is full. In the C
+    # locale, in which errors of the system have one name each.
+    with tempfile.TemporaryFile() as said:
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": said}
+        # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
+        process = subprocess.Popen(command, **streams, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
+        try:
+            with process:
+                yield process.stdin
+        except BrokenPipeError:
+            pass  # it has ended before its time, and its exit status says so
+        said.seek(0)
+        check_end(program, format, path, process.returncode, said.read(1 << 16).decode(errors="replace"))
 
 
 def _encode_lossless(audio: Floats, sample_rate: int, format: str, bit_depth: int) -> bytes:
@@ -423,7 +426,8 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
         with segment.export(format=container, codec=codec, parameters=quality) as file:
             return bytes(file.read())
     except pydub.exceptions.CouldntEncodeError as error:
-        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.") from error
+        check_end(program, format, Path(tempfile.gettempdir()), 1, str(error))
+        raise
 
 
 def find_ffmpeg() -> str:

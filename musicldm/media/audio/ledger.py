@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from musicldm.core import durable, filenames
+from musicldm.core.config import from_dict
 from musicldm.core.errors import DataError, MusicLDMError, OutputError
 from musicldm.core.guard import Guard, refusal
 from musicldm.media.audio.manifest import Split, open_manifest
@@ -372,8 +373,23 @@ class Ledger:
 
 def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
     """The crawl's records of what it fetched, by their path below the input folder."""
-    records = durable.Journal(source / CATALOG, key="recording").records.values()
+
+    def check(record: dict[str, Any]) -> None:
+        if record.get("status") == "fetched":
+            from_dict(_Crawled, record, unknown="pass over")
+
+    records = durable.Journal(source / CATALOG, "recording", check).records.values()
     return {PurePosixPath(record["path"]).as_posix(): record for record in records if record.get("status") == "fetched"}
+
+
+@dataclass(frozen=True)
+class _Crawled:
+    """What is taken from a record of the crawl's catalog."""
+
+    path: str
+    artist: str = ""
+    title: str = ""
+    provenance: dict[str, Any] | None = None
 
 
 def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
