@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from musicldm.core.errors import MusicLDMError
+from musicldm.core.errors import MusicLDMError, OutputError
 from musicldm.core.progress import Progress as ProgressCallback
 from musicldm.core.progress import silent
 
@@ -37,8 +37,15 @@ class Console:
         text = json.dumps(data, ensure_ascii=False) if self.as_json else "\n".join(lines)
         if text:
             # Not by rich, which would break lines where a pipe or a narrow terminal ends, and paths with them.
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise  # the reader has seen enough, as `head` does
+            except OSError as error:
+                raise OutputError(
+                    f"The results cannot be written to stdout: {error.strerror}.", "Redirect it to where there is room."
+                ) from error
 
     def note(self, text: str) -> None:
         """A note on stderr that --quiet silences."""
@@ -61,9 +68,15 @@ class Console:
         self.err.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
 
     def error(self, error: MusicLDMError) -> None:
-        self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}", soft_wrap=True)
-        if error.hint:
-            self.err.print(f"[dim]Hint:[/dim] {escape(error.hint)}", soft_wrap=True)
+        """What went wrong, and what to do about it."""
+        try:
+            self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}", soft_wrap=True)
+            if error.hint:
+                self.err.print(f"[dim]Hint:[/dim] {escape(error.hint)}", soft_wrap=True)
+        except (
+            MemoryError
+        ):  # rich loads tables of its own for its first line, and an error may be that there is no room
+            sys.stderr.write(f"Error: {error.message}\nHint: {error.hint}\n")
 
     @contextmanager
     def results_as_notes(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import DryRun, Json, Quiet, Strict, positive
+from musicldm.cli.options import DryRun, Json, Quiet, Strict, check_complete, positive
 from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -140,14 +140,12 @@ def crawl(
     with console.progress("Querying MusicBrainz") as progress:
         plan = plan_crawl(names, output, settings, selection, progress)
     _warn_of(console, plan)
+    left_out = len(plan.unknown) + len(plan.songless)
     if dry_run:
         _show_plan(console, plan)
-        left_out = len(plan.unknown)
     else:
-        left_out = _fetch(console, plan, settings)
-    if strict and left_out:
-        console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
-        raise typer.Exit(1)
+        left_out += _fetch(console, plan, settings)
+    check_complete(console, strict, left_out, len(plan.tracks))
 
 
 def _given_up(retry: Retry | None) -> frozenset[str]:
@@ -176,7 +174,7 @@ def _warn_of(console: Console, plan: Plan) -> None:
 
 
 def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
-    """Fetch and show the result. Returns how many names and songs were left out.
+    """Fetch and show the result. Returns how many songs were left out.
 
     Raises:
         NetworkError: the network or YouTube ended the crawl before its end.
@@ -198,7 +196,7 @@ def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
     if plan.tracks and not outcome.fetched and not outcome.plan.present:
         console.warn(f"No song could be fetched; {plan.out / CATALOG} says why.")
         raise typer.Exit(1)
-    return len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
+    return len(outcome.left_out) + len(outcome.kept)
 
 
 def artist_names(arguments: Iterable[str]) -> list[str]:

@@ -37,7 +37,7 @@ class CSVMetrics:
 
     def forget(self, done: int) -> None:
         """Drop what was measured after step `done`: it will be measured again."""
-        rows = list(csv.reader(self.path.read_text().splitlines()))[1:] if self.path.exists() else []
+        rows = list(csv.reader(self.path.read_text(encoding="utf-8").splitlines()))[1:] if self.path.exists() else []
         # A kill may have cut the last row short.
         kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= done]
         lines = (",".join(row) + "\n" for row in (["step", "name", "value"], *kept))
@@ -46,14 +46,14 @@ class CSVMetrics:
     def first(self, prefix: str) -> dict[str, float]:
         """The earliest value of every metric whose name starts so, under the rest of its name."""
         found: dict[str, float] = {}
-        for _, name, value in list(csv.reader(self.path.read_text().splitlines()))[1:]:
+        for _, name, value in list(csv.reader(self.path.read_text(encoding="utf-8").splitlines()))[1:]:
             if name.startswith(prefix):
                 found.setdefault(name.removeprefix(prefix), float(value))
         return found
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         # Opened for each step: `forget` puts another file in its place, which an open one would never see.
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((step, name, f"{value:.6g}") for name, value in metrics.items())
 
     def close(self) -> None:
@@ -95,7 +95,11 @@ class WandB:
         if not (resumed and identity.exists()):
             durable.write_bytes(identity, secrets.token_hex(4).encode())
         self.run: Any = wandb.init(
-            project=project, name=folder.resolve().name, dir=str(folder), id=identity.read_text(), resume="allow"
+            project=project,
+            name=folder.resolve().name,
+            dir=str(folder),
+            id=identity.read_text(encoding="utf-8"),
+            resume="allow",
         )
         # wandb's own count of steps can only rise; ours goes back in a rollback.
         self.run.define_metric("*", step_metric="step")

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
-from musicldm.core.devices import out_of_memory
+from musicldm.core.capacity import out_of_memory
 from musicldm.core.errors import CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
 from musicldm.core.progress import Progress, silent

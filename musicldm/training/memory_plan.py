@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from musicldm.core.capacity import out_of_memory
 from musicldm.core.config import from_dict
-from musicldm.core.devices import out_of_memory, pick_precision
+from musicldm.core.devices import pick_precision
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.cuda_allocator import MIB

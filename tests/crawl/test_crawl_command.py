@@ -231,6 +231,22 @@ def test_partly_done_is_done_unless_strict(world: World, tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_nothing_found_is_a_failure_under_strict(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry_run: bool
+) -> None:
+    glass, rios = world.musicbrainz.people
+    rios.releases = []
+    glass.releases = [Release("r9", "Stage", "2001", [[Song("9", "Loud", 100.0)]], ("Live",))]
+    for artist, reason in (("Los Ríos", "Left out: 1."), ("Glass Bells", "Nothing was found.")):
+        crawl([artist], tmp_path, dry_run=dry_run)  # without --strict it has said so, and that is all
+        capsys.readouterr()
+        with pytest.raises(typer.Exit) as stop:
+            crawl([artist], tmp_path, dry_run=dry_run, strict=True)
+        assert stop.value.exit_code == 1 and reason in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
 def test_the_summary_counts_by_artist_and_reason(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
