@@ -15,7 +15,7 @@ COMMAND = f"{shlex.quote(sys.executable)} -m musicldm"
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run a line as a person would type it, whose `musicldm` is this one."""
-    whole = f"musicldm() {{ {COMMAND} \"$@\"; }}\n{line}"
+    whole = f'musicldm() {{ {COMMAND} "$@"; }}\n{line}'
     return subprocess.run(["bash", "-c", whole], env=os.environ | environment, capture_output=True, check=False)
 
 

@@ -99,11 +99,13 @@ def carry_out(
     Args:
         what: is trained, such as "codec vae".
         about: facts about it.
-        train: trains by a configuration that fits into the memory there is.
+        train: trains by a configuration that fits into the memory there is, or in a dry run raises what that would.
         figure: the one of the held-out figures that is reported in the end.
     """
     plan, fit = memory.fitted(plan, rehearsal, output, device, vram)
     if dry_run:
+        with console.progress("Checking") as progress:
+            train(plan, progress)
         show(console, plan, fit or memory.foreseen(plan, rehearsal, device), about)
         return
     console.note(f"{what[0].upper()}{what[1:]}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")

@@ -113,6 +113,7 @@ def train_codec(
     announce: Announce = ignore,
     init: Path | None = None,
     resample: bool = False,
+    dry_run: bool = False,
 ) -> TrainingResult:
     """Train a codec on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
 
@@ -149,7 +150,7 @@ def train_codec(
 
     identity = {"codec": spec.codec, **to_dict(config)}
     seconds_per_step = training.batch_size * samples / spec.rate
-    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded)
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded, dry_run)
 
 
 def rehearsal_of(make: type[CodecTraining[Any]], config: Any) -> Rehearsal:

@@ -137,6 +137,7 @@ def train_generator(
     skip_broken: bool = False,
     init: Path | None = None,
     render: Render | None = None,
+    dry_run: bool = False,
     upgrade: Upgrade = unchanged,
     upgrade_component: Callable[[Component], Component] = lambda component: component,
 ) -> TrainingResult:
@@ -189,7 +190,8 @@ def train_generator(
         return defaults_filled(upgrade(before), type(config))
 
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop / header.frame_rate
-    return fit(module, crops, run, {**to_dict(config), **whose}, seconds, device, progress, announce, upgraded)
+    identity = {**to_dict(config), **whose}
+    return fit(module, crops, run, identity, seconds, device, progress, announce, upgraded, dry_run)
 
 
 def rehearsal_of(make: type[GeneratorTraining[Any]], config: Any, header: StoreHeader) -> Rehearsal:

@@ -87,8 +87,7 @@ class WandB:
     """
 
     def __init__(self, project: str, folder: Path, resumed: bool) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise MissingProgramError("Weights & Biases is not installed.", "pip install wandb, or leave out --wandb.")
+        check_loggers(project)
         import wandb
 
         identity = folder / "wandb-id"
@@ -109,6 +108,19 @@ class WandB:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def check_loggers(wandb: str) -> None:
+    """See that all loggers are installed.
+
+    Args:
+        wandb: the project there; empty: none.
+
+    Raises:
+        MissingProgramError: wandb is wanted, and not installed.
+    """
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise MissingProgramError("Weights & Biases is not installed.", "pip install wandb, or leave out --wandb.")
 
 
 class Loggers:

@@ -76,6 +76,31 @@ def test_cookies_are_looked_at_before_anybody_is_asked(
     assert done.returncode == 0 and "needs a JavaScript runtime" in done.stderr
 
 
+def test_no_secret_of_a_cookie_file_is_printed(environment: dict[str, str], tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    good = "127.0.0.1\tFALSE\t/\tTRUE\t0\tSID\t"
+    for text in (
+        f"# Netscape HTTP Cookie File\n{good}sesame\n{good}sesame\tmore\nsesame\n#HttpOnly_{good}sesame\n",
+        f"{good}sesame\n",
+        '[{"value": "sesame"}]\n',
+    ):
+        cookies.write_text(text)
+        done = command(
+            environment | {"MUSICLDM_DEBUG": "1"}, "Los Ríos", "-o", tmp_path, "--cookies", cookies, "--dry-run"
+        )
+        assert "sesame" not in done.stdout + done.stderr
+        assert ("has 2 lines that are no cookies" in done.stderr) == (done.returncode == 0), done.stderr
+
+
+def test_no_plugin_of_yt_dlp_is_run(environment: dict[str, str], tmp_path: Path) -> None:
+    package = tmp_path / "home/.config/yt-dlp/plugins/own/yt_dlp_plugins/extractor"
+    package.mkdir(parents=True)
+    (package / "own.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}
+    assert command(environment, "Los Ríos", "-o", tmp_path / "raw").returncode == 0
+    assert not (tmp_path / "was here").exists()
+
+
 def test_a_failure_is_said_under_quiet_too(world: World, environment: dict[str, str], tmp_path: Path) -> None:
     world.youtube.videos["vidagua0001"].refusal = "This video is private"
     done = command(environment, "Los Ríos", "-o", tmp_path, "--quiet")
