@@ -32,6 +32,14 @@ class Retry(StrEnum):
     refused = "refused"
 
 
+class As(StrEnum):
+    """What an artist is to a song."""
+
+    performer = "performer"
+    credited = "credited"
+    composer = "composer"
+
+
 class Licence(StrEnum):
     """Which songs to keep, by what the source says of their licence."""
 
@@ -56,6 +64,14 @@ def crawl(
             help="Take these kinds too, separated by commas: live, remix, compilation, demo, talk.", show_default="none"
         ),
     ] = "",
+    role: Annotated[
+        As,
+        typer.Option(
+            "--as",
+            help="What the artists are to the songs. performer: on releases of their own, under whatever name; "
+            "credited: also as guests on those of others; composer: of their works, whoever performs.",
+        ),
+    ] = As.performer,
     min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
     max_seconds: Annotated[
         float | None, typer.Option(help="Leave out longer songs.", callback=positive, show_default="no limit")
@@ -119,7 +135,7 @@ def crawl(
     from musicldm.crawl.settings import CrawlSettings
 
     limits = (min_seconds, max_seconds or float("inf"))
-    selection = Selection(included, limit, *limits, _given_up(retry), overrides, licence == Licence.cc)
+    selection = Selection(included, limit, *limits, _given_up(retry), overrides, licence == Licence.cc, role.value)
     console = Console(quiet, as_json)
     settings = CrawlSettings.from_environment(
         os.environ,
@@ -166,7 +182,8 @@ def _warn_of(console: Console, plan: Plan) -> None:
     for error in plan.unknown:
         console.warn(f"{error.message} {error.hint}")
     for artist in plan.songless:
-        console.warn(f"MusicBrainz credits {artist.name} on no recording of an official release.")
+        what = "knows no recording of a work by" if plan.selection.role == "composer" else "lists no recording of"
+        console.warn(f"MusicBrainz {what} {artist.name}; see --as.")
     if plan.unlicensed:
         console.warn(
             f"Not marked as Creative Commons, but fetched before and kept in {plan.out}: {plan.unlicensed} songs."

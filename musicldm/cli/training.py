@@ -163,7 +163,7 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
     elif result.first:
         console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
-        console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")
+        console.warn("There is no held-out track, so nothing tells when to stop: add more music.")
     if result.interrupted:
         console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)
