@@ -13,7 +13,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
-from musicldm.core.errors import MusicLDMError
+from musicldm.core.errors import MusicLDMError, OutputError
 from musicldm.core.progress import Progress as ProgressCallback
 from musicldm.core.progress import silent
 from musicldm.core.text import escaped_json, printable
@@ -54,8 +54,15 @@ class Console:
             text = printable(text, keep="\n\t") if sys.stdout.isatty() else text
         if text:
             # Not by rich, which would break lines where a pipe or a narrow terminal ends, and paths with them.
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise  # the reader has seen enough, as `head` does
+            except OSError as error:
+                raise OutputError(
+                    f"The results cannot be written to stdout: {error.strerror}.", "Redirect it to where there is room."
+                ) from error
 
     def note(self, text: str) -> None:
         """A note on stderr that --quiet silences."""
@@ -78,9 +85,14 @@ class Console:
         self.err.print(f"[yellow]{_line(text)}[/yellow]", soft_wrap=True)
 
     def error(self, error: MusicLDMError) -> None:
-        self.err.print(f"[bold red]Error:[/bold red] {_line(error.message)}", soft_wrap=True)
-        if error.hint:
-            self.err.print(f"[dim]Hint:[/dim] {_line(error.hint)}", soft_wrap=True)
+        """What went wrong, and what to do about it."""
+        try:
+            self.err.print(f"[bold red]Error:[/bold red] {_line(error.message)}", soft_wrap=True)
+            if error.hint:
+                self.err.print(f"[dim]Hint:[/dim] {_line(error.hint)}", soft_wrap=True)
+        except MemoryError:
+            # Rich loads tables of its own for its first line, and the error may be that there is no room.
+            sys.stderr.write(f"Error: {error.message}\nHint: {error.hint}\n")
 
     @contextmanager
     def results_as_notes(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, Resample, Store, Strict
+from musicldm.cli.options import Device, Json, Quiet, Resample, Store, Strict, check_complete
 
 
 def _batch_size(text: str) -> int | None:
@@ -125,5 +125,4 @@ def encode(
         f"In all {summary.tracks} tracks, {summary.hours:.2f} h, {summary.bytes / 1e6:.1f} MB on disk."
     )
     console.result({"store": str(store), "minutes": round(minutes, 3)} | asdict(summary), [str(store)])
-    if strict and summary.left_out:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(summary.left_out), summary.tracks)

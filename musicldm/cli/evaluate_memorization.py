@@ -9,7 +9,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.evaluate_tables import match_line
-from musicldm.cli.options import Device, Html, Json, Overwrite, Quiet, Strict
+from musicldm.cli.options import Device, Html, Json, Overwrite, Quiet, Strict, check_complete
 
 
 def memory(
@@ -66,5 +66,4 @@ def memory(
     if html is not None:
         memorization_page(result, out, named, where).write(html, overwrite)
         console.note(f"Page with audio: {html}")
-    if strict and result.left_out:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(result.left_out), len(result.matches))

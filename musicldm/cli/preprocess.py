@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Jobs, Json, Overwrite, Quiet, Strict, positive
+from musicldm.cli.options import Jobs, Json, Overwrite, Quiet, Strict, check_complete, positive
 
 if TYPE_CHECKING:
     from musicldm.media.audio.ledger import Summary
@@ -86,8 +86,7 @@ def preprocess(
         console.note(f"{summary.quieter} tracks are quieter than the target loudness: their peaks would have clipped.")
     _show(console, summary, minutes)
     console.result({"out": str(out), "minutes": round(minutes, 3)} | asdict(summary), [str(out)])
-    if strict and summary.failed:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(summary.failed), summary.tracks)
 
 
 def _show(console: Console, summary: Summary, minutes: float) -> None:

@@ -117,7 +117,8 @@ def train_diffusion(
     where, opened = pick_device(device), LatentStore.open(store, skip_broken)
 
     def train(fitted: Any, progress: Progress) -> TrainingResult:
-        return family.train(store, output, fitted, where, progress, console.warn, skip_broken, init_from, render_demos)
+        options = skip_broken, init_from, render_demos, dry_run
+        return family.train(store, output, fitted, where, progress, console.warn, *options)
 
     rehearsal, about = family.rehearsal(plan, opened.header), family.describe(plan.model)
     if rank_of(plan.training) == 0:

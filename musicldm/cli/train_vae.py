@@ -110,7 +110,7 @@ def train_vae(
     where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)
 
     def train(fitted: Any, progress: Progress) -> TrainingResult:
-        return family.train(data, output, fitted, where, progress, console.warn, init_from, resample)
+        return family.train(data, output, fitted, where, progress, console.warn, init_from, resample, dry_run)
 
     what = f"codec {family.name}"
     carry_out(console, what, plan, rehearsal, about, output, where, vram, dry_run, overwrite, train, family.figure)

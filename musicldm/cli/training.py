@@ -102,7 +102,7 @@ def carry_out(
         what: is trained, such as "codec vae".
         about: facts about it.
         overwrite: what is no run's in `output` gives way.
-        train: trains by a configuration that fits into the memory there is.
+        train: trains by a configuration that fits into the memory there is, or in a dry run raises what that would.
         figure: the one of the held-out figures that is reported in the end.
     """
     from musicldm.training.processes import rank_of
@@ -112,6 +112,8 @@ def carry_out(
         clear(output)
     plan, fit = memory.fitted(plan, rehearsal, output, device, vram)
     if dry_run:
+        with console.progress("Checking") as progress:
+            train(plan, progress)
         show(console, plan, fit or memory.foreseen(plan, rehearsal, device), about)
         return
     console.note(f"{what[0].upper()}{what[1:]}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")
@@ -169,7 +171,7 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
     elif result.first:
         console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
-        console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")
+        console.warn("There is no held-out track, so nothing tells when to stop: add more music.")
     if result.interrupted:
         console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)

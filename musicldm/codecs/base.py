@@ -167,6 +167,7 @@ class Train(Protocol):
         announce: Callable[[str], None],
         init_from: Path | None,
         resample: bool,
+        dry_run: bool,
         /,
     ) -> TrainingResult:
         """Train in the folder `run` on what preprocess left in `data`.
@@ -176,6 +177,7 @@ class Train(Protocol):
             announce: is called with what a person should read at once.
             init_from: a bundle whose weights are the first ones; None: random ones.
             resample: take tracks of other rates and channels too, and convert them on the fly.
+            dry_run: only raise what a training would raise before its first step.
         """
 
 

@@ -6,8 +6,6 @@ too: after a power cut the old file or the new one is there, never half of eithe
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
@@ -17,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from musicldm.core import system_locks
 from musicldm.core.errors import DataError, MusicLDMError, OutputError
 from musicldm.core.reading import parse_json, read_file
 
@@ -46,6 +45,24 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """See that `make_folder` would succeed, and that nobody is writing there; whatever this makes is gone again.
+
+    Raises:
+        OutputError: as `make_folder` and `locked` do.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        make_folder(path)
+        if (path / LOCK).exists():
+            with locked(path):
+                pass
+    finally:
+        for folder in made:  # the innermost first
+            with suppress(OSError):
+                folder.rmdir()
+
+
 class Lock:
     """A lock file that many may share or one may hold exclusively.
 
@@ -69,33 +86,21 @@ class Lock:
 
     def share(self) -> None:
         """Hold it together with others, as soon as nobody holds it exclusively. A lock held before is released."""
-        self._get(fcntl.LOCK_SH)
+        if self._descriptor >= 0:
+            system_locks.share(self._descriptor)
 
     def take(self) -> bool:
         """Hold it exclusively; False at once where others hold it. A lock held before is released."""
-        try:
-            self._get(fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return self._descriptor < 0 or system_locks.take(self._descriptor)
 
     def close(self) -> None:
         """Release it."""
         if self._descriptor >= 0:
+            system_locks.forget(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
     __del__ = close
-
-    def _get(self, kind: int) -> None:
-        if self._descriptor >= 0:
-            try:
-                # flock and not lockf: the latter is lost as soon as the process closes any descriptor of the file.
-                fcntl.flock(self._descriptor, kind)
-            except OSError as error:
-                # Some network file systems have no locks: an unguarded run is better than none.
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
 
 
 @contextmanager
@@ -235,8 +240,13 @@ def write_json(path: Path, data: Any, commit: Commit | None = None) -> None:
 
 def flush(path: Path) -> None:
     """fsync one file or folder."""
-    # Read-only suffices for fsync, and is the only way to open a folder.
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt":
+        if path.is_dir():  # which Windows does not open; it keeps names in a journal of its own
+            return
+        descriptor = os.open(path, os.O_RDWR)  # and it flushes only what may be written
+    else:
+        # Read-only suffices for fsync, and is the only way to open a folder.
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

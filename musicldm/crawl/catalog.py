@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from musicldm.core.config import from_dict
 from musicldm.core.durable import Journal
@@ -28,6 +28,9 @@ REFUSED = "refused"  # it has, but refuses; `reason` says why
 UNLICENSED = "unlicensed"  # it has, but not under the requested licence
 FAILED = "failed"  # the network failed, or it is not out yet; the next crawl tries again
 MISSING = "missing"  # not tried yet: never in the catalog
+
+Role = Literal["performer", "credited", "composer"]
+"""What an artist is to a recording: the performer, on releases of theirs; credited, on anybody's; or the composer."""
 
 INCLUDABLE = frozenset({"live", "remix", "compilation", "demo", "talk"})  # left out unless included
 
@@ -90,6 +93,8 @@ class Selection:
     """Recording -> the id of the video to take for it, whatever its score."""
     only_cc: bool = False
     """Take only what the source marks as Creative Commons."""
+    role: Role = "performer"
+    """What the artists are to the songs."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def plan_crawl(
         try:
             artist = service.find_artist(name)
             if artist.id not in {known.id for known in found}:
-                found[artist] = service.tracks(artist, progress)
+                found[artist] = service.tracks(artist, progress, selection.role)
             lost = False
         except NotFoundError as error:
             unknown.append(error)

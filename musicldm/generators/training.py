@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from musicldm.core.bundle import Bundle, Component
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
+from musicldm.core.padded import Padded, groups
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.generators.base import DemoRequest, Render
@@ -27,7 +28,7 @@ from musicldm.latents.schema import StoreHeader
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
-from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.announce import Announce, announce_short, ignore
 from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
@@ -49,8 +50,8 @@ class Material:
 
     statistics: LatentStatistics
     """Of the latents to train on."""
-    heldout: LatentBatch | None = None
-    """Crops of held-out tracks; None: there are none that are long enough."""
+    heldout: LatentBatch | Padded | None = None
+    """Crops of held-out tracks; None: there are none."""
     codec: Bundle | None = None
     """The codec whose latents these are: its component and facts are shipped along."""
     codec_hash: str = ""
@@ -85,6 +86,12 @@ class GeneratorTraining(Trainable[Model]):
         """
         raise NotImplementedError
 
+    def cut(self, batch: LatentBatch, missing: int) -> LatentBatch:
+        built, left = self.config.model.conditions.built(), batch.latents.shape[-1] - missing
+        framewise = {name for name, condition in built.items() if condition.kind == "frames"}
+        values = {name: value[..., :left] if name in framewise else value for name, value in batch.conditions.items()}
+        return LatentBatch(batch.latents[..., :left], values)
+
     def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
         return self.losses_of(self.model, batch)
 
@@ -92,8 +99,11 @@ class GeneratorTraining(Trainable[Model]):
         """The losses of `ema` on all held-out crops at once."""
         if self.heldout is None:
             return {}
-        crops: LatentBatch = tree_map(lambda column: column.to(self.device), self.heldout)
-        losses = {name: value.item() for name, value in self.losses_of(self.ema, crops).items()}
+        losses: dict[str, float] = {}
+        for group in groups(self.heldout, self.cut):
+            crops: LatentBatch = tree_map(lambda column: column.to(self.device), group.batch)
+            for name, value in self.losses_of(self.ema, crops).items():
+                losses[name] = losses.get(name, 0.0) + group.weight * value.item()
         return {"loss": losses.pop("total"), **losses}
 
     def demo_requests(self) -> list[DemoRequest]:
@@ -137,6 +147,7 @@ def train_generator(
     skip_broken: bool = False,
     init: Path | None = None,
     render: Render | None = None,
+    dry_run: bool = False,
     upgrade: Upgrade = unchanged,
     upgrade_component: Callable[[Component], Component] = lambda component: component,
 ) -> TrainingResult:
@@ -152,7 +163,7 @@ def train_generator(
         upgrade_component: the same for a component of a bundle to start from.
 
     Raises:
-        DataError: no store there, a damaged one, or every track is shorter than a crop.
+        DataError: no store there, a damaged one, or one without tracks to train on.
         BundleError: the store's copy of its codec is damaged.
         MismatchError: a bundle of another shape.
     """
@@ -168,10 +179,10 @@ def train_generator(
     # Only now is the model's shape known: its channels, and its artists, come from the store.
     config = replace(config, model=config.model.fitted(header.channels, dataset))
     readers = config.model.conditions.readers()
-    announce_left_out(announce, dataset.left_out, len(dataset.tracks), crop / header.frame_rate)
+    announce_short(announce, dataset.short, len(dataset.tracks), crop / header.frame_rate)
     heldout = None
     columns = store.tracks.columns
-    judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
+    judges = store.tracks.chosen(columns["heldout"])
     # Asked first, since a dataset without a single track is an error.
     if any(track.key not in broken for track in judges):
         of_heldout = LatentDataset(store, crop, "heldout", without=broken).with_conditions(readers)
@@ -189,7 +200,8 @@ def train_generator(
         return defaults_filled(upgrade(before), type(config))
 
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop / header.frame_rate
-    return fit(module, crops, run, {**to_dict(config), **whose}, seconds, device, progress, announce, upgraded)
+    identity = {**to_dict(config), **whose}
+    return fit(module, crops, run, identity, seconds, device, progress, announce, upgraded, dry_run)
 
 
 def rehearsal_of(make: type[GeneratorTraining[Any]], config: Any, header: StoreHeader) -> Rehearsal:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
+from musicldm.core.capacity import out_of_memory
 from musicldm.core.devices import out_of_memory
 from musicldm.core.errors import BundleError, CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
@@ -25,8 +26,8 @@ from musicldm.training.checkpoints import FOLDER, Checkpoints
 from musicldm.training.config import TrainingConfig
 from musicldm.training.data import Batches, BatchSource, Workers, to_device
 from musicldm.training.demos import write_demos
-from musicldm.training.logging import CSVMetrics, Loggers
-from musicldm.training.processes import Processes, launch, rank_of
+from musicldm.training.logging import CSVMetrics, Loggers, check_loggers
+from musicldm.training.processes import Processes, check_devices, launch, rank_of
 from musicldm.training.rollback import Rollback
 from musicldm.training.run_folder import Upgrade, unchanged
 from musicldm.training.signals import StopSignal
@@ -63,6 +64,7 @@ def fit(
     progress: Progress = silent,
     announce: Announce = ignore,
     upgrade: Upgrade = unchanged,
+    dry_run: bool = False,
 ) -> TrainingResult:
     """Train `module` on batches of `source` until its last step, saving in the folder `run`.
 
@@ -73,6 +75,7 @@ def fit(
         seconds_per_step: seconds of audio in a batch, for the progress.
         announce: told what the user should know at once.
         upgrade: applied to the configuration that an earlier release left in `run`, before it is compared.
+        dry_run: meet the errors that would come before the first step, and do nothing.
 
     Raises:
         OutputError: the folder cannot be written, another run is writing to it, or it holds files of others that would
@@ -84,6 +87,10 @@ def fit(
         CapacityError: the GPU's memory does not hold a step.
         MissingProgramError: a logger that is not installed.
     """
+    init = module.origin.digest if module.origin else ""
+    identity = {**config, "data": run_folder.digest(module.tracks), "init": init}
+    if dry_run:
+        return _checked(module.training_config, run, identity, device, announce, upgrade)
     if rank_of(module.training_config):
         return _train(module, source, run, seconds_per_step, device, silent, ignore)
     run_folder.check(run)
@@ -91,10 +98,27 @@ def fit(
     with durable.locked(run):
         # Only under the lock: nobody else is writing here, so what is unfinished will stay so.
         run_folder.sweep(run)
-        init = module.origin.digest if module.origin else ""
-        identity = {**config, "data": run_folder.digest(module.tracks), "init": init}
         run_folder.remember(run, identity, upgrade)
         return _train(module, source, run, seconds_per_step, device, progress, announce)
+
+
+def _checked(
+    plan: TrainingConfig,
+    run: Path,
+    identity: dict[str, Any],
+    device: torch.device,
+    announce: Announce,
+    upgrade: Upgrade,
+) -> TrainingResult:
+    """What `fit` looks at before its first step, and no step; the folder stays as it is."""
+    check_devices(plan, device)
+    check_loggers(plan.wandb)
+    durable.check_folder(run / FOLDER)
+    durable.check_folder(run)
+    run_folder.reconciled(run, identity, upgrade)
+    checkpoints = Checkpoints(run / FOLDER, announce)
+    step = checkpoints.read()["state"]["step"] if checkpoints.exist() else 0
+    return TrainingResult(run / "bundle", step, False, {}, {}, rank_of(plan) == 0)
 
 
 def _train(

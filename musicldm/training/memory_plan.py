@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import torch
 
+from musicldm.core.capacity import out_of_memory
 from musicldm.core.config import Between, from_dict
 from musicldm.core.devices import out_of_memory, pick_precision
 from musicldm.core.errors import CapacityError, UsageError

@@ -115,7 +115,16 @@ def _in_the_way(run: Path) -> list[Path]:
 
 
 def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) -> None:
-    """Keep what defines the run as `config.json`, if the run that may be there already is the same one.
+    """Keep what defines the run as `config.json`; see `reconciled`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    durable.write_json(run / CONFIG, reconciled(run, config, upgrade))
+
+
+def reconciled(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) -> dict[str, Any]:
+    """What defines the run, if the run that may be in the folder already is the same one; writes nothing.
 
     Args:
         config: plain data; with `init`, the digest of the first weights, which a resumed run need not be given again.
@@ -124,7 +133,6 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
     Raises:
         MismatchError: the folder holds another run, or a model without a checkpoint.
         DataError: its configuration is damaged.
-        OutputError: the folder cannot be written.
     """
     path = run / CONFIG
     config = json.loads(json.dumps(config))  # as it will be read again
@@ -146,7 +154,7 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
                 f"{run} holds a run of another configuration: {', '.join(changed)} differ.",
                 "Give the same options and data to resume it, or choose another folder with -o.",
             )
-    durable.write_json(path, config)
+    return config
 
 
 def digest(tracks: Iterable[TrackFacts]) -> str:

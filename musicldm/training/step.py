@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from musicldm.core.errors import DataError
+from musicldm.core.padded import groups
 from musicldm.training.data import micro_batch
 from musicldm.training.processes import Processes
 from musicldm.training.state import Origin, StepResult, TrainState
@@ -77,9 +78,14 @@ class TrainStep:
         found = []
         for i in range(config.accumulate):
             number = self.processes.rank * config.accumulate + i
-            # Every micro-batch has its own seed, so that a resumed run draws what an undisturbed one would.
-            module.rng.seed(self.processes.device, config.seed, position, number, size)
-            found.append(module.forward_backward(micro_batch(batch, slice(i * size, (i + 1) * size))))
+            terms: dict[str, Tensor] = {}
+            for group in groups(micro_batch(batch, slice(i * size, (i + 1) * size)), module.cut):
+                # Every micro-batch has its own seed, so that a resumed run draws what an undisturbed one would.
+                module.rng.seed(self.processes.device, config.seed, position, number, size, group.rows, group.missing)
+                module.weight_of_group = group.weight
+                for name, value in module.forward_backward(group.batch).items():
+                    terms[name] = terms.get(name, 0.0) + group.weight * value
+            found.append(terms)
         module.state.position += 1
         names = list(found[0])
         table = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in found])

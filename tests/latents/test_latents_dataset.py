@@ -13,6 +13,7 @@ import torch
 
 from musicldm.conditions.base import ConditionConfig
 from musicldm.core.errors import DataError
+from musicldm.core.padded import Padded
 from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
@@ -217,15 +218,23 @@ def test_splits_keep_apart_and_statistics_are_of_the_training_tracks(tmp_path: P
     assert heldout.statistics.count == 80
 
 
-def test_tracks_shorter_than_a_crop_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_tracks_shorter_than_a_crop_come_whole(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 9, 10, 11, 3)
     dataset = LatentDataset(store, crop_frames=10)
-    assert sorted(entry.frames for entry in dataset.tracks) == [10, 11]
-    assert dataset.left_out == 2
-    assert dataset.seconds == pytest.approx(21 * 4 / 100, abs=0.03)
-    with pytest.raises(DataError, match="crop of 12 frames; the longest has 11") as caught:
-        LatentDataset(store, crop_frames=12)
-    assert "0.4 seconds" in caught.value.hint
+    assert dataset.short == 2
+    assert dataset.seconds == pytest.approx(33 * 4 / 100, abs=0.03)
+    batch = dataset.fixed_batch(5)  # as many as there are positions, in the order of the tracks' keys
+    assert isinstance(batch, Padded)
+    assert sorted(batch.missing.tolist()) == [0, 0, 0, 1, 7]
+    raw = dataset.statistics.denormalise(batch.batch.latents).transpose(1, 2)
+    found = {}
+    for crop, missing in zip(raw, batch.missing.tolist(), strict=True):
+        if missing:
+            found[10 - missing] = crop[: 10 - missing]
+    for number, frames in ((0, 9), (3, 3)):
+        torch.testing.assert_close(found[frames], torch.from_numpy(latents(number, frames)[0]), atol=0.02, rtol=0.01)
+    whole = LatentDataset(store, crop_frames=3)
+    assert not isinstance(whole.batch(0, 8), Padded)
 
 
 def test_nothing_to_read_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -254,8 +254,8 @@ def test_clips_shorter_than_the_crop(
     command = ["train-vae", wav, "--config", configs["vae"], "--steps", 1]
     done = musicldm(*command, "-o", tmp_path / "some")
     assert done.code == 0 and "1 of" in done.err and "are shorter than a crop of" in done.err
-    done = musicldm(*command, "-o", tmp_path / "none", "--seconds", 3600)
-    assert done.code == 1 and "training tracks is as long as a crop of" in done.err and "--seconds" in done.err
+    done = musicldm(*command, "-o", tmp_path / "none", "--seconds", 20)
+    assert done.code == 0 and "shorter than a crop of 20" in done.err  # all of them, and it has trained on them
 
 
 def test_one_track_trains_without_validation(

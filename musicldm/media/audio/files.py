@@ -5,7 +5,6 @@ Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Files of othe
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -324,6 +323,10 @@ def _whole_wav(
 def _only_grows(file: BinaryIO) -> bool:
     """Whether the file is in append mode, where seeking does not change where writes go."""
     try:
+        try:
+            import fcntl
+        except ImportError:  # on Windows, where nobody can tell it of a file that is given as stdout
+            return file.fileno() == 1
         return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
     except OSError:  # not a file of the operating system
         return False
