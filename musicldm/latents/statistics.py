@@ -80,7 +80,7 @@ class Moments:
         Raises:
             ConfigError: it is not.
         """
-        read = from_dict(_Sums, data)
+        read = from_dict(_Sums, data, unknown="pass over")
         return cls(
             read.count, *(np.array(each, dtype=np.float64) for each in (read.mean, read.squares, read.variances))
         )

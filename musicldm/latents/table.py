@@ -229,7 +229,7 @@ class TrackTable(Sequence[TrackEntry]):
             return None
         # Anybody can make a checksum fit, so what is in it is checked all the same.
         try:
-            head = from_dict(_Head, parse_json(text))
+            head = from_dict(_Head, parse_json(text), unknown="pass over")
             segments = [SegmentTable.from_dict(segment) for segment in head.parts]
             for segment in segments:
                 segment.check_tracks([], channels)
