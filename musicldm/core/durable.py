@@ -6,6 +6,7 @@ too: after a power cut the old file or the new one is there, never half of eithe
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re

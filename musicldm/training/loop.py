@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
 from musicldm.core.capacity import out_of_memory
-from musicldm.core.devices import out_of_memory
 from musicldm.core.errors import BundleError, CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
 from musicldm.core.progress import Progress, silent

@@ -18,7 +18,7 @@ import torch
 
 from musicldm.core.capacity import out_of_memory
 from musicldm.core.config import Between, from_dict
-from musicldm.core.devices import out_of_memory, pick_precision
+from musicldm.core.devices import pick_precision
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.core.reading import read_json
 from musicldm.training.config import PlanConfig, TrainingConfig
