@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicldm.core.errors import MusicLDMError
+from musicldm.core.names import counted
 from musicldm.doctor.findings import Examined, Finding, Verdict
 from musicldm.doctor.tracks import examine_lengths, examine_split
 
@@ -37,7 +38,8 @@ def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Findin
     examined.data.append((folder, tracks))
     hours = sum(track.seconds for track in tracks) / 3600
     formats = {(track.sample_rate, track.channels) for track in tracks}
-    text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {len({track.artist for track in tracks})} artists."
+    artists = sum(bool(name) for name in counted(track.artist for track in tracks))
+    text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {artists} artists."
     if len(formats) > 1:
         mixed = ", ".join(f"{rate} Hz × {channels}" for rate, channels in sorted(formats))
         yield Finding(thing, "warning", f"{text} They have {len(formats)} formats: {mixed}.", "Train with --resample.")
