@@ -17,6 +17,7 @@ from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
 from musicldm.core.jobs import run_all, run_on_cluster
 from musicldm.core.progress import Progress, silent
+from musicldm.media.audio.artists import USUAL, ArtistRule
 from musicldm.media.audio.ledger import Finished, Ledger, Summary, Task
 from musicldm.media.audio.manifest import MANIFEST
 from musicldm.media.audio.prepare import PrepareSettings, prepare
@@ -34,6 +35,7 @@ def preprocess(
     progress: Progress = silent,
     time_limit: float = 600,
     cluster: str = "",
+    artists: ArtistRule = USUAL,
 ) -> Summary:
     """Turn every audio file under `source` into a waveform under `out`; files that are done already are skipped.
 
@@ -41,6 +43,7 @@ def preprocess(
         jobs: worker processes on this machine.
         time_limit: seconds after which a file is given up.
         cluster: address of a Dask scheduler, whose workers see the same folders; they take the place of `jobs`.
+        artists: whose the files are; tracks that are done already get their artist by this rule, too.
 
     Raises:
         DataError: `source` is no folder, or there is nothing usable in it.
@@ -58,7 +61,7 @@ def preprocess(
         status = out.stat()
         # The output counts as seen already, so that one inside of the input is not taken for more input.
         files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
-        ledger = Ledger(source, out, settings, files)
+        ledger = Ledger(source, out, settings, files, artists)
         if not ledger.sources:
             raise DataError(f"There are no audio files in {source}.")
         tasks = ledger.plan()
@@ -83,10 +86,13 @@ def preprocess(
             # of their own; they are made now.
             tasks = ledger.orphaned_duplicates()
         ledger.hold_out()
+        ledger.label()
 
     summary = ledger.summary()
     if not summary.tracks:
         reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
+        if summary.takes:
+            reasons = f"{len(summary.takes)} are takes of musicldm sample, which --include-takes prepares. {reasons}"
         raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
     return summary
 
