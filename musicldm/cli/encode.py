@@ -117,6 +117,11 @@ def encode(
         some = ", ".join(summary.vanished[:3]) + (", …" if len(summary.vanished) > 3 else "")
         done = "and were dropped" if prune else "but not from the store; --prune drops them"
         console.note(f"{len(summary.vanished)} tracks have vanished from {data}, {done}: {some}.")
+    if summary.relabelled:
+        console.warn(
+            f"{summary.relabelled} tracks have another artist in {data} than in {store}, which keeps the one that it "
+            "has; a new store would take the other."
+        )
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -48,11 +48,13 @@ class Recipe:
     """Path -> sha256."""
     trained_on: dict[str, Any]
     """See `Pipeline.provenance`."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Path -> how the sound of an input differs from what became of it; see `sample_input.Change`."""
 
     @classmethod
-    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int) -> Recipe:
+    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int, changes: dict[str, Any]) -> Recipe:
         """Of take number `take` of so many."""
-        recorded = {field.name: _plain(getattr(options, field.name)) for field in fields(options)}
+        recorded = {each.name: _plain(getattr(options, each.name)) for each in fields(options)}
         return cls(
             musicldm=musicldm.__version__,
             model=Model(pipeline.name, pipeline.hash),
@@ -61,6 +63,7 @@ class Recipe:
             options={name: value for name, value in sorted(recorded.items()) if name not in NOT_RECORDED},
             inputs={str(path): _sha256(path) for path in options.inputs},
             trained_on=pipeline.provenance(),
+            changes=changes,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +138,7 @@ def read(path: Path) -> Recipe:
         options=data["options"],
         inputs=inputs,
         trained_on=data.get("trained_on", {}),
+        changes=data.get("changes", {}),
     )
 
 

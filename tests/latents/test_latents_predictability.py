@@ -179,5 +179,7 @@ def test_doctor_and_training_tell_beforehand(tmp_path: Path, configs: dict[str, 
         told = musicldm("train-diffusion", store, *dry)
         assert told.code == 0, told.err
         assert ("smooth in time" in told.err) == (verdict == "warning")
-        figures = json.loads(told.out)["about"]["latents"]
+        about = json.loads(told.out)["about"]
+        assert next(iter(about.items())) == ("artists", "1: Artist (8)")
+        figures = about["latents"]
         assert float(figures.split()[5]) == pytest.approx(expected, abs=0.05)

@@ -277,6 +277,7 @@ class Ledger:
             "gain": round(prepared.gain, 2),
             "held_back": prepared.held_back,
             "lowered": round(prepared.lowered, 2),
+            "mono_from": prepared.mono_from,
             "trimmed": {place: round(seconds, 3) for place, seconds in asdict(prepared.trimmed).items()},
             "original": original,
             "take": take,

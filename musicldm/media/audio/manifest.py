@@ -37,6 +37,8 @@ class PreparedTrack:
     """Where it came from and under what licence, as the crawl recorded it."""
     bytes: int | None = None
     """The file's size; None where the manifest is of an earlier version, which did not record it."""
+    mono_from: int | None = None
+    """Of two channels that cancel each other, the one that stands for both in mono; None where their mean does."""
 
     @property
     def seconds(self) -> float:
@@ -96,6 +98,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
             },
             provenance=record["provenance"],
             bytes=record.get("bytes"),
+            mono_from=record.get("mono_from"),
         )
         for record in records
     ]

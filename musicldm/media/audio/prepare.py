@@ -23,7 +23,7 @@ from musicldm.core.errors import ConfigError, DataError, OutputError
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import BLOCK, AudioInfo, Floats, decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
-from musicldm.media.audio.mixing import mixers
+from musicldm.media.audio.mixing import Mixer, mixers
 from musicldm.media.audio.spool import Spool
 from musicldm.media.audio.takes import is_take
 
@@ -154,6 +154,8 @@ class Prepared:
     """Whether its peak kept it below the target loudness."""
     lowered: float
     """dB of the gain that are there only because its peak lies beyond full scale; 0 where it does not."""
+    mono_from: int | None
+    """Of two channels that cancel each other, the louder one; None otherwise."""
     trimmed: Trimmed
     original: Original
     content: str
@@ -204,7 +206,7 @@ def _prepared(sound: _Sound, target: Path, settings: PrepareSettings, info: Audi
     """Level and write a sound."""
     start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
     sound.remove_offset(start, stop)
-    peak, loudness = _measure(sound, start, stop)
+    peak, loudness, mono_from = _measure(sound, start, stop)
     if refusal := settings.refusal(stop - start, silent=peak < _SILENT):
         raise DataError(refusal)
     wanted = _gain(loudness, settings.loudness)
@@ -225,6 +227,7 @@ def _prepared(sound: _Sound, target: Path, settings: PrepareSettings, info: Audi
         gain=decibels,
         held_back=wanted != 1 and gain < wanted,
         lowered=lowered,
+        mono_from=mono_from,
         trimmed=Trimmed(start / rate, 0.0, (sound.samples - stop) / rate),
         original=Original(
             sample_rate=info.sample_rate,
@@ -272,14 +275,15 @@ def _sounding(sound: _Sound) -> tuple[int, int]:
     return int(first) * step, min(int(last + 1) * step, sound.samples)
 
 
-def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]:
-    """Peak and LUFS of the samples [start, stop)."""
-    meter = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels)
+def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None, int | None]:
+    """Peak and LUFS of the samples [start, stop); and, of two channels that cancel each other, the louder one."""
+    meter, mono = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels), Mixer(1)
     peak = 0.0
     for block in sound.blocks(start, stop):
         peak = max(peak, float(block.max()), -float(block.min()))
         meter.add(block)
-    return peak, meter.integrated()
+        mono.mix(block, ("FL", "FR"))
+    return peak, meter.integrated(), next(iter(mono.cancelled().values()), None)
 
 
 def _gain(loudness: float | None, target: float | None) -> float:

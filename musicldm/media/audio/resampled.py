@@ -27,9 +27,12 @@ class ResampledTrack(PreparedTrack):
 
     @classmethod
     def of(cls, original: PreparedTrack, sample_rate: int, channels: int) -> ResampledTrack:
-        """`original` at `sample_rate` with one or two channels: mono is the mean of both, stereo is mono twice."""
+        """`original` at `sample_rate` with one or two channels: stereo is mono twice, and mono the mean of both
+        channels, or the louder one where they cancel each other."""
         facts = {each.name: getattr(original, each.name) for each in fields(PreparedTrack)}
         form = f"{original.content} at {sample_rate} Hz with {channels} channels"
+        if original.mono_from is not None and channels == 1:
+            form += f", by channel {original.mono_from}"
         facts |= {
             "sample_rate": sample_rate,
             "channels": channels,
@@ -61,6 +64,8 @@ class ResampledTrack(PreparedTrack):
         audio = self.original.read(start, stop)
         if len(audio) == self.channels:
             return audio
+        if self.channels == 1 and self.original.mono_from is not None:
+            return audio[self.original.mono_from][None]
         mean: files.Floats = audio.mean(axis=0, keepdims=True, dtype=np.float32)
         return np.repeat(mean, self.channels, axis=0)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from musicldm.core.errors import MusicLDMError
-from musicldm.media.audio import files
+from musicldm.media.audio import files, resampled
 from musicldm.media.audio.decode import decode_whole, probe
 from musicldm.media.audio.ledger import Finished, Task
 from musicldm.media.audio.manifest import MANIFEST, read_tracks
@@ -100,6 +100,19 @@ def test_the_louder_channel_stands_for_those_that_cancel(tmp_path: Path, tone: T
     assert cancelled
     np.testing.assert_allclose(audio[0], sound[0], atol=1e-5)  # on the left they cancel …
     np.testing.assert_allclose(audio[1], sound[0] / 2, atol=1e-5)  # … and on the right they are mixed
+
+
+def test_a_stereo_waveform_that_would_cancel_in_mono_says_so(
+    preprocess: Command, source: Path, tmp_path: Path, tone: Tone, encode: Encode
+) -> None:
+    """For `train-vae --resample`, which mixes it crop by crop."""
+    sound = tone(rate=RATE)
+    encode(source / "a.wav", np.concatenate([sound, -0.9 * sound]), RATE)
+    encode(source / "b.wav", np.concatenate([sound, 0 * sound]), RATE)
+    assert preprocess("--channels", 2).code == 0
+    cancelled, other = resampled.fit(read_tracks(tmp_path / "out"), RATE, 1)
+    np.testing.assert_allclose(cancelled.read(0, RATE), sound, atol=1e-4)
+    np.testing.assert_allclose(other.read(0, RATE), sound / 2, atol=1e-4)
 
 
 @pytest.mark.parametrize("bit_depth", [8, 16, 24])
