@@ -84,6 +84,7 @@ def encode(
     from musicldm.codecs.base import load_codec
     from musicldm.latents import encode as library
     from musicldm.latents.encoders import READERS
+    from musicldm.media.audio.forms import converted
 
     console = Console(quiet, json)
     model = load_codec(codec)
@@ -117,6 +118,8 @@ def encode(
         some = ", ".join(summary.vanished[:3]) + (", …" if len(summary.vanished) > 3 else "")
         done = "and were dropped" if prune else "but not from the store; --prune drops them"
         console.note(f"{len(summary.vanished)} tracks have vanished from {data}, {done}: {some}.")
+    if sentence := converted(summary.converted, "track", model.spec.rate, model.spec.media_channels):
+        console.warn(sentence)
     if summary.relabelled:
         console.warn(
             f"{summary.relabelled} tracks have another artist in {data} than in {store}, which keeps the one that it "

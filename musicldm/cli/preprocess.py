@@ -116,10 +116,10 @@ def preprocess(
 
 def _say_what_changed(console: Console, summary: Summary, settings: PrepareSettings) -> None:
     """What became of the material, one line for each kind; the manifest has it file by file."""
-    if summary.converted:
-        forms = "; ".join(f"{count} from {form}" for form, count in summary.converted.items())
-        form = f"{settings.sample_rate} Hz, {settings.channels} channel{'s' * (settings.channels - 1)}"
-        console.warn(f"{_files(sum(summary.converted.values()))} converted to {form}: {forms}.")
+    from musicldm.media.audio.forms import converted
+
+    if sentence := converted(summary.converted, "file", settings.sample_rate, settings.channels):
+        console.warn(sentence)
     if summary.lowered:
         most = max(summary.lowered, key=lambda name: summary.lowered[name])
         console.warn(
@@ -181,7 +181,8 @@ def _show(console: Console, summary: Summary, minutes: float) -> None:
     table.add_row("prepared", str(summary.prepared), f"{summary.prepared_hours:.2f}", speed)
     table.add_row("done before", str(summary.skipped))
     table.add_row("duplicates", str(len(summary.duplicates)))
-    table.add_row("takes left out", str(len(summary.takes)))
+    if summary.takes:
+        table.add_row("takes", str(len(summary.takes)))
     table.add_row("failed", str(len(summary.failed)))
     held_out = f"{summary.heldout} held out from training"
     table.add_row("usable in all", str(summary.tracks), f"{summary.hours:.2f}", held_out)

@@ -120,7 +120,7 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
                 break
             if written.clipped:
                 console.warn(
-                    f"{target or 'stdout'} is clipped where it passes full scale: --bit-depth float keeps that."
+                    f"{target or 'stdout'} is clipped where it passes full scale: a wav with --bit-depth float keeps it."
                 )
             peaks.append(written.peak)
             lengths.append(written.samples / rate)

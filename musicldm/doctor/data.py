@@ -22,6 +22,7 @@ MOST_TRACKS = 200
 EXCERPTS, EXCERPT_SECONDS = 4, 2.0
 FLAT = 1e-4
 """The fraction of samples on flat tops from which a track counts as clipped."""
+_AGAIN = "Run preprocess again, which mends what earlier releases clipped or mixed to nothing."
 SILENT = 1e-4
 """RMS below which excerpts count as silent."""
 
@@ -106,8 +107,8 @@ def _audio(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
     if_silent: Verdict = "wrong" if len(silent) == len(some) else "warning"
     faults: list[tuple[list[PreparedTrack], Verdict, str, str]] = [
         (broken, "wrong", "hold values that are not finite", "Run preprocess again."),
-        (silent, if_silent, "are silent", "Remove them: a model learns silence from them."),
-        (clipped, "warning", "are clipped", "Look for a better copy: a model learns the distortion, too."),
+        (silent, if_silent, "are silent", f"{_AGAIN} If they stay so, remove them: a model learns silence from them."),
+        (clipped, "warning", "are clipped", f"{_AGAIN} If they stay so, look for better copies."),
     ]
     for found, verdict, what, advice in faults:
         if found:

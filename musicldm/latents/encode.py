@@ -50,6 +50,8 @@ class EncodeSummary:
     """Paths below the data folder of tracks in the store that the folder has no more, or not with that sound."""
     pruned: int = 0
     """Tracks dropped from the store because they had vanished."""
+    converted: dict[str, int] = field(default_factory=dict)
+    """The form of tracks, such as "44100 Hz, 2 channels" -> how many were converted from it in this run."""
     relabelled: int = 0
     """Tracks in the store whose artist is another one in the data folder now; the store keeps the first."""
 
@@ -303,5 +305,6 @@ def _summary(store: LatentStore, work: _Work, encoded: int, seconds: float, prun
         left_out=work.left_out,
         vanished=sorted(work.vanished),
         pruned=pruned,
+        converted=resampled.converted(track for name, track in work.todo.items() if name not in work.left_out),
         relabelled=work.relabelled,
     )

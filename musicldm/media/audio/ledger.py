@@ -16,6 +16,7 @@ from musicldm.core import durable
 from musicldm.core.errors import MusicLDMError, OutputError
 from musicldm.core.names import counted, merged
 from musicldm.media.audio.artists import ArtistRule, Whose
+from musicldm.media.audio.forms import form
 from musicldm.media.audio.manifest import Split, open_manifest
 from musicldm.media.audio.prepare import Prepared, PrepareSettings, TakeError
 from musicldm.media.audio.sources import NO_FILE, SourceFile, look, size_of, utf8
@@ -23,6 +24,7 @@ from musicldm.media.audio.sources import NO_FILE, SourceFile, look, size_of, utf
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
 _HELDOUT_ONE_IN = 20
+_SUSPICIOUS = 1e-3  # peak; -60 dBFS
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 
@@ -176,6 +178,8 @@ class Ledger:
         made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
         if record.get("take") and not self.settings.include_takes:
             return False
+        if "original" not in record and (record.get("clipped", 0) > 0 or record.get("peak", 1) < _SUSPICIOUS):
+            return False  # an earlier release may have clipped it, or let its channels cancel each other
         return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
 
     def _has_our_shape(self, record: dict[str, Any]) -> bool:
@@ -361,8 +365,9 @@ class Ledger:
         tracks = self._tracks()
         records = [self.journal.records[name] for name in self.tried]
         prepared = [record for record in records if record["status"] == "done"]
-        forms = Counter(_form(record["original"]) for record in prepared)
-        forms.pop(_form(asdict(self.settings)), None)
+        originals = [record["original"] for record in prepared]
+        forms = Counter(form(original["sample_rate"], original["channels"]) for original in originals)
+        forms.pop(form(self.settings.sample_rate, self.settings.channels), None)
         return Summary(
             files=len(self.sources),
             prepared=len(prepared),
@@ -399,11 +404,6 @@ def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
         for record in records
         if record.get("status") == "fetched"
     }
-
-
-def _form(about: dict[str, Any]) -> str:
-    channels = about["channels"]
-    return f"{about['sample_rate']} Hz, {channels} channel{'s' * (channels != 1)}"
 
 
 def _as_dict(source: SourceFile | None) -> dict[str, int] | None:

@@ -288,6 +288,22 @@ def test_the_catalog_knows_a_file_whose_name_the_disk_has_decomposed(
     assert summary(preprocess("--json"))["artists"] == {"By the crawl": 1}
 
 
+def test_what_an_earlier_release_may_have_spoilt_is_made_again(
+    preprocess: Command, source: Path, tmp_path: Path, tone: Tone, encode: Encode
+) -> None:
+    for number, name in enumerate(("clipped", "cancelled", "fine")):
+        encode(source / f"{name}.wav", tone(300 + 100 * number, rate=RATE), RATE)
+    assert preprocess().code == 0
+    changes = {"clipped.wav": {"clipped": 0.01}, "cancelled.wav": {"peak": 2e-5}, "fine.wav": {}}
+    former = [record | changes[name] for name, record in manifest(tmp_path).items()]
+    for record in former:
+        del record["original"]
+    (tmp_path / "out" / MANIFEST).write_text("".join(json.dumps(record) + "\n" for record in former))
+    found = summary(preprocess("--json"))
+    assert (found["prepared"], found["skipped"], found["tracks"]) == (2, 1, 3)
+    assert summary(preprocess("--json"))["prepared"] == 0
+
+
 # ---- Takes -----------------------------------------------------------------------------------------------------------
 
 RECIPE = json.dumps({"musicldm": "0.2", "model": {"name": "m", "hash": "0"}, "take": 1, "of": 1, "options": {}})
