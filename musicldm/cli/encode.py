@@ -122,8 +122,8 @@ def encode(
         console.warn(sentence)
     if summary.relabelled:
         console.warn(
-            f"{summary.relabelled} tracks have another artist in {data} than in {store}, which keeps the one that it "
-            "has; a new store would take the other."
+            f"Tracks with another artist in {data} than in {store}: {summary.relabelled}. The store keeps the one that "
+            "it has; a new store would take the other."
         )
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "

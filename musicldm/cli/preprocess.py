@@ -123,8 +123,8 @@ def _say_what_changed(console: Console, summary: Summary, settings: PrepareSetti
     if summary.lowered:
         most = max(summary.lowered, key=lambda name: summary.lowered[name])
         console.warn(
-            f"{_files(len(summary.lowered))} lowered as a whole, since the peaks lie beyond full scale: {most} by "
-            f"{summary.lowered[most]:.2f} dB, others by less. --clip keeps the level."
+            f"{_files(len(summary.lowered))} lowered as a whole, by up to {summary.lowered[most]:.2f} dB ({most}): "
+            "peaks lie beyond full scale. --clip keeps the level."
         )
     if summary.cancelled:
         console.warn(
@@ -152,13 +152,13 @@ def _say_whose(console: Console, summary: Summary) -> None:
     guessed, nobody = (summary.artists_from.get(origin, 0) for origin in ("folder", "nobody"))
     if guessed or nobody:
         console.warn(
-            f"The artist of {guessed} tracks is the name of a folder, and {nobody} have none: no catalog and no tag "
-            "names one. --artist-from says whose they are."
+            f"Artists guessed from names of folders: {guessed} of {summary.tracks} tracks; without an artist: "
+            f"{nobody}. --artist-from says whose they are."
         )
     if summary.relabelled:
         console.warn(
-            f"{summary.relabelled} tracks of earlier runs have another artist now; a latent store keeps the one with "
-            "which it was made."
+            f"Tracks of earlier runs that have another artist now: {summary.relabelled}. A latent store keeps the one "
+            "with which it was made."
         )
 
 

@@ -119,9 +119,8 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
                 console.warn(f"Stopped: {place} of {len(takes)} takes are made.")
                 break
             if written.clipped:
-                console.warn(
-                    f"{target or 'stdout'} is clipped where it passes full scale: a wav with --bit-depth float keeps it."
-                )
+                where = target or "stdout"
+                console.warn(f"{where} is clipped beyond full scale: a wav with --bit-depth float keeps that.")
             peaks.append(written.peak)
             lengths.append(written.samples / rate)
             made += max(0, written.samples - (samples - new)) / rate

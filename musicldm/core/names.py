@@ -57,12 +57,12 @@ def counted(artists: Iterable[str]) -> dict[str, int]:
 
 
 def listed(counts: Mapping[str, int], most: int = 8) -> str:
-    """What `counted` found, in words: "3: Ann (12), Bob (4), Eve (1); 2 tracks by nobody known"."""
+    """What `counted` found, in words: "3: Ann (12), Bob (4), Eve (1); without an artist: 2"."""
     known = [f"{name} ({count})" for name, count in counts.items() if name]
     rest = len(known) - most
     words = f"{len(known)}" + (": " + ", ".join(known[:most]) if known else "")
     words += f" and {rest} more" if rest > 0 else ""
-    return words + (f"; {counts['']} tracks by nobody known" if counts.get("") else "")
+    return words + (f"; without an artist: {counts['']}" if counts.get("") else "")
 
 
 def place_of(name: str, known: Sequence[str]) -> int | None:

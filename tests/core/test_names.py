@@ -28,8 +28,8 @@ def test_the_most_frequent_spelling_stands_for_all() -> None:
     assert merged({"ANN": 1, "Ann": 1})["Ann"] == "ANN"  # the first in the alphabet, in every run
     counts = counted(["Bob", "", "ann", "Ann", "Ann", "", ""])
     assert list(counts.items()) == [("Ann", 3), ("Bob", 1), ("", 3)]
-    assert listed(counts) == "2: Ann (3), Bob (1); 3 tracks by nobody known"
-    assert listed(counts, most=1) == "2: Ann (3) and 1 more; 3 tracks by nobody known"
+    assert listed(counts) == "2: Ann (3), Bob (1); without an artist: 3"
+    assert listed(counts, most=1) == "2: Ann (3) and 1 more; without an artist: 3"
     assert listed({}) == "0"
 
 

@@ -82,7 +82,8 @@ class Mixer:
         """The channels [k, n] of a side to [1, n]."""
         if place in self.alone:
             # By its number on that side.
-            return audio[self.alone[place]][None]
+            only: Floats = audio[self.alone[place]][None]
+            return only
         if len(side) == 1:
             return audio
         mean: Floats = audio.sum(axis=0, keepdims=True)

@@ -125,7 +125,9 @@ def test_a_peak_beyond_full_scale_lowers_the_whole_and_clips_nothing(
     done = preprocess("--json", "--bit-depth", bit_depth)
     lowered = summary(done)["lowered"]
     assert list(lowered) == ["loud.wav"] and lowered["loud.wav"] == pytest.approx(20 * np.log10(3), abs=0.2)
-    assert "1 file was lowered as a whole" in done.err and f"{lowered['loud.wav']:.2f} dB" in done.err
+    assert (
+        "1 file was lowered as a whole" in done.err and f"by up to {lowered['loud.wav']:.2f} dB (loud.wav)" in done.err
+    )
     record = manifest(tmp_path)["loud.wav"]
     assert record["clipped"] == 0 and record["gain"] == -record["lowered"] == -lowered["loud.wav"]
     wanted = sound * 10 ** (record["gain"] / 20)  # to a hundredth of a dB
@@ -238,8 +240,8 @@ def test_artists_are_counted_and_a_guess_is_a_warning(
     found = summary(done := preprocess("--json"))
     assert found["artists"] == {"Zoë": 4, "Ann": 1, "": 1}
     assert found["artists_from"] == {"folder": 1, "tag": 4, "nobody": 1}
-    assert "Artists: 2: Zoë (4), Ann (1); 1 tracks by nobody known." in done.err
-    assert "The artist of 1 tracks is the name of a folder, and 1 have none" in done.err
+    assert "Artists: 2: Zoë (4), Ann (1); without an artist: 1." in done.err
+    assert "Artists guessed from names of folders: 1 of 6 tracks; without an artist: 1." in done.err
     assert {track.artist for track in read_tracks(tmp_path / "out")} == {"Zoë", "Ann", ""}
 
 
@@ -257,7 +259,7 @@ def test_another_rule_gives_other_artists_to_what_is_done(
     ):
         found = summary(done := preprocess("--json", "--artist-from", rule))
         assert found["artists"] == artists and found["prepared"] == 0, rule
-        assert "tracks of earlier runs have another artist now" in done.err
+        assert "Tracks of earlier runs that have another artist now:" in done.err
     assert summary(preprocess("--json"))["relabelled"] == 0
     assert preprocess("--artist-from", "folder:x").code == 2
 
