@@ -33,7 +33,8 @@ def music(rate: int, channels: int = 2) -> NDArray[np.float32]:
 def song(path: Path, rate: int, channels: int = 2, subtype: str = "PCM_24") -> NDArray[np.float32]:
     """Write it, and what is in the file [C, T]."""
     soundfile.write(path, music(rate, channels), rate, subtype=subtype)
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+    sound: NDArray[np.float32] = soundfile.read(path, dtype="float32", always_2d=True)[0].T
+    return sound
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (48000, 1), (RATE, 2), (11025, 2), (22051, 1)])

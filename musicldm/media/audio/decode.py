@@ -116,7 +116,7 @@ def decode_whole(path: Path, sample_rate: int, channels: int) -> tuple[Floats, b
         DataError: as `decode`.
     """
     for mixer in mixers(channels):
-        blocks = [np.zeros((channels, 0), np.float32), *decode(path, sample_rate, channels, mixer)]
+        blocks: list[Floats] = [np.zeros((channels, 0), np.float32), *decode(path, sample_rate, channels, mixer)]
     return np.concatenate(blocks, axis=1), bool(mixer.alone)
 
 
