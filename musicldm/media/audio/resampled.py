@@ -67,7 +67,8 @@ class ResampledTrack(PreparedTrack):
         if len(audio) == self.channels:
             return audio
         if self.channels == 1 and self.original.mono_from is not None:
-            return audio[self.original.mono_from][None]
+            only: files.Floats = audio[self.original.mono_from][None]
+            return only
         mean: files.Floats = audio.mean(axis=0, keepdims=True, dtype=np.float32)
         return np.repeat(mean, self.channels, axis=0)
 

@@ -177,7 +177,7 @@ def test_what_was_trimmed_stands_in_the_manifest(
 
 def wav(tone: Tone, stated: float, trailer: bytes = b"", wide: bool = False) -> bytes:
     """Four seconds of 16-bit mono under a header that states so much of them."""
-    data = (tone(seconds=4, rate=RATE)[0] * 32767).astype("<i2").tobytes()
+    data: bytes = (tone(seconds=4, rate=RATE)[0] * 32767).astype("<i2").tobytes()
     size = int(len(data) * stated)
     form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
     if wide:
