@@ -85,6 +85,7 @@ def encode(
     from musicldm.latents import encode as library
     from musicldm.latents.encoders import READERS
     from musicldm.latents.store import LatentStore
+    from musicldm.media.audio.forms import converted
 
     console = Console(quiet, json)
     LatentStore.check_target(store)
@@ -119,6 +120,13 @@ def encode(
         some = ", ".join(summary.vanished[:3]) + (", …" if len(summary.vanished) > 3 else "")
         done = "and were dropped" if prune else "but not from the store; --prune drops them"
         console.note(f"{len(summary.vanished)} tracks have vanished from {data}, {done}: {some}.")
+    if sentence := converted(summary.converted, "track", model.spec.rate, model.spec.media_channels):
+        console.warn(sentence)
+    if summary.relabelled:
+        console.warn(
+            f"Tracks with another artist in {data} than in {store}: {summary.relabelled}. The store keeps the one that "
+            "it has; a new store would take the other."
+        )
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "

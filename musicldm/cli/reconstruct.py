@@ -47,6 +47,7 @@ def reconstruct(
     from musicldm.evaluate.reconstruct import is_reconstruction, reconstruct_file
     from musicldm.evaluate.transcription import load_transcriber
     from musicldm.media.audio import files
+    from musicldm.media.audio.decode import probe
 
     console = Console(quiet, as_json)
     target = None if output == "-" else Path(output)
@@ -67,6 +68,14 @@ def reconstruct(
         result = reconstruct_file(source, place, codec, start, seconds, progress, listener, overwrite)
     figures, speed = result.figures, result.figures.seconds / result.spent
     _show(console, figures, result.notes)
+    info, spec = probe(source), codec.spec
+    if (info.sample_rate, info.channels) != (spec.rate, spec.media_channels):
+        console.warn(
+            f"{source} has {info.sample_rate} Hz and {info.channels} channel(s); the reconstruction has the codec's "
+            f"{spec.rate} Hz and {spec.media_channels}."
+        )
+    if result.cancelled:
+        console.warn(f"The channels of {source} cancel each other: the loudest one of them was taken.")
     if figures.is_of_silence:
         console.warn(f"{source} is silent: there is nothing to measure by.")
     console.note(
@@ -76,7 +85,8 @@ def reconstruct(
     hint_at_notes(console, transcriber)
     if target is not None:
         notes = None if result.notes is None else asdict(result.notes)
-        about = {"notes": notes, "speed": speed, "compression": codec.spec.compression}
+        original = {"sample_rate": info.sample_rate, "channels": info.channels, "cancelled": result.cancelled}
+        about = {"notes": notes, "speed": speed, "compression": codec.spec.compression, "original": original}
         console.result({"file": output, **asdict(figures), **about}, [output])
 
 

@@ -12,7 +12,7 @@ import typer
 
 from musicldm.cli.options import Device, Json, Overwrite, Precision, Quiet, Seed, positive
 from musicldm.core.errors import UsageError
-from musicldm.sampling.tasks import TASKS, Given, Task
+from musicldm.sampling.tasks import TASKS, Given, Original, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,7 +221,9 @@ class SampleOptions:
     ] = None
     bit_depth: Annotated[
         Literal["16", "24", "float"] | None,
-        typer.Option(help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float where a file is kept"),
+        typer.Option(
+            help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float or 24 where a file is kept"
+        ),
         Recorded(),
     ] = None
     normalize: Annotated[
@@ -250,14 +252,16 @@ class SampleOptions:
         """In seconds."""
         return list(zip(self.start or [], self.stop or [], strict=True))
 
-    def for_task(self, sounds: Sequence[Tensor], weight: float) -> Given:
+    def for_task(self, sounds: Sequence[Tensor], originals: Sequence[Original | None], weight: float) -> Given:
         """What a task is built from.
 
         Args:
-            sounds: the input files.
+            sounds: the input files, as the model hears them.
+            originals: the same as they are, where that differs and is to be kept.
             weight: between two things, where a task goes from one to the other.
         """
-        return Given(sounds, self.seconds, self.strength, self.spans, self.interpolate_seeds or (0, 0), weight)
+        seeds = self.interpolate_seeds or (0, 0)
+        return Given(sounds, originals, self.seconds, self.strength, self.spans, seeds, weight)
 
     def request(self, family: GeneratorFamily, take: int, given: frozenset[str]) -> Request:
         """How to sample.

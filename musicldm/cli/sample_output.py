@@ -26,6 +26,8 @@ class Written(NamedTuple):
 
     samples: int
     peak: float
+    clipped: bool
+    """Beyond full scale, which its format does not hold."""
     stopped: bool
     """By Ctrl-C: what was done till then is there."""
 
@@ -73,8 +75,21 @@ class Output:
             depth = "float" if self.bit_depth == "float" else int(self.bit_depth)
         elif self.keeps_input and format == "wav":
             depth = "float"
+        elif self.keeps_input and format == "flac":
+            depth = 24
         files.check_depth(format, depth)
         return format, depth
+
+    def warnings(self) -> list[str]:
+        """Where a file is to be kept, and the format does not let it be."""
+        if not self.keeps_input:
+            return []
+        format, depth = self.format_of(self.targets[0])
+        if format not in ("wav", "flac"):
+            return [f"{format} is lossy: nothing of the file is kept to the last bit. wav and flac keep it."]
+        if depth == 16 and self.bit_depth is not None:
+            return ["Samples of more than 16 bits are rounded: --bit-depth float keeps them in a wav, 24 in a flac."]
+        return []
 
     def _check_options(self, options: SampleOptions) -> None:
         if options.output == "-" and sys.stdout.isatty():
@@ -134,7 +149,7 @@ class Output:
                     written, peak = written + piece.shape[1], max(peak, float(piece.abs().max()))
                     if target is None:
                         sys.stdout.buffer.flush()
-        return Written(written, peak, made.stopped)
+        return Written(written, peak, peak > 1 and depth != "float", made.stopped)
 
 
 def number(output: str, takes: Sequence[int]) -> list[Path | None]:

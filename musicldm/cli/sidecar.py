@@ -58,11 +58,13 @@ class Recipe:
     """Path -> sha256."""
     trained_on: dict[str, Any] = field(default_factory=dict)
     """See `Pipeline.provenance`."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Path -> how the sound of an input differs from what became of it; see `sample_input.Change`."""
 
     @classmethod
-    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int) -> Recipe:
+    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int, changes: dict[str, Any]) -> Recipe:
         """Of take number `take` of so many."""
-        recorded = {field.name: _plain(getattr(options, field.name)) for field in fields(options)}
+        recorded = {each.name: _plain(getattr(options, each.name)) for each in fields(options)}
         return cls(
             musicldm=musicldm.__version__,
             model=Model(name=pipeline.name, hash=pipeline.hash),
@@ -71,6 +73,7 @@ class Recipe:
             options={name: value for name, value in sorted(recorded.items()) if name in RECORDED},
             inputs={str(path): _sha256(path) for path in options.inputs},
             trained_on=pipeline.provenance(),
+            changes=changes,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -122,10 +122,19 @@ def train_diffusion(
 
     rehearsal, about = family.rehearsal(plan, opened.header), family.describe(plan.model)
     if rank_of(plan.training) == 0:
+        about = [("artists", _artists(opened)), *about]
         about += _predictability(opened, console)
     carry_out(
         console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, overwrite, train
     )
+
+
+def _artists(store: LatentStore) -> str:
+    """Whose music there is to train on, for a person to check before it is learned."""
+    from musicldm.core.names import counted, listed
+
+    tracks = store.tracks
+    return listed(counted(tracks.chosen(~tracks.columns["heldout"]).artist_of_each()))
 
 
 def _predictability(store: LatentStore, console: Console) -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ from musicldm.core.config import to_dict
 from musicldm.core.padded import Padded, groups, split
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
+from musicldm.media.audio import resampled
 from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.forms import converted
 from musicldm.media.audio.manifest import PreparedTrack
 from musicldm.training.announce import Announce, announce_short, ignore
 from musicldm.training.config import TrainingConfig, crop_length
@@ -135,6 +137,9 @@ def train_codec(
     announce = announce if rank_of(config.training) == 0 else ignore
     spec, training, (samples, grid) = config.model.spec, config.training, _crop(config)
     splits = open_splits(data, spec.rate, spec.media_channels, resample)
+    forms = resampled.converted(track for tracks in splits.values() for track in tracks)
+    if sentence := converted(forms, "track", spec.rate, spec.media_channels):
+        announce(sentence)
     # The seed of the crops has the codec in its address, so that another training with this seed draws other places.
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
     announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate)

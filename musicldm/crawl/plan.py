@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicldm.core.errors import MusicLDMError, NetworkError, NotFoundError, UsageError
+from musicldm.core.names import distinct_names
 from musicldm.core.progress import Progress, silent
 from musicldm.crawl.catalog import (
     FETCHED,
@@ -77,7 +78,7 @@ def plan_crawl(
     found: dict[Artist, list[Track]] = {}
     unknown: list[MusicLDMError] = []
     lost = False
-    for name in dict.fromkeys(names):
+    for name in distinct_names(names):
         try:
             artist = service.find_artist(name)
             if artist.id not in {known.id for known in found}:

@@ -26,6 +26,7 @@ from musicldm.evaluate.sounds import require_audio
 from musicldm.evaluate.transcription import Transcriber, transcribe
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode, probe
+from musicldm.media.audio.mixing import mixers
 from musicldm.media.audio.spool import Spool
 
 REMARK = "reconstruction"
@@ -43,6 +44,8 @@ class Result:
     """Seconds that encoding and decoding took, without reading, measuring and writing."""
     notes: OnsetScore | None = None
     """The notes of the file that are heard in the reconstruction; None without a transcriber."""
+    cancelled: bool = False
+    """Whether the file's channels cancel each other, so that the loudest of them was taken."""
 
 
 def reconstruct_file(
@@ -81,7 +84,7 @@ def reconstruct_file(
     comparison, spent, done = Comparison(rate, keeps_phase=codec.keeps_phase), 0.0, 0
     with Spool(channels, folder) as sound, Spool(channels, folder) as made:
         # All of it comes first: only its end shows that a file is whole, and how long it is.
-        _fill(sound, source, rate, start, seconds, progress)
+        cancelled = _fill(sound, source, rate, start, seconds, progress)
 
         read, window = _reader(sound), round(_WINDOW_SECONDS * codec.spec.frame_rate)
         pieces = _timed(reconstruct_long(codec, read, sound.samples, window))
@@ -102,7 +105,7 @@ def reconstruct_file(
                 transcribe(transcriber, _reader(each), each.samples, rate, progress) for each in (sound, made)
             )
             notes = onset_score(reference, found)
-    return Result(comparison.result(), spent, notes)
+    return Result(comparison.result(), spent, notes, cancelled)
 
 
 def is_reconstruction(path: Path) -> bool:
@@ -115,18 +118,24 @@ def is_reconstruction(path: Path) -> bool:
 
 def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> None:
     """Decode `seconds` seconds of `source` from `start` on; no more of it is read."""
+
+
+def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> bool:
+    """Decode `seconds` seconds of `source` from `start` on; no more of it is read. See `Result.cancelled`."""
     first = round(start * rate)
     most = max(1, round(seconds * rate)) if seconds else None
-    passed = 0
     try:
-        for block in decode(source, rate, sound.channels):
-            begin = max(0, first - passed)
-            sound.append(block[:, begin : None if most is None else begin + most - sound.samples])
-            passed += block.shape[1]
-            progress(passed / rate, None, "reading")
-            # No more is wanted, so the rest of a long file is not even decoded.
-            if sound.samples == most:
-                break
+        for mixer in mixers(sound.channels):
+            sound.clear()
+            passed = 0
+            for block in decode(source, rate, sound.channels, mixer):
+                begin = max(0, first - passed)
+                sound.append(block[:, begin : None if most is None else begin + most - sound.samples])
+                passed += block.shape[1]
+                progress(passed / rate, None, "reading")
+                # No more is wanted, so the rest of a long file is not even decoded.
+                if sound.samples == most:
+                    break
     except DataError as error:
         reason = error.message[0].lower() + error.message[1:]
         raise DataError(f"{source} cannot be used: {reason}", "Name a complete file with audio in it.") from error
@@ -134,6 +143,7 @@ def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | 
         raise DataError(f"There is no sound in {source}.", "Name a file with audio in it.")
     if not sound.samples:
         raise UsageError(f"{source} ends before {start:g} s.", "Choose a --start below its length.")
+    return bool(mixer.alone)
 
 
 def _reader(spool: Spool) -> Reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_map
 from musicldm.core.bundle import Bundle, Component
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
+from musicldm.core.names import folded
 from musicldm.core.padded import Padded, groups
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
@@ -34,7 +36,7 @@ from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.rehearsal import Rehearsal
-from musicldm.training.run_folder import Upgrade, defaults_filled, resolve_precision, unchanged
+from musicldm.training.run_folder import CONFIG, Upgrade, defaults_filled, resolve_precision, unchanged
 from musicldm.training.trainable import Demo, Trainable
 
 Model = TypeVar("Model", bound=GeneratorModule)
@@ -176,6 +178,7 @@ def train_generator(
     codec, header = read_codec(store), store.header
     crop = crop_length(training.seconds, config.model.multiple, header.frame_rate)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, make.model_class.kind), broken)
+    dataset.artists = artists_of_run(run, dataset.artists, upgrade)
     # Only now is the model's shape known: its channels, and its artists, come from the store.
     config = replace(config, model=config.model.fitted(header.channels, dataset))
     readers = config.model.conditions.readers()
@@ -202,6 +205,19 @@ def train_generator(
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop / header.frame_rate
     identity = {**to_dict(config), **whose}
     return fit(module, crops, run, identity, seconds, device, progress, announce, upgraded, dry_run)
+
+
+def artists_of_run(run: Path, artists: list[str], upgrade: Upgrade = unchanged) -> list[str]:
+    """The artists as a run that may be there already has them, where these are the same but for their spelling.
+
+    An earlier release counted each spelling of a name as an artist: such a run goes on with the model that it has.
+    """
+    try:
+        before = upgrade(dict(json.loads((run / CONFIG).read_bytes())))
+        names = list(map(str, before["model"]["conditions"]["settings"]["artist"]["names"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return artists  # no run, or a damaged one, which is reported later
+    return names if set(map(folded, names)) == set(map(folded, artists)) else artists
 
 
 def rehearsal_of(make: type[GeneratorTraining[Any]], config: Any, header: StoreHeader) -> Rehearsal:

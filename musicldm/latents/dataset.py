@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from musicldm.core.errors import DataError
+from musicldm.core.names import counted
 from musicldm.core.padded import Padded, padded
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
@@ -80,7 +81,8 @@ class LatentDataset:
         short: how many tracks of the split are shorter than a crop.
         seconds: the length of the tracks in use.
         statistics: of the store's training tracks, whatever the split.
-        artists: the names of those by whom there is something to train on, sorted, whatever the split.
+        artists: the names of those by whom there is something to train on, sorted, whatever the split; of several
+            spellings of one the most frequent.
         conditions: what gives the values of each condition for the crops of a batch; see `with_conditions`.
 
     Raises:
@@ -117,7 +119,8 @@ class LatentDataset:
         self._seconds = columns["samples"] / store.header.rate
         self.seconds = float(self._seconds.sum())
         trained_on = ~tracks.columns["heldout"]
-        self.artists = sorted(tracks.artists[number] for number in np.unique(tracks.columns["artist"][trained_on]))
+        # One name is one artist, however it is spelled, and nobody ("") is none.
+        self.artists = sorted(name for name in counted(tracks.chosen(trained_on).artist_of_each()) if name)
         self._artist = columns["artist"].astype(np.int64)
         self.conditions: Mapping[str, Callable[[Crops], Tensor]] = {}
         # Crops are numbered through all tracks, one for each frame at which a crop can start.

@@ -9,6 +9,7 @@ import google_crc32c
 import numpy as np
 
 from musicldm.core.errors import DataError
+from musicldm.core.names import counted
 from musicldm.core.progress import Progress, silent
 from musicldm.core.reading import parse_json
 from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
@@ -74,7 +75,7 @@ def info(store: LatentStore) -> StoreInfo:
         tracks=len(tracks),
         hours=float(columns["samples"].sum()) / header.rate / 3600,
         heldout=int(columns["heldout"].sum()),
-        artists=len(np.unique(columns["artist"])),
+        artists=sum(bool(name) for name in counted(tracks.artist_of_each())),
         segments=len(store.segments),
         bytes=store.bytes,
         codec=header.codec,

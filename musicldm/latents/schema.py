@@ -117,7 +117,7 @@ class Track:
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.artist} – {self.title}"
+        return f"{self.artist} – {self.title}" if self.artist else self.title
 
 
 @dataclass(frozen=True)

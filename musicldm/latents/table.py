@@ -136,6 +136,10 @@ class TrackTable(Sequence[TrackEntry]):
         """Some of the tracks, by their numbers or as one boolean for each."""
         return replace(self, columns=self.columns[rows], all_count=self.all_count)
 
+    def artist_of_each(self) -> list[str]:
+        """The artist of each track, as it was spelled when the track was encoded."""
+        return [self.artists[number] for number in self.columns["artist"].tolist()]
+
     def counts(self) -> dict[str, int]:
         """The number of tracks in each segment."""
         counts = np.bincount(self.columns["segment"], minlength=len(self.segments))

@@ -18,6 +18,7 @@ from musicldm.codecs.base import codec_of
 from musicldm.core import bundle
 from musicldm.core.devices import pick_device, pick_precision
 from musicldm.core.errors import MismatchError, UsageError
+from musicldm.core.names import counted
 from musicldm.core.progress import Progress, silent
 from musicldm.generators.base import GENERATORS, GeneratorFamily, LatentGenerator, LatentRequest
 from musicldm.sampling.coder import Coder
@@ -115,11 +116,11 @@ class Pipeline:
     def provenance(self) -> dict[str, Any]:
         """Whose music the generator was trained on: how many tracks, the 50 most frequent artists, the licences."""
         tracks = [track for track in self.training.tracks if track.split == "train"]
-        artists = Counter(track.artist for track in tracks)
+        artists = counted(track.artist for track in tracks)
         licences = Counter(str(track.provenance.get("licence") or "unknown") for track in tracks)
         return {
             "tracks": len(tracks),
-            "artists": {name: count for name, count in artists.most_common(50)},
+            "artists": {name or "unknown": count for name, count in list(artists.items())[:50]},
             "licences": dict(licences.most_common(50)),
         }
 

@@ -99,6 +99,13 @@ def test_only_a_reconstruction_is_replaced(
     assert out.read_bytes() != song.read_bytes() and list(tmp_path.iterdir()) == [out]
 
 
+def test_channels_that_cancel_are_no_silence(vae: Path, musicldm: Command, tmp_path: Path) -> None:
+    left = sound(1, RATE)[:1]
+    soundfile.write(tmp_path / "in.wav", np.concatenate([left, -left]).T, RATE)
+    done = musicldm("reconstruct", tmp_path / "in.wav", tmp_path / "out.wav", "--vae", vae)
+    assert done.code == 0 and "cancel each other" in done.err and "is silent" not in done.err
+
+
 def test_a_long_file_goes_in_windows_and_comes_out_as_whole(vae: Path, musicldm: Command, tmp_path: Path) -> None:
     """100 s are four windows; the figures are those of all of it."""
     soundfile.write(tmp_path / "long.wav", sound(100, 8000).T, 8000)
@@ -107,7 +114,10 @@ def test_a_long_file_goes_in_windows_and_comes_out_as_whole(vae: Path, musicldm:
     original, wanted = through(vae, tmp_path / "long.wav")
     np.testing.assert_allclose(files.read(tmp_path / "out.flac"), wanted, atol=1e-4)
     figures = compare(original, wanted, RATE)
-    assert done.err == "" and told["file"] == str(tmp_path / "out.flac") and told["speed"] > 0
+    [warning] = done.err.splitlines()
+    assert "has 8000 Hz and 2 channel(s); the reconstruction has the codec's 16000 Hz and 1." in warning
+    assert told["original"] == {"sample_rate": 8000, "channels": 2, "cancelled": False}
+    assert told["file"] == str(tmp_path / "out.flac") and told["speed"] > 0
     assert told["seconds"] == pytest.approx(100) and told["compression"] == pytest.approx(16 / 6)
     assert told["si_sdr"] == pytest.approx(figures.si_sdr, abs=1e-2)
     assert told["stft"] == pytest.approx(figures.stft, rel=1e-3) and told["mel"] == pytest.approx(figures.mel, rel=1e-3)

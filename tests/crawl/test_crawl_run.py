@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -109,6 +111,14 @@ def test_an_unknown_artist_stops_nobody_else(world: World, tmp_path: Path) -> No
     assert [str(error) for error in plan.unknown] == ["MusicBrainz knows no artist 'Nobody at all'."]
     with pytest.raises(NotFoundError, match=r"'Nobody'.* 'No one'"):
         plan_crawl(["Nobody", "No one"], tmp_path, world.settings)
+
+
+def test_one_name_in_several_spellings_is_asked_for_once(world: World, tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "Los Ríos")
+    plan = plan_crawl([decomposed, "LOS RÍOS", decomposed.upper(), "Los Ríos"], tmp_path, world.settings)
+    assert [artist.name for artist in plan.artists] == ["Los Ríos"] and not plan.unknown
+    searches = [path for path in world.musicbrainz.requests if path.startswith("/ws/2/artist/?")]
+    assert len(searches) == 1 and quote("ríos") in searches[0]
 
 
 def test_an_artist_whom_the_network_loses_is_left_out(world: World, tmp_path: Path) -> None:

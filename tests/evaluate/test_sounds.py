@@ -25,6 +25,13 @@ def test_pieces_lie_within_their_tracks_and_not_over_each_other(count: int) -> N
     assert evenly([0.5], 1.0, 4) == [] and evenly([], 1.0, 4) == []
 
 
+def test_a_file_whose_channels_cancel_is_no_silence(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([sound, -sound], axis=1), 8000, subtype="FLOAT")
+    [file] = files_in([tmp_path], 8000, 1)
+    assert np.array_equal(file.whole().numpy()[0], sound)
+
+
 def test_a_folder_of_any_files(tmp_path: Path) -> None:
     """Files of two rates and a text; all that is read comes at the rate asked for."""
     (tmp_path / "deep").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from musicldm.conditions.base import ConditionConfig
 from musicldm.core.errors import DataError
 from musicldm.core.padded import Padded
 from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
+from musicldm.latents.examine import info
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
@@ -166,6 +168,17 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
     samples = lengths[which] * HEADER.hop - 1
     np.testing.assert_allclose(values["total"], samples / HEADER.rate, rtol=1e-6)
     np.testing.assert_array_equal(values["frame"], first - begins[which])
+
+
+def test_one_name_in_several_spellings_is_one_artist_and_nobody_is_none(tmp_path: Path) -> None:
+    store = LatentStore.create(tmp_path / "store", HEADER)
+    with store.writer(**SMALL) as writer:
+        for number, artist in enumerate(("Zoë", "ZOË", "", unicodedata.normalize("NFD", "Zoë"), "Zoë")):
+            writer.append(replace(track(number, 20), artist=artist), [latents(number, 20)])
+    dataset = LatentDataset(store, 8)
+    assert dataset.artists == ["Zoë"] and info(store).artists == 1
+    places = dataset.with_conditions(ConditionConfig().fitted(dataset).readers()).batch(0, 100).conditions["artist"]
+    assert set(places.tolist()) == {0, -1}
 
 
 def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from musicldm.core import bundle
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import probe
 from musicldm.media.audio.loudness import LoudnessMeter
-from musicldm.sampling import Extend, Infill, Loop, New, Pipeline, Task, Vary
+from musicldm.sampling import Extend, Infill, Loop, New, Original, Pipeline, Task, Vary
 from tests.toy_model import ARTISTS, HOP, RATE, heard, toy_bundle
 from tests.toys import Command
 
@@ -54,13 +54,14 @@ def test_every_task_leaves_a_file_and_says_how(sample: Command, song: Path, tmp_
 def test_the_command_does_what_the_library_does(sample: Command, model: Path, song: Path, tmp_path: Path) -> None:
     pipeline = Pipeline.load(model, "cpu")
     audio = torch.from_numpy(heard(song))
+    original = Original(torch.from_numpy(files.read(song)), 11025)
     request = pipeline.request(steps=3, seed=5, artist=ARTISTS[0], guidance=2.0, sampler="dpm++2m")
     given = ["--seed", 5, "--artist", ARTISTS[0], "--guidance", 2, "--sampler", "dpm++2m", "--bit-depth", "float"]
     tasks: list[tuple[list[object], Task]] = [
         (["--seconds", 1], New(1.0)),
         (["--vary", song, "--strength", 0.3], Vary(audio, 0.3)),
-        (["--infill", song, "--from", 1, "--to", 2], Infill(audio, [(1.0, 2.0)])),
-        (["--extend", song, "--seconds", 1], Extend(audio, 1.0)),
+        (["--infill", song, "--from", 1, "--to", 2], Infill(audio, [(1.0, 2.0)], original)),
+        (["--extend", song, "--seconds", 1], Extend(audio, 1.0, original)),
         (["--loop", "--seconds", 1], Loop(1.0)),
     ]
     for arguments, task in tasks:
@@ -327,15 +328,3 @@ def test_models_that_cannot_be_used(musicldm: Command, model: Path, tmp_path: Pa
         done = musicldm("sample", "-m", tmp_path / name, *arguments, "-o", tmp_path / "out.wav")
         assert done.code == code and sentence in done.err and "Hint:" in done.err, (name, done.err)
     assert not (tmp_path / "out.wav").exists()
-
-
-def test_a_stereo_model_takes_mono(musicldm: Command, song: Path, tmp_path: Path) -> None:
-    bundle.write(tmp_path / "stereo", toy_bundle(channels=2))
-    soundfile.write(tmp_path / "mono.wav", heard(song)[0], RATE)
-    out = tmp_path / "out.wav"
-    spans = ["--from", 1, "--to", 2, "--steps", 2]
-    done = musicldm("sample", "-m", tmp_path / "stereo", "--infill", tmp_path / "mono.wav", *spans, "-o", out)
-    assert done.code == 0, done.err
-    audio = files.read(out)
-    assert audio.shape[0] == 2 and np.array_equal(audio[0, : RATE // 2], audio[1, : RATE // 2])
-    assert not np.array_equal(audio[0], audio[1])

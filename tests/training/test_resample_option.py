@@ -32,7 +32,9 @@ def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command
     train = ["train-vae", mixed, "-o", tmp_path / "vae", "--config", configs["vae"], "--steps", 2]
     refused = musicldm(*train)
     assert refused.code == 1 and "other.wav has 2 channel(s) at 22050 Hz" in refused.err and "--resample" in refused.err
-    assert musicldm(*train, "--resample").code == 0
+    said = "1 track is converted to 16000 Hz, 1 channel: 1 from 22050 Hz, 2 channels."
+    done = musicldm(*train, "--resample")
+    assert done.code == 0 and said in done.err
     tracks = json.loads((tmp_path / "vae/bundle/bundle.json").read_text())["facts"]["codec"]["tracks"]
     assert len(tracks) == 9
 
@@ -40,7 +42,8 @@ def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command
     left_out = musicldm(*encode)
     assert left_out.code == 0 and "22050 samples a second" in left_out.err
     assert len(LatentStore.open(tmp_path / "store.zarr").tracks) == 8
-    assert musicldm(*encode, "--resample").code == 0
+    done = musicldm(*encode, "--resample")
+    assert done.code == 0 and said in done.err
     store = LatentStore.open(tmp_path / "store.zarr")
     (other,) = (track for track in store.tracks if abs(track.seconds - 4) < 0.01)
     assert len(store.tracks) == 9 and other.samples == 4 * 16000

@@ -6,6 +6,8 @@ Only the coordinator writes it; workers see tasks and answer with results.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -16,13 +18,17 @@ from musicldm.core import durable, filenames
 from musicldm.core.config import from_dict
 from musicldm.core.errors import DataError, MusicLDMError, OutputError
 from musicldm.core.guard import Guard, refusal
+from musicldm.core.names import counted, merged
+from musicldm.media.audio.artists import ArtistRule, Whose
+from musicldm.media.audio.forms import form
 from musicldm.media.audio.manifest import Split, open_manifest
-from musicldm.media.audio.prepare import Prepared, PrepareSettings
+from musicldm.media.audio.prepare import Prepared, PrepareSettings, TakeError
 from musicldm.media.audio.sources import NO_FILE, SourceFile, digest, look, utf8
 
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
 _HELDOUT_ONE_IN = 20
+_SUSPICIOUS = 1e-3  # peak; -60 dBFS
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 
@@ -46,6 +52,24 @@ class Summary:
     """Of those done in this run."""
     quieter: int
     """Of those done in this run, left below the target loudness, since their peaks would have clipped."""
+    artists: dict[str, int]
+    """Of all usable tracks, the most frequent first; "" stands for nobody known."""
+    artists_from: dict[str, int]
+    """Of how many tracks the artist comes from the catalog, a tag, a folder, the option; or nobody is known."""
+    relabelled: int
+    """Tracks of earlier runs that have another artist now."""
+    converted: dict[str, int]
+    """The form of sources, such as "44100 Hz, 2 channels" -> how many of those done in this run had another form."""
+    lowered: dict[str, float]
+    """Of those done in this run: source -> the dB by which it was lowered since its peak lay beyond full scale."""
+    cancelled: list[str]
+    """Of those done in this run, whose channels cancel each other, so that one of them was taken."""
+    beyond_header: dict[str, float]
+    """Of those done in this run: source -> seconds of its sound that its header does not know of."""
+    trimmed_seconds: float
+    """Silence that was taken off in this run."""
+    takes: list[str] = field(default_factory=list)
+    """Sources that are our own takes, and were left out."""
     duplicates: dict[str, str] = field(default_factory=dict)
     """Source -> the source with the same audio that was kept."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -85,12 +109,19 @@ class Ledger:
     """The manifest under one run: what is done, what remains, and which track goes where."""
 
     def __init__(
-        self, source: Path, out: Path, settings: PrepareSettings, files: list[Path], overwrite: bool = False
+        self,
+        source: Path,
+        out: Path,
+        settings: PrepareSettings,
+        files: list[Path],
+        artists: ArtistRule,
+        overwrite: bool = False,
     ) -> None:
         self.source = source
         self.out = out
         self.settings = settings
         self.overwrite = overwrite
+        self.artists = artists
         self.paths: dict[str, Path] = {}
         self.sources: dict[str, SourceFile | None] = {}
         for path in files:
@@ -101,6 +132,8 @@ class Ledger:
                 self.paths[name], self.sources[name] = path, found
         self.tried: dict[str, None] = {}
         self.failed: dict[str, str] = {}
+        self.takes: dict[str, None] = {}
+        self.relabelled = 0
         if not self.sources:
             return  # a wrong folder or a missing disk must not change the manifest
         self.journal = open_manifest(out)
@@ -199,6 +232,10 @@ class Ledger:
     def _is_current(self, record: dict[str, Any]) -> bool:
         """Whether a record stands for an output as this run would make it, if its source is still the same."""
         made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
+        if record.get("take") and not self.settings.include_takes:
+            return False
+        if "original" not in record and (record.get("clipped", 0) > 0 or record.get("peak", 1) < _SUSPICIOUS):
+            return False  # an earlier release may have clipped it, or let its channels cancel each other
         return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
 
     def _has_our_shape(self, record: dict[str, Any]) -> bool:
@@ -254,6 +291,10 @@ class Ledger:
         if isinstance(outcome, Exception):
             expected = isinstance(outcome, MusicLDMError)
             record["reason"] = str(outcome) if expected else f"{type(outcome).__name__}: {outcome}"
+            if isinstance(outcome, TakeError):
+                self.journal.append(record | {"status": "take"})
+                self.takes[task.name] = None
+                return
             self.journal.append(record)
             self.failed[task.name] = record["reason"]
         elif outcome.output and outcome.prepared:
@@ -279,7 +320,9 @@ class Ledger:
                 f"What a worker has written to {file.parent} is not visible here.",
                 "All machines of a cluster must see the input and the output under the same paths.",
             )
-        artist, title, provenance = self._describe(task, prepared)
+        crawled, original = self._crawled(task.name), asdict(prepared.original)
+        tagged, take = original.pop("artist"), original.pop("take")
+        whose = self.artists.whose(PurePosixPath(task.name), tagged, crawled.get("artist", ""))
         record |= {
             "status": "done",
             "bytes": found.size,
@@ -296,11 +339,18 @@ class Ledger:
             "offset": round(prepared.offset, 6),
             "gain": round(prepared.gain, 2),
             "held_back": prepared.held_back,
+            "lowered": round(prepared.lowered, 2),
+            "mono_from": prepared.mono_from,
+            "trimmed": {place: round(seconds, 3) for place, seconds in asdict(prepared.trimmed).items()},
+            "original": original,
+            "take": take,
             "content": prepared.content,
             "split": self._split(prepared.content),
-            "artist": artist,
-            "title": title,
-            "provenance": provenance,
+            "artist": whose.artist,
+            "artist_from": whose.origin,
+            "tagged": tagged,
+            "title": crawled.get("title") or prepared.title or PurePosixPath(task.name).stem,
+            "provenance": crawled.get("provenance") or {},
         }
         rival = self.kept.get(prepared.content)
         # The rule of `_take_stock`. To keep whichever is finished first would differ from run to run.
@@ -322,14 +372,32 @@ class Ledger:
         self._remove(record)
         self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
 
-    def _describe(self, task: Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
-        """Artist, title and provenance: from the crawl's catalog, else the file's tags, else its path."""
-        crawled = self.catalog.get(task.name, {})
-        place = PurePosixPath(task.name)
-        folder = place.parent.name or utf8(Path(self.source.resolve().name))
-        artist = crawled.get("artist") or prepared.artist or folder
-        title = crawled.get("title") or prepared.title or place.stem
-        return artist, title, crawled.get("provenance") or {}
+    # The artists
+
+    def _crawled(self, name: str) -> dict[str, Any]:
+        """What the crawl's catalog says of a source."""
+        return self.catalog.get(unicodedata.normalize("NFC", name), {})
+
+    def label(self) -> None:
+        """Give every track whose source is there its artist, by the rule of this run and in one spelling for each."""
+        tracks = [record for record in self._tracks() if record["source"] in self.sources]
+        whose = {record["source"]: self._whose(record) for record in tracks}
+        one = merged(Counter(each.artist for each in whose.values() if each.artist))
+        for record in tracks:
+            artist, origin = whose[record["source"]]
+            artist = one.get(artist, artist)
+            if artist != record["artist"] or record.get("artist_from", origin) != origin:
+                self.relabelled += artist != record["artist"] and record["source"] not in self.tried
+                self.journal.append(record | {"artist": artist, "artist_from": origin})
+
+    def _whose(self, record: dict[str, Any]) -> Whose:
+        place = PurePosixPath(record["source"])
+        tagged = record.get("tagged")
+        if tagged is None:
+            # Releases before this field: what is not the name of the folder they found in a tag.
+            guess = place.parent.name or utf8(Path(self.source.resolve().name))
+            tagged = "" if record["artist"] == guess else record["artist"]
+        return self.artists.whose(place, tagged, self._crawled(record["source"]).get("artist", ""))
 
     # The split
 
@@ -357,6 +425,9 @@ class Ledger:
         tracks = self._tracks()
         records = [self.journal.records[name] for name in self.tried]
         prepared = [record for record in records if record["status"] == "done"]
+        originals = [record["original"] for record in prepared]
+        forms = Counter(form(original["sample_rate"], original["channels"]) for original in originals)
+        forms.pop(form(self.settings.sample_rate, self.settings.channels), None)
         return Summary(
             files=len(self.sources),
             prepared=len(prepared),
@@ -366,6 +437,19 @@ class Ledger:
             hours=sum(record["seconds"] for record in tracks) / 3600,
             prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
             quieter=sum(record["held_back"] for record in prepared),
+            artists=counted(record["artist"] for record in tracks),
+            artists_from=dict(Counter(record.get("artist_from", "earlier release") for record in tracks)),
+            relabelled=self.relabelled,
+            converted=dict(forms.most_common()),
+            lowered={record["source"]: record["lowered"] for record in prepared if record["lowered"]},
+            cancelled=[record["source"] for record in prepared if record["original"]["cancelled"]],
+            beyond_header={
+                record["source"]: record["original"]["beyond_header"]
+                for record in prepared
+                if record["original"]["beyond_header"]
+            },
+            trimmed_seconds=sum(sum(record["trimmed"].values()) for record in prepared),
+            takes=list(self.takes),
             duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
             failed=self.failed,
         )
@@ -379,7 +463,12 @@ def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
             from_dict(_Crawled, record, unknown="pass over")
 
     records = durable.Journal(source / CATALOG, "recording", check).records.values()
-    return {PurePosixPath(record["path"]).as_posix(): record for record in records if record.get("status") == "fetched"}
+    # By composed letters, into which some file systems take names apart.
+    return {
+        unicodedata.normalize("NFC", PurePosixPath(record["path"]).as_posix()): record
+        for record in records
+        if record.get("status") == "fetched"
+    }
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class PreparedTrack:
     """Where it came from and under what licence, as the crawl recorded it."""
     bytes: int | None = None
     """The file's size; None where the manifest is of an earlier version, which did not record it."""
+    mono_from: int | None = None
+    """Of two channels that cancel each other, the one that stands for both in mono; None where their mean does."""
 
     @property
     def seconds(self) -> float:
@@ -129,7 +131,7 @@ def open_manifest(folder: Path) -> Journal:
 
     def check(record: dict[str, Any]) -> None:
         inside(folder, from_dict(_Source, record, unknown="pass over").path)
-        if record["status"] != "failed":
+        if record["status"] in ("done", "stale", "duplicate"):
             from_dict(_Track, record, unknown="pass over")
             from_dict(_Output, record, unknown="pass over")
 
@@ -173,6 +175,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
             },
             provenance=record["provenance"],
             bytes=record.get("bytes"),
+            mono_from=record.get("mono_from"),
         )
         for record in records
     ]

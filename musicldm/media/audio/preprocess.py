@@ -15,6 +15,7 @@ from musicldm.core.errors import DataError, UsageError
 from musicldm.core.guard import Guard
 from musicldm.core.jobs import run_all, run_on_cluster
 from musicldm.core.progress import Progress, silent
+from musicldm.media.audio.artists import USUAL, ArtistRule
 from musicldm.media.audio.ledger import Finished, Ledger, Output, Summary, Task
 from musicldm.media.audio.manifest import MANIFEST, is_manifest
 from musicldm.media.audio.prepare import PrepareSettings, prepare
@@ -30,6 +31,7 @@ def preprocess(
     time_limit: float = 600,
     cluster: str = "",
     overwrite: bool = False,
+    artists: ArtistRule = USUAL,
 ) -> Summary:
     """Turn every audio file under `source` into a waveform under `out`; files that are done already are skipped.
 
@@ -38,6 +40,7 @@ def preprocess(
         time_limit: seconds after which a file is given up.
         cluster: address of a Dask scheduler, whose workers see the same folders; they take the place of `jobs`.
         overwrite: replace files in `out` that this has not written, or that were changed since.
+        artists: whose the files are; tracks that are done already get their artist by this rule, too.
 
     Raises:
         DataError: `source` is no folder, or there is nothing usable in it.
@@ -57,7 +60,7 @@ def preprocess(
         status = out.stat()
         # The output counts as seen already, so that one inside of the input is not taken for more input.
         files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
-        ledger = Ledger(source, out, settings, files, overwrite)
+        ledger = Ledger(source, out, settings, files, artists, overwrite)
         if not ledger.sources:
             raise DataError(f"There are no audio files in {source}.")
         tasks = ledger.plan()
@@ -84,10 +87,13 @@ def preprocess(
             tasks = ledger.orphaned_duplicates()
             ledger.check(tasks)
         ledger.hold_out()
+        ledger.label()
 
     summary = ledger.summary()
     if not summary.tracks:
         reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
+        if summary.takes:
+            reasons = f"{len(summary.takes)} are takes of musicldm sample, which --include-takes prepares. {reasons}"
         raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
     return summary
 

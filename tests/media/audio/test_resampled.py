@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,14 @@ def test_channels_are_mixed(tmp_path: Path) -> None:
     np.testing.assert_allclose(ResampledTrack.of(stereo, 16000, 1).read(0, 1000)[0], (left + right) / 2, atol=1e-7)
     mono = ResampledTrack.of(prepared(tmp_path, 16000, 1), 44100, 2).read(500, 900)
     assert mono.shape == (2, 400) and np.array_equal(mono[0], mono[1]) and mono.any()
+
+
+def test_of_channels_that_cancel_the_one_that_preprocess_names_is_taken(tmp_path: Path) -> None:
+    plain = prepared(tmp_path, 16000, 2)
+    stereo = replace(plain, mono_from=1)
+    track = ResampledTrack.of(stereo, 16000, 1)
+    assert np.array_equal(track.read(0, 1000)[0], stereo.read(0, 1000)[1])
+    assert track.content != ResampledTrack.of(plain, 16000, 1).content
 
 
 def test_a_resampled_track_is_the_original_under_another_content(tmp_path: Path) -> None:
