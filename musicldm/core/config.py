@@ -83,7 +83,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "", unknown: Unkn
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of its range, or one that the dataclass refuses.
     """
-    hints, known = _fields(cls)
+    hints, known = _fields(cls)  # type: ignore[arg-type]
     values = {}
     for key, value in data.items():
         path = f"{where}.{key}" if where else key
