@@ -65,3 +65,19 @@ def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, 
     other.mkdir()
     done = musicldm("bundle", "export", shutil.copy(lost, other), "-o", tmp_path / "out")
     assert done.code == 1 and "does not belong to ldm" in done.err, done.err
+
+
+def test_a_generator_takes_a_codec_of_the_same_latents_only(
+    pipeline: Pipeline, musicldm: Command, tmp_path: Path
+) -> None:
+    export = ["bundle", "export", pipeline.ldm / "checkpoints/last.ckpt", "-o", tmp_path / "out", "--codec"]
+    assert musicldm(*export, pipeline.vae).code == 0
+    made, codec = bundle.read(tmp_path / "out"), bundle.read(pipeline.vae)
+    assert made.component("codec").digest == codec.component("codec").digest
+    assert made.training("codec") == codec.training("codec") and "generator" in made.components
+    other = tmp_path / "other"
+    assert musicldm("bundle", "export", pipeline.vae / "checkpoints/previous.ckpt", "-o", other).code == 0
+    done = musicldm(*export, other)
+    assert done.code == 1 and "was not trained on the latents of other" in done.err
+    done = musicldm("bundle", "export", pipeline.vae / "checkpoints/last.ckpt", "-o", tmp_path / "x", "--codec", other)
+    assert done.code == 1 and "has no generator" in done.err
