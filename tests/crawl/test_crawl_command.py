@@ -85,8 +85,10 @@ def test_no_secret_of_a_cookie_file_is_printed(environment: dict[str, str], tmp_
         '[{"value": "sesame"}]\n',
     ):
         cookies.write_text(text)
-        done = command(
-            environment | {"MUSICLDM_DEBUG": "1"}, "Los Ríos", "-o", tmp_path, "--cookies", cookies, "--dry-run"
+        # With the traceback, in which the library would quote the line.
+        line = [*COMMAND, "Los Ríos", "-o", str(tmp_path), "--cookies", str(cookies), "--dry-run"]
+        done = subprocess.run(
+            line, env=environment | {"MUSICLDM_DEBUG": "1"}, capture_output=True, text=True, timeout=60
         )
         assert "sesame" not in done.stdout + done.stderr
         assert ("has 2 lines that are no cookies" in done.stderr) == (done.returncode == 0), done.stderr

@@ -106,8 +106,8 @@ class _Source:
     path: str
     status: str
     split: Split | None
-    source_file: _SourceFile | None
     settings: dict[str, Any]
+    source_file: _SourceFile | None = None
     content: Hash | None = None
     source_sha256: Hash | None = None
     reason: str = ""
@@ -118,8 +118,8 @@ class _Output:
     """What such a record adds once there was an output."""
 
     seconds: Positive
-    silent: bool
-    held_back: bool
+    silent: bool = False
+    held_back: bool = False
 
 
 def open_manifest(folder: Path) -> Journal:
