@@ -66,6 +66,7 @@ def add_track(folder: Path, number: int, samples: int, rate: int = RATE, channel
         "sample_rate": rate,
         "channels": channels,
         "samples": samples,
+        "seconds": samples / rate,
         "content": f"content {number}",
         "split": "train",
         "artist": f"Artist {number}",

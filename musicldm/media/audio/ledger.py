@@ -140,7 +140,7 @@ class Ledger:
         self.catalog = _read_catalog(source)
         self._take_stock()
         self.targets = self._targets()
-        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
+        self.heldout = {record["content"] for record in self.journal.records.values() if record.get("split") == "heldout"}
 
     # Before the work
 
@@ -239,7 +239,7 @@ class Ledger:
         return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
 
     def _has_our_shape(self, record: dict[str, Any]) -> bool:
-        return bool(record["settings"] == self.settings.shaping())
+        return bool(record.get("settings") == self.settings.shaping())
 
     def _targets(self) -> dict[str, str]:
         """Where each source's output goes: its own name, as far as it differs from all others on any file system."""

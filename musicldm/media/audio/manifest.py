@@ -105,8 +105,8 @@ class _Source:
     source: str
     path: str
     status: str
-    split: Split | None
-    settings: dict[str, Any]
+    split: Split | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     source_file: _SourceFile | None = None
     content: Hash | None = None
     source_sha256: Hash | None = None
