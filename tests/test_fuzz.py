@@ -29,6 +29,7 @@ from musicldm.latents import examine
 from musicldm.latents.schema import crc_of_json
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
+from musicldm.media.audio.artists import USUAL
 from musicldm.media.audio.ledger import Ledger
 from musicldm.media.audio.manifest import MANIFEST, read_tracks
 from musicldm.media.audio.prepare import PrepareSettings
@@ -141,7 +142,7 @@ def test_manifests(tmp_path: Path, times: int) -> None:
         (tmp_path / MANIFEST).write_bytes(text.replace(b"\n", b" ") + b"\n" + lines[1] + b"\n")
         for track in read_tracks(tmp_path):
             assert tmp_path.resolve() in track.path.parents and track.seconds >= 0
-        ledger = Ledger(tmp_path / "in", tmp_path, PrepareSettings(), [tmp_path / "in" / "a.wav"])
+        ledger = Ledger(tmp_path / "in", tmp_path, PrepareSettings(), [tmp_path / "in" / "a.wav"], USUAL)
         ledger.plan()
         ledger.summary()
 

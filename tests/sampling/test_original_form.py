@@ -52,7 +52,7 @@ def test_infill_keeps_all_around_the_span(sample: Command, tmp_path: Path, rate:
     assert np.abs(out[:, span] - sound[:, span]).max() > 0.01
     assert np.array_equal(out[0, span], out[-1, span])  # what is made is mono
     assert f"keeps its {rate} Hz and {channels} channel" in done.err and "converted and cross-faded in" in done.err
-    change = json.loads((tmp_path / "out.json").read_text())["changes"][str(tmp_path / "song.wav")]
+    change = json.loads((tmp_path / "out.wav.json").read_text())["changes"][str(tmp_path / "song.wav")]
     assert (change["sample_rate"], change["channels"], change["kept"]) == (rate, channels, True)
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_kept_is_said(sample: Command, tmp_path: Path) -> None:
         done = sample(*arguments, "-o", tmp_path / "out.wav")
         assert done.code == 0, done.err
         assert f"{name} has 44100 Hz" in done.err and f"all of the take has the model's {RATE} Hz" in done.err
-        [change] = json.loads((tmp_path / "out.json").read_text())["changes"].values()
+        [change] = json.loads((tmp_path / "out.wav.json").read_text())["changes"].values()
         assert (change["sample_rate"], change["kept"]) == (44100, False)
         assert files.read(tmp_path / "out.wav").shape == (1, SECONDS * RATE)
 
@@ -126,7 +126,7 @@ def test_nothing_is_said_where_nothing_is_changed(sample: Command, tmp_path: Pat
     song(tmp_path / "same.wav", RATE, 1)
     done = sample("--vary", tmp_path / "same.wav", "-o", tmp_path / "out.wav")
     assert "same.wav" not in done.err
-    assert json.loads((tmp_path / "out.json").read_text())["changes"] == {}
+    assert json.loads((tmp_path / "out.wav.json").read_text())["changes"] == {}
 
 
 def test_channels_that_cancel_are_heard_and_kept(sample: Command, tmp_path: Path) -> None:
