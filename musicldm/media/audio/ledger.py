@@ -140,7 +140,9 @@ class Ledger:
         self.catalog = _read_catalog(source)
         self._take_stock()
         self.targets = self._targets()
-        self.heldout = {record["content"] for record in self.journal.records.values() if record.get("split") == "heldout"}
+        self.heldout = {
+            record["content"] for record in self.journal.records.values() if record.get("split") == "heldout"
+        }
 
     # Before the work
 
