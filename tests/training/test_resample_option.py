@@ -19,7 +19,8 @@ def mixed(pipeline: Pipeline, tmp_path: Path) -> Path:
     """The prepared songs, one of them at 22,050 Hz and in stereo."""
     folder = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
     lines = (folder / "manifest.jsonl").read_text().splitlines()
-    record = next(record for record in map(json.loads, lines) if record["split"] == "train")
+    written = map(json.loads, reversed(lines))
+    record = next(each for each in written if (each["split"], each["status"]) == ("train", "done"))
     audio = files.read(folder / record["path"])
     files.write(folder / "other.wav", np.repeat(np.repeat(audio, 2, axis=0), 2, axis=1)[:, : 22050 * 4], 22050)
     record |= {"source": "other.wav", "path": "other.wav", "sample_rate": 22050, "channels": 2, "content": "other"}
