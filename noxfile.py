@@ -42,7 +42,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="venv")
-def fresh(session: nox.Session) -> None:
-    """Install the project as a newcomer does, without constraints and from nothing, and run every verb at toy size."""
-    session.install(".")
+@nox.parametrize("versions", ["newest", "lowest"])
+def fresh(session: nox.Session, versions: str) -> None:
+    """Install the project from nothing, without constraints, and run every verb; with the lowest versions as well."""
+    if versions == "newest":
+        session.install(".")
+    else:
+        # pip always takes the newest. Without its configuration, since uv would read our own constraints there.
+        lowest = ["--no-config", "--resolution", "lowest-direct", "--python", session.virtualenv.location]
+        session.run("uv", "pip", "install", *lowest, ".", external=True)
     session.run("python", "tests/fresh.py")

@@ -25,7 +25,7 @@ other=${3:-$out/new-1.wav}
 # The artists that a model was trained on are listed beside every take; --json is for programs.
 take=$(sample --seconds 2 --seed 2 -o "$out/short.wav" --json)
 made=$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["files"][0])' "$take")
-artists=$(python3 - "${made%.wav}.json" <<'PYTHON'
+artists=$(python3 - "$made.json" <<'PYTHON'
 import json, sys
 print(*json.load(open(sys.argv[1], encoding="utf-8"))["trained_on"]["artists"], sep="\n")
 PYTHON

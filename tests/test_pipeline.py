@@ -243,14 +243,6 @@ def test_a_store_of_another_vae(
     assert done.code == 1 and "'other-vae'" in done.err and "'vae'" in done.err and "Hint:" in done.err
 
 
-def test_audio_shorter_than_the_crop(
-    pipeline: Pipeline, musicldm: Command, configs: dict[str, Path], tmp_path: Path
-) -> None:
-    for verb, data, config in (("train-vae", pipeline.wav, "vae"), ("train-diffusion", pipeline.store, "ldm")):
-        done = musicldm(verb, data, "-o", tmp_path / "run", "--config", configs[config], "--seconds", 60)
-        assert done.code == 1 and "crop" in done.err and "Hint:" in done.err
-
-
 def test_folders_without_what_is_needed(
     musicldm: Command, configs: dict[str, Path], pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -260,8 +252,8 @@ def test_folders_without_what_is_needed(
         (["preprocess", empty, out], "empty"),
         (["preprocess", tmp_path / "nowhere", out], "nowhere"),
         (["train-vae", empty, "-o", out], "no prepared waveforms"),
-        (["encode", empty, out, "--vae", pipeline.vae], "no prepared waveforms"),
-        (["encode", pipeline.wav, out, "--vae", empty], "no bundle in"),
+        (["encode", empty, tmp_path / "store", "--vae", pipeline.vae], "no prepared waveforms"),
+        (["encode", pipeline.wav, tmp_path / "store", "--vae", empty], "no bundle in"),
         (["train-diffusion", empty, "-o", out], "empty"),
         (["train-vae", pipeline.wav, "-o", "/proc/run"], "/proc/run"),
     ):
@@ -286,6 +278,17 @@ def test_the_demo_goes_the_whole_way(musicldm: Command, monkeypatch: pytest.Monk
     again = musicldm("demo")
     assert again.code == 0 and "done before       12" in again.err and "2 steps are done" in again.err, again.err
     assert np.array_equal(files.read(tmp_path / "demo/out.wav"), audio)
+
+
+@pytest.mark.parametrize("name", ["out.wav", "out.wav.json", "out.png", "vae/metrics.csv"])
+def test_the_demo_replaces_nothing(musicldm: Command, tmp_path: Path, name: str) -> None:
+    """Which it says before it composes anything."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    done = musicldm("demo", "-o", tmp_path)
+    assert done.code == 1 and f"{name} is not replaced" in done.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_wrong_usage_exits_with_2(musicldm: Command) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import musicldm
-from musicldm.cli import renamed
+from musicldm.cli import renamed, signals
 from musicldm.cli.bundle import app as bundle
 from musicldm.cli.console import Console
 from musicldm.cli.crawl import crawl
@@ -17,14 +17,16 @@ from musicldm.cli.demo import demo
 from musicldm.cli.doctor import doctor
 from musicldm.cli.encode import encode
 from musicldm.cli.evaluate import app as evaluate
+from musicldm.cli.explained import explained
 from musicldm.cli.latents import app as latents
 from musicldm.cli.models import models
+from musicldm.cli.numbers import finite
 from musicldm.cli.preprocess import preprocess
 from musicldm.cli.reconstruct import reconstruct
 from musicldm.cli.sample import sample
 from musicldm.cli.train_diffusion import train_diffusion
 from musicldm.cli.train_vae import train_vae
-from musicldm.core.errors import MusicLDMError, OutputError
+from musicldm.core.streams import prepare_streams
 
 app = typer.Typer(
     name="musicldm",
@@ -42,6 +44,7 @@ for verb in (crawl, preprocess, train_vae, reconstruct, encode, train_diffusion,
 app.add_typer(latents, name="latents")
 app.add_typer(bundle, name="bundle")
 app.add_typer(evaluate, name="evaluate")
+finite(app)
 
 
 def _version(wanted: bool) -> None:
@@ -63,26 +66,19 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted."""
     console = Console()
     try:
+        prepare_streams()
         # Before the parser, which knows no more of such an option than that it does not exist.
         renamed.check(sys.argv[1:])
-        app()
-    except MusicLDMError as error:
-        _traceback_if_debugging()
-        console.error(error)
-        sys.exit(error.exit_code)
+        with signals.ending_tidily():
+            app()
     except KeyboardInterrupt:
         # 128 + SIGINT, as a shell reports a program that Ctrl-C has ended.
         sys.exit(130)
-    except OSError as error:
-        # After our own errors, some of which are OSErrors, too, and have better sentences.
-        _traceback_if_debugging()
-        console.error(OutputError(f"{error}.", "Check the path, its permissions and the free space."))
-        sys.exit(1)
     except Exception as error:
         _traceback_if_debugging()
-        hint = "This is a fault in musicldm. MUSICLDM_DEBUG=1 shows the traceback; please report it."
-        console.error(MusicLDMError(f"{type(error).__name__}: {error}", hint))
-        sys.exit(1)
+        sentence = explained(error)
+        console.error(sentence)
+        sys.exit(sentence.exit_code)
 
 
 def _traceback_if_debugging() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import DryRun, Json, Quiet, Strict, positive
+from musicldm.cli.options import DryRun, Json, Overwrite, Quiet, Strict, check_complete, positive
 from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ class Retry(StrEnum):
     failed = "failed"
     no_match = "no-match"
     refused = "refused"
+
+
+class As(StrEnum):
+    """What an artist is to a song."""
+
+    performer = "performer"
+    credited = "credited"
+    composer = "composer"
 
 
 class Licence(StrEnum):
@@ -56,6 +64,14 @@ def crawl(
             help="Take these kinds too, separated by commas: live, remix, compilation, demo, talk.", show_default="none"
         ),
     ] = "",
+    role: Annotated[
+        As,
+        typer.Option(
+            "--as",
+            help="What the artists are to the songs. performer: on releases of their own, under whatever name; "
+            "credited: also as guests on those of others; composer: of their works, whoever performs.",
+        ),
+    ] = As.performer,
     min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
     max_seconds: Annotated[
         float | None, typer.Option(help="Leave out longer songs.", callback=positive, show_default="no limit")
@@ -99,6 +115,7 @@ def crawl(
             show_default=False,
         ),
     ] = "",
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -115,11 +132,12 @@ def crawl(
     from musicldm.core.durable import locked, make_folder
     from musicldm.crawl import youtube
     from musicldm.crawl.catalog import Selection
+    from musicldm.crawl.fetch import check_catalog, check_songs
     from musicldm.crawl.plan import plan_crawl
     from musicldm.crawl.settings import CrawlSettings
 
     limits = (min_seconds, max_seconds or float("inf"))
-    selection = Selection(included, limit, *limits, _given_up(retry), overrides, licence == Licence.cc)
+    selection = Selection(included, limit, *limits, _given_up(retry), overrides, licence == Licence.cc, role.value)
     console = Console(quiet, as_json)
     settings = CrawlSettings.from_environment(
         os.environ,
@@ -136,18 +154,17 @@ def crawl(
         console.warn(warning)
     if not dry_run:
         with locked(make_folder(output)):  # so that a folder that cannot be written is an error now, not in minutes
-            pass
+            check_catalog(output, overwrite)
     with console.progress("Querying MusicBrainz") as progress:
         plan = plan_crawl(names, output, settings, selection, progress)
     _warn_of(console, plan)
+    check_songs(plan, overwrite)
+    left_out = len(plan.unknown) + len(plan.songless)
     if dry_run:
         _show_plan(console, plan)
-        left_out = len(plan.unknown)
     else:
-        left_out = _fetch(console, plan, settings)
-    if strict and left_out:
-        console.warn(f"Left out: {left_out}. With --strict that counts as a failure.")
-        raise typer.Exit(1)
+        left_out += _fetch(console, plan, settings, overwrite)
+    check_complete(console, strict, left_out, len(plan.tracks))
 
 
 def _given_up(retry: Retry | None) -> frozenset[str]:
@@ -168,15 +185,16 @@ def _warn_of(console: Console, plan: Plan) -> None:
     for error in plan.unknown:
         console.warn(f"{error.message} {error.hint}")
     for artist in plan.songless:
-        console.warn(f"MusicBrainz credits {artist.name} on no recording of an official release.")
+        what = "knows no recording of a work by" if plan.selection.role == "composer" else "lists no recording of"
+        console.warn(f"MusicBrainz {what} {artist.name}; see --as.")
     if plan.unlicensed:
         console.warn(
             f"Not marked as Creative Commons, but fetched before and kept in {plan.out}: {plan.unlicensed} songs."
         )
 
 
-def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
-    """Fetch and show the result. Returns how many names and songs were left out.
+def _fetch(console: Console, plan: Plan, settings: CrawlSettings, overwrite: bool) -> int:
+    """Fetch and show the result. Returns how many songs were left out.
 
     Raises:
         NetworkError: the network or YouTube ended the crawl before its end.
@@ -186,7 +204,7 @@ def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
     from musicldm.crawl.fetch import fetch
 
     with console.progress("Fetching") as progress:
-        outcome = fetch(plan, settings, progress)
+        outcome = fetch(plan, settings, progress, overwrite)
     _show_outcome(console, plan, outcome)
     if outcome.fruitless >= _SUSPICIOUS:
         console.warn(
@@ -198,7 +216,7 @@ def _fetch(console: Console, plan: Plan, settings: CrawlSettings) -> int:
     if plan.tracks and not outcome.fetched and not outcome.plan.present:
         console.warn(f"No song could be fetched; {plan.out / CATALOG} says why.")
         raise typer.Exit(1)
-    return len(plan.unknown) + len(outcome.left_out) + len(outcome.kept)
+    return len(outcome.left_out) + len(outcome.kept)
 
 
 def artist_names(arguments: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, Resample, Store, Strict
+from musicldm.cli.options import Device, Json, Quiet, Resample, Store, Strict, check_complete
 
 
 def _batch_size(text: str) -> int | None:
@@ -84,8 +84,11 @@ def encode(
     from musicldm.codecs.base import load_codec
     from musicldm.latents import encode as library
     from musicldm.latents.encoders import READERS
+    from musicldm.latents.store import LatentStore
+    from musicldm.media.audio.forms import converted
 
     console = Console(quiet, json)
+    LatentStore.check_target(store)
     model = load_codec(codec)
     devices = [device] if cluster else library.pick_devices(device)
     start = time.monotonic()
@@ -117,11 +120,17 @@ def encode(
         some = ", ".join(summary.vanished[:3]) + (", …" if len(summary.vanished) > 3 else "")
         done = "and were dropped" if prune else "but not from the store; --prune drops them"
         console.note(f"{len(summary.vanished)} tracks have vanished from {data}, {done}: {some}.")
+    if sentence := converted(summary.converted, "track", model.spec.rate, model.spec.media_channels):
+        console.warn(sentence)
+    if summary.relabelled:
+        console.warn(
+            f"Tracks with another artist in {data} than in {store}: {summary.relabelled}. The store keeps the one that "
+            "it has; a new store would take the other."
+        )
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "
         f"In all {summary.tracks} tracks, {summary.hours:.2f} h, {summary.bytes / 1e6:.1f} MB on disk."
     )
     console.result({"store": str(store), "minutes": round(minutes, 3)} | asdict(summary), [str(store)])
-    if strict and summary.left_out:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(summary.left_out), summary.tracks)

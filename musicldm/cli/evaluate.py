@@ -10,7 +10,7 @@ import typer
 from musicldm.cli.console import Console
 from musicldm.cli.evaluate_memorization import memory
 from musicldm.cli.evaluate_tables import codec_lines, samples_lines
-from musicldm.cli.options import Device, Html, Json, Quiet, Transcriber
+from musicldm.cli.options import Device, Html, Json, Overwrite, Quiet, Transcriber
 from musicldm.cli.transcribers import hint_at_notes
 from musicldm.core.errors import UsageError
 
@@ -35,6 +35,7 @@ def vae(
     split: Split = "heldout",
     transcriber: Transcriber = None,
     html: Html = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -44,12 +45,13 @@ def vae(
     Every track is encoded (to the posterior's mode) and decoded. In brackets: 95 % confidence intervals over tracks.
     Notes are compared in 30 s from the middle of each track.
     """
-    from musicldm.cli.evaluate_pages import codec_page
+    from musicldm.cli.evaluate_pages import check_page, codec_page
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.codec import evaluate_codec
     from musicldm.evaluate.transcription import load_transcriber
 
+    check_page(html, overwrite)
     console, where = Console(quiet, json), pick_device(device)
     listener = load_transcriber(transcriber, where) if transcriber else None
     codec = load_codec(model, where)
@@ -60,7 +62,7 @@ def vae(
     console.result(result.to_dict(), codec_lines(result))
     hint_at_notes(console, transcriber)
     if html is not None:
-        codec_page(result, codec, data, split).write(html)
+        codec_page(result, codec, data, split).write(html, overwrite)
         console.note(f"Page with audio: {html}")
 
 
@@ -108,6 +110,7 @@ def samples(
         ),
     ] = None,
     html: Html = None,
+    overwrite: Overwrite = False,
     curve: Annotated[
         Path | None,
         typer.Option(
@@ -125,7 +128,7 @@ def samples(
     Figures by latents are a codec's own: models with different codecs compare by spectra alone, against the same folder
     of music (a store's is decoded by its codec).
     """
-    from musicldm.cli.evaluate_pages import samples_page, steps_curves
+    from musicldm.cli.evaluate_pages import check_page, samples_page, steps_curves
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.clap import Clap
     from musicldm.evaluate.samples import evaluate_samples
@@ -134,6 +137,7 @@ def samples(
     console = Console(quiet, json)
     if curve is not None and html is None:
         raise UsageError("The curve of steps is plotted on a page.", "Name one with --html FILE.")
+    check_page(html, overwrite)
     curves = steps_curves(curve) if curve is not None else {}
     where = pick_device(device)
     listener = load_transcriber(transcriber, where) if transcriber else None
@@ -159,5 +163,5 @@ def samples(
     console.result(result.to_dict(), samples_lines(result))
     hint_at_notes(console, transcriber)
     if html is not None:
-        samples_page(result, out, curves).write(html)
+        samples_page(result, out, curves).write(html, overwrite)
         console.note(f"Page with audio: {html}")

@@ -9,7 +9,7 @@ import typer
 
 from musicldm.cli.console import Console
 from musicldm.cli.evaluate_tables import match_line
-from musicldm.cli.options import Device, Html, Json, Quiet, Strict
+from musicldm.cli.options import Device, Html, Json, Overwrite, Quiet, Strict, check_complete
 
 
 def memory(
@@ -32,6 +32,7 @@ def memory(
         typer.Option(metavar="FOLDER", help="Where to keep the index of the store.", show_default="in the store"),
     ] = None,
     html: Html = None,
+    overwrite: Overwrite = False,
     strict: Strict = False,
     device: Device = "auto",
     json: Json = False,
@@ -42,11 +43,12 @@ def memory(
     Copied: closer than nearly all held-out music ever comes. Close: closer than most of it. New: no closer than music
     usually is to other music. The first run decodes the whole store, and keeps an index of it for the next.
     """
-    from musicldm.cli.evaluate_pages import memorization_page
+    from musicldm.cli.evaluate_pages import check_page, memorization_page
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.memorization import evaluate_memorization
 
+    check_page(html, overwrite)
     console = Console(quiet, json)
     where = pick_device(device)
     named = load_codec(codec) if codec else None
@@ -62,7 +64,6 @@ def memory(
     )
     console.result(result.to_dict(), [match_line(match) for match in result.matches])
     if html is not None:
-        memorization_page(result, out, named, where).write(html)
+        memorization_page(result, out, named, where).write(html, overwrite)
         console.note(f"Page with audio: {html}")
-    if strict and result.left_out:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(result.left_out), len(result.matches))

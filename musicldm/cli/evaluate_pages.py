@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,9 +26,10 @@ from musicldm.cli.evaluate_tables import (
 from musicldm.codecs.base import Codec
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.errors import DataError
+from musicldm.core.reading import parse_json, read_file
 from musicldm.evaluate.codec import CodecResult
 from musicldm.evaluate.memorization import MemorizationResult, training_passage
-from musicldm.evaluate.report import Page, Series, Sound
+from musicldm.evaluate.report import Page, Series, Sound, check_target
 from musicldm.evaluate.samples import SamplesResult
 from musicldm.evaluate.sounds import Sound as Source
 from musicldm.evaluate.sounds import Splits, files_in, music_in
@@ -43,6 +43,16 @@ _WHOLE = 60.0  # seconds of a sample
 _EXCERPT = 10.0  # of a track
 _MEASURES = {"latent": "latents", "mel": "waveforms (log-mel)"}  # in what benchmarks/quality.py leaves
 _MUSIC = "held-out music"
+
+
+def check_page(html: Path | None, overwrite: bool) -> None:
+    """See that a page can be written, before anything else is done.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if html is not None:
+        check_target(html, overwrite)
 
 
 def samples_page(result: SamplesResult, out: Sequence[Path], curves: dict[str, Series]) -> Page:
@@ -157,7 +167,7 @@ def steps_curves(path: Path) -> dict[str, Series]:
     """
     hint = "Name the quality.json that benchmarks/quality.py left."
     try:
-        cells = json.loads(path.read_bytes())["cells"]
+        cells = parse_json(read_file(path), nan=True)["cells"]
         found: dict[str, Series] = {}
         for measure, words in _MEASURES.items():
             over = {name: cell[measure][0] / cells["noise"][measure][0] for name, cell in cells.items()}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from musicldm.cli.console import Console
 
 
 def positive(value: float | None) -> float | None:
@@ -15,13 +18,20 @@ def positive(value: float | None) -> float | None:
     return value
 
 
-def page(path: Path | None) -> Path | None:
-    """Refuse a path where no page can be written."""
-    if path is not None:
-        from musicldm.evaluate.report import check_target
+def check_complete(console: Console, strict: bool, left_out: int, found: int) -> None:
+    """What --strict adds to a command that has done what it could: 1 where something was left out, or all was.
 
-        check_target(path)
-    return path
+    Args:
+        left_out: how many things that were asked for could not be had or used.
+        found: how many could, whether now or before.
+
+    Raises:
+        typer.Exit: with 1.
+    """
+    if strict and (left_out or not found):
+        what = f"Left out: {left_out}" if left_out else "Nothing was found"
+        console.warn(f"{what}. With --strict that counts as a failure.")
+        raise typer.Exit(1)
 
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
@@ -35,9 +45,13 @@ Quiet = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Html = Annotated[
     Path | None,
-    typer.Option("--html", metavar="FILE", help="Write an HTML page with pictures and players.", callback=page),
+    typer.Option("--html", metavar="FILE", help="Write an HTML page with pictures and players."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out, or nothing was found.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files that musicldm did not write, too, or that were changed since."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Transcriber = Annotated[
     str | None,

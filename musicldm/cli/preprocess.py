@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Jobs, Json, Quiet, Strict, positive
+from musicldm.cli.options import Jobs, Json, Overwrite, Quiet, Strict, check_complete, positive
 
 if TYPE_CHECKING:
     from musicldm.media.audio.ledger import Summary
+    from musicldm.media.audio.prepare import PrepareSettings
 
 
 def preprocess(
@@ -40,6 +42,23 @@ def preprocess(
         bool,
         typer.Option("--keep-silent", help="Keep files that are silent from end to end, which are left out otherwise."),
     ] = False,
+    clip: Annotated[
+        bool,
+        typer.Option("--clip", help="Clip what peaks beyond full scale, which is lowered as a whole otherwise."),
+    ] = False,
+    artist_from: Annotated[
+        str,
+        typer.Option(
+            metavar="tag|folder:N|NAME",
+            help="Whose the files are: by their tags alone, by the N-th folder below IN (-1: the one in which a file "
+            "lies), or this artist's.",
+            show_default="the crawl's catalog, then tags, then folders",
+        ),
+    ] = "",
+    include_takes: Annotated[
+        bool,
+        typer.Option("--include-takes", help="Use takes of musicldm sample too, which are left out otherwise."),
+    ] = False,
     jobs: Jobs = None,
     cluster: Annotated[
         str,
@@ -48,6 +67,7 @@ def preprocess(
     time_limit: Annotated[
         float, typer.Option(help="The most seconds that one file may take.", callback=positive, max=86400)
     ] = 600,
+    overwrite: Overwrite = False,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -57,6 +77,7 @@ def preprocess(
     Files that are done already are skipped. A file that cannot be used is named with the reason, and the rest goes on.
     """
     from musicldm.core.jobs import CORES
+    from musicldm.media.audio.artists import ArtistRule
     from musicldm.media.audio.prepare import PrepareSettings
     from musicldm.media.audio.preprocess import preprocess as run
 
@@ -71,10 +92,13 @@ def preprocess(
         min_seconds=min_seconds,
         max_seconds=max_seconds,
         keep_silent=keep_silent,
+        clip=clip,
+        include_takes=include_takes,
     )
+    rule = ArtistRule.parse(artist_from)
     start = time.monotonic()
     with console.progress("Preprocessing") as progress:
-        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster)
+        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster, overwrite, rule)
     minutes = (time.monotonic() - start) / 60
 
     for name, reason in summary.failed.items():
@@ -83,10 +107,67 @@ def preprocess(
         console.note(f"Left out {name}: the same audio as {kept}.")
     if summary.quieter:
         console.note(f"{summary.quieter} tracks are quieter than the target loudness: their peaks would have clipped.")
+    _say_what_changed(console, summary, settings)
     _show(console, summary, minutes)
+    _say_whose(console, summary)
     console.result({"out": str(out), "minutes": round(minutes, 3)} | asdict(summary), [str(out)])
-    if strict and summary.failed:
-        raise typer.Exit(1)
+    check_complete(console, strict, len(summary.failed) + len(summary.takes), summary.tracks)
+
+
+def _say_what_changed(console: Console, summary: Summary, settings: PrepareSettings) -> None:
+    """What became of the material, one line for each kind; the manifest has it file by file."""
+    from musicldm.media.audio.forms import converted
+
+    if sentence := converted(summary.converted, "file", settings.sample_rate, settings.channels):
+        console.warn(sentence)
+    if summary.lowered:
+        most = max(summary.lowered, key=lambda name: summary.lowered[name])
+        console.warn(
+            f"{_files(len(summary.lowered))} lowered as a whole, by up to {summary.lowered[most]:.2f} dB ({most}): "
+            "peaks lie beyond full scale. --clip keeps the level."
+        )
+    if summary.cancelled:
+        console.warn(
+            f"{_files(len(summary.cancelled))} taken from one channel, since the channels cancel each other: "
+            f"{_some(summary.cancelled)}."
+        )
+    if summary.beyond_header:
+        console.warn(
+            f"{_files(len(summary.beyond_header))} taken whole, though the header states less sound than there is: "
+            f"{_some(summary.beyond_header)}."
+        )
+    if summary.takes:
+        console.warn(
+            f"{_files(len(summary.takes))} left out as takes that musicldm sample made: {_some(summary.takes)}. "
+            "--include-takes uses them, too."
+        )
+    if summary.trimmed_seconds:
+        console.note(f"Silence trimmed: {summary.trimmed_seconds:.1f} s in all.")
+
+
+def _say_whose(console: Console, summary: Summary) -> None:
+    from musicldm.core.names import listed
+
+    console.note(f"Artists: {listed(summary.artists)}.")
+    guessed, nobody = (summary.artists_from.get(origin, 0) for origin in ("folder", "nobody"))
+    if guessed or nobody:
+        console.warn(
+            f"Artists guessed from names of folders: {guessed} of {summary.tracks} tracks; without an artist: "
+            f"{nobody}. --artist-from says whose they are."
+        )
+    if summary.relabelled:
+        console.warn(
+            f"Tracks of earlier runs that have another artist now: {summary.relabelled}. A latent store keeps the one "
+            "with which it was made."
+        )
+
+
+def _files(count: int) -> str:
+    return "1 file was" if count == 1 else f"{count} files were"
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _show(console: Console, summary: Summary, minutes: float) -> None:
@@ -100,6 +181,8 @@ def _show(console: Console, summary: Summary, minutes: float) -> None:
     table.add_row("prepared", str(summary.prepared), f"{summary.prepared_hours:.2f}", speed)
     table.add_row("done before", str(summary.skipped))
     table.add_row("duplicates", str(len(summary.duplicates)))
+    if summary.takes:
+        table.add_row("takes", str(len(summary.takes)))
     table.add_row("failed", str(len(summary.failed)))
     held_out = f"{summary.heldout} held out from training"
     table.add_row("usable in all", str(summary.tracks), f"{summary.hours:.2f}", held_out)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicldm.cli.console import Console
-from musicldm.cli.options import Device, Json, Quiet, Transcriber, positive
+from musicldm.cli.options import Device, Json, Overwrite, Quiet, Transcriber, positive
 from musicldm.cli.transcribers import hint_at_notes
-from musicldm.core.errors import DataError, OutputError, UsageError
+from musicldm.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from musicldm.evaluate.metrics import Reconstruction
@@ -32,6 +32,7 @@ def reconstruct(
         float | None, typer.Option(help="Seconds to take from there.", callback=positive, show_default="all")
     ] = None,
     transcriber: Transcriber = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,10 +43,11 @@ def reconstruct(
     """
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
-    from musicldm.core.durable import make_folder
-    from musicldm.evaluate.reconstruct import reconstruct_file
+    from musicldm.core.guard import Guard
+    from musicldm.evaluate.reconstruct import is_reconstruction, reconstruct_file
     from musicldm.evaluate.transcription import load_transcriber
     from musicldm.media.audio import files
+    from musicldm.media.audio.decode import probe
 
     console = Console(quiet, as_json)
     target = None if output == "-" else Path(output)
@@ -55,18 +57,25 @@ def reconstruct(
         raise DataError(f"{source} is a folder.", "Name one audio file in it.")
     files.format_of(target)
     if target is not None:  # what cannot be written is known before anything is loaded
-        make_folder(target.parent)
-        if target.is_dir():
-            raise OutputError(f"{output} is a folder.", "Name a file in it.")
         if target.exists() and source.exists() and target.samefile(source):
             raise UsageError(f"{output} would overwrite the original.", "Give the reconstruction another name.")
+        Guard(is_reconstruction, overwrite).check(target)
     where = pick_device(device)
     listener = load_transcriber(transcriber, where) if transcriber else None
     codec = load_codec(vae, where)
     with console.progress("Reconstructing") as progress:
-        result = reconstruct_file(source, target or sys.stdout.buffer, codec, start, seconds, progress, listener)
+        place = target or sys.stdout.buffer
+        result = reconstruct_file(source, place, codec, start, seconds, progress, listener, overwrite)
     figures, speed = result.figures, result.figures.seconds / result.spent
     _show(console, figures, result.notes)
+    info, spec = probe(source), codec.spec
+    if (info.sample_rate, info.channels) != (spec.rate, spec.media_channels):
+        console.warn(
+            f"{source} has {info.sample_rate} Hz and {info.channels} channel(s); the reconstruction has the codec's "
+            f"{spec.rate} Hz and {spec.media_channels}."
+        )
+    if result.cancelled:
+        console.warn(f"The channels of {source} cancel each other: the loudest one of them was taken.")
     if figures.is_of_silence:
         console.warn(f"{source} is silent: there is nothing to measure by.")
     console.note(
@@ -76,7 +85,8 @@ def reconstruct(
     hint_at_notes(console, transcriber)
     if target is not None:
         notes = None if result.notes is None else asdict(result.notes)
-        about = {"notes": notes, "speed": speed, "compression": codec.spec.compression}
+        original = {"sample_rate": info.sample_rate, "channels": info.channels, "cancelled": result.cancelled}
+        about = {"notes": notes, "speed": speed, "compression": codec.spec.compression, "original": original}
         console.result({"file": output, **asdict(figures), **about}, [output])
 
 

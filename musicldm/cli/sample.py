@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from musicldm.cli import sidecar
+from musicldm.cli import sample_input, sidecar
 from musicldm.cli.console import Console
 from musicldm.cli.dataclass_options import with_options
+from musicldm.cli.sample_input import Input
 from musicldm.cli.sample_options import SampleOptions, chosen_task, laid_over, takes_of
 from musicldm.cli.sample_output import Output
-from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress
-from musicldm.sampling.tasks import Task
+from musicldm.sampling.tasks import Form, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +36,12 @@ def sample(options: SampleOptions, given: frozenset[str]) -> None:
     recipe = None
     if options.replay is not None:
         recipe = sidecar.read(options.replay)
-        options, given = laid_over(options, given, recipe.typed_options(options.replay))
+        options, given = laid_over(options, given, recipe.typed_options(options.replay, given))
     task = chosen_task(options, given)
     takes, of = takes_of(options, given, task, None if recipe is None else (recipe.take, recipe.of))
     output = Output.of(options, task, takes)
+    for warning in output.warnings():
+        console.warn(warning)
     pipeline = _load(options, console)
     if recipe is not None:
         recipe.check(pipeline, options.inputs)
@@ -73,14 +74,19 @@ class _Session:
     pipeline: Pipeline
     console: Console
 
-    def sounds(self) -> list[Tensor]:
-        """The input files, each [C, T]."""
-        return [_read(path, self.pipeline, self.console) for path in self.options.inputs]
+    def inputs(self) -> list[Input]:
+        """The input files; what is changed about them is said."""
+        form = Form(self.pipeline.sample_rate, self.pipeline.channels)
+        found = [sample_input.read(path, form, self.task.keeps_input) for path in self.options.inputs]
+        for warning in (warning for each in found for warning in each.warnings()):
+            self.console.warn(warning)
+        return found
 
-    def build(self, sounds: list[Tensor], take: int) -> Task:
+    def build(self, inputs: list[Input], take: int) -> Task:
         """The task of one take."""
         weight = (take - 1) / (self.of - 1) if self.of > 1 else 0.5
-        return self.task.of(self.options.for_task(sounds, weight))
+        sounds, originals = [each.audio for each in inputs], [each.original for each in inputs]
+        return self.task.of(self.options.for_task(sounds, originals, weight))
 
     def start(self, task: Task, take: int, progress: Progress) -> Iterator[Tensor]:
         """The pieces of one take."""
@@ -93,17 +99,18 @@ class _Session:
 def _make(session: _Session, takes: list[int], output: Output) -> None:
     """Every take, and what became of them."""
     options, pipeline, console = session.options, session.pipeline, session.console
-    sounds = session.sounds()
-    rate, began = pipeline.sample_rate, time.monotonic()
-    recipe = sidecar.Recipe.made_by(pipeline, options, takes[0], session.of)
+    inputs = session.inputs()
+    began = time.monotonic()
+    changes = {str(each.path): each.changes for each in inputs if each.changes}
+    recipe = sidecar.Recipe.made_by(pipeline, options, takes[0], session.of, changes)
     lengths, peaks, made, stopped = list[float](), list[float](), 0.0, False
     with console.progress("Sampling") as progress:
         for place, (take, target) in enumerate(zip(takes, output.targets, strict=True)):
-            task = session.build(sounds, take)
-            samples, new = task.lengths(pipeline.spec)
+            task = session.build(inputs, take)
+            (samples, new), (rate, channels) = task.lengths(pipeline.spec), task.form(pipeline.spec)
             try:
                 pieces = session.start(task, take, _timed(progress, place, len(takes), new / rate))
-                written = output.write(target, pieces, samples, rate, pipeline.channels, replace(recipe, take=take))
+                written = output.write(target, pieces, samples, rate, channels, replace(recipe, take=take))
             except KeyboardInterrupt:
                 # Before there is any take, Ctrl-C ends the command as it does any other.
                 if not peaks:
@@ -111,6 +118,9 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
                 stopped = True
                 console.warn(f"Stopped: {place} of {len(takes)} takes are made.")
                 break
+            if written.clipped:
+                where = target or "stdout"
+                console.warn(f"{where} is clipped beyond full scale: a wav with --bit-depth float keeps that.")
             peaks.append(written.peak)
             lengths.append(written.samples / rate)
             made += max(0, written.samples - (samples - new)) / rate
@@ -126,28 +136,6 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
         console.result(result, paths)
     if stopped:
         raise typer.Exit(130)
-
-
-def _read(path: Path, pipeline: Pipeline, console: Console) -> Tensor:
-    """A file of any kind at the model's rate, with its channels: [C, T].
-
-    Raises:
-        DataError: there is no usable audio in it.
-    """
-    import numpy as np
-    import torch
-
-    from musicldm.media.audio.decode import decode
-
-    try:
-        blocks = list(decode(path, pipeline.sample_rate, pipeline.channels))
-    except DataError as error:
-        reason = error.message[0].lower() + error.message[1:]
-        raise DataError(f"{path} cannot be used: {reason}", "Name a file with audio in it, and a whole one.") from error
-    audio = torch.from_numpy(np.concatenate([np.zeros((pipeline.channels, 0), np.float32), *blocks], axis=1))
-    if audio.shape[1] and not audio.any():
-        console.warn(f"{path} is silent.")
-    return audio
 
 
 def _timed(progress: Progress, take: int, takes: int, seconds: float) -> Progress:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from musicldm.cli.options import Device, Json, Precision, Quiet, Seed, positive
+from musicldm.cli.options import Device, Json, Overwrite, Precision, Quiet, Seed, positive
 from musicldm.core.errors import UsageError
-from musicldm.sampling.tasks import TASKS, Given, Task
+from musicldm.sampling.tasks import TASKS, Given, Original, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from musicldm.generators.base import GeneratorFamily
     from musicldm.sampling.request import Request
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Marks an option that belongs to a recipe: what is heard depends on it, and a recipe may set it.
+
+    A recipe may be anybody's, so all other options (where files go, what is fetched, what computes) are the command
+    line's alone.
+    """
+
+    low: float = -math.inf
+    """Of its number, or of each of its numbers, as a recipe may have it."""
+    high: float = math.inf
+
+
+MOST_TAKES = 100_000
+"""Of one command."""
+DAY = 86400.0
+"""Seconds of a take that a recipe may demand."""
 
 _TASK, _HOW, _OUT = "Task: one of these, or else new music", "Sampling", "Output"
 CONDITIONS = ("artist", "position")
@@ -41,28 +61,33 @@ class SampleOptions:
             help="A bundle, the run folder that holds it, a name of musicldm models, or hf://owner/name.",
             show_default="piano, where it is installed",
         ),
+        Recorded(),
     ] = None
     seconds: Annotated[
-        float, typer.Option(help="Length of each take, or of what follows --extend.", callback=positive)
+        float,
+        typer.Option(help="Length of each take, or of what follows --extend.", callback=positive),
+        Recorded(0, DAY),
     ] = 10.0
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1; 5 where they interpolate"),
     ] = None
-    seed: Seed = 0
+    seed: Annotated[Seed, Recorded(-(1 << 63), (1 << 63) - 1)] = 0
     take: Annotated[int, typer.Option(min=1, help="Number of the first take, to make more of them later.")] = 1
-    artist: Annotated[str, typer.Option(help='A name, or "Chopin:0.7,Bach:0.3".', show_default=False)] = ""
+    artist: Annotated[str, typer.Option(help='A name, or "Chopin:0.7,Bach:0.3".', show_default=False), Recorded()] = ""
     position: Annotated[
         float | None,
         typer.Option(
             help="Position in a track: 0 its start, 1 its end. A long piece is there throughout.", show_default=False
         ),
+        Recorded(0, 1),
     ] = None
     condition: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE", help="Any other condition of the model; can be repeated.", show_default=False
         ),
+        Recorded(),
     ] = None
     replay: Annotated[
         Path | None,
@@ -71,62 +96,81 @@ class SampleOptions:
     vary: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make a variation of this.", rich_help_panel=_TASK, show_default=False),
+        Recorded(),
     ] = None
     strength: Annotated[
-        float, typer.Option(help="How far from the file: near 0 hardly, 1 wholly new.", rich_help_panel=_TASK)
+        float,
+        typer.Option(help="How far from the file: near 0 hardly, 1 wholly new.", rich_help_panel=_TASK),
+        Recorded(0, 1),
     ] = 0.6
     infill: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make spans of this anew.", rich_help_panel=_TASK, show_default=False),
+        Recorded(),
     ] = None
     start: Annotated[
         list[float] | None,
         typer.Option(
             "--from", help="Where a span begins, in seconds; repeatable.", rich_help_panel=_TASK, show_default=False
         ),
+        Recorded(0, DAY),
     ] = None
     stop: Annotated[
         list[float] | None,
         typer.Option("--to", help="Where it ends; one for each --from.", rich_help_panel=_TASK, show_default=False),
+        Recorded(0, DAY),
     ] = None
     extend: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Go on from the end of this.", rich_help_panel=_TASK, show_default=False),
+        Recorded(),
     ] = None
     interpolate: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="From one file to another.", rich_help_panel=_TASK, show_default=False),
+        Recorded(),
     ] = None
     interpolate_seeds: Annotated[
         tuple[int, int] | None,
         typer.Option(metavar="A B", help="From one seed to another.", rich_help_panel=_TASK, show_default=False),
+        Recorded(),
     ] = None
     loop: Annotated[
-        bool, typer.Option("--loop", help="New music whose end leads into its start.", rich_help_panel=_TASK)
+        bool,
+        typer.Option("--loop", help="New music whose end leads into its start.", rich_help_panel=_TASK),
+        Recorded(),
     ] = False
     sampler: Annotated[
         Literal["ddim", "ddpm", "dpm++2m", "dpm++2m-sde", "heun", "euler", "euler-a", "unipc"],
         typer.Option(help="How to denoise.", rich_help_panel=_HOW),
+        Recorded(),
     ] = "unipc"
-    steps: Annotated[int, typer.Option(help="Denoising steps; ddpm needs many.", rich_help_panel=_HOW)] = 50
+    steps: Annotated[
+        int, typer.Option(help="Denoising steps; ddpm needs many.", rich_help_panel=_HOW), Recorded(1, 100_000)
+    ] = 50
     spacing: Annotated[
         Literal["trailing", "uniform", "karras"],
         typer.Option(help="Where the steps lie in time.", rich_help_panel=_HOW),
+        Recorded(),
     ] = "trailing"
     eta: Annotated[
-        float, typer.Option(min=0, max=1, help="Of ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW)
+        float,
+        typer.Option(min=0, max=1, help="Of ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW),
+        Recorded(0, 1),
     ] = 0.0
     guidance: Annotated[
         float,
         typer.Option(
             help="How closely to follow --artist and --position: 1 as learned, 3 much more.", rich_help_panel=_HOW
         ),
+        Recorded(-1000, 1000),
     ] = 1.0
     guidance_interval: Annotated[
         tuple[float, float],
         typer.Option(
             metavar="LOW HIGH", help="Noise levels at which to guide: 0 clean, 1 noise.", rich_help_panel=_HOW
         ),
+        Recorded(0, 1),
     ] = (0.0, 1.0)
     guidance_rescale: Annotated[
         float,
@@ -136,18 +180,21 @@ class SampleOptions:
             help="How far guidance keeps the standard deviation: 0 not at all, 1 wholly.",
             rich_help_panel=_HOW,
         ),
+        Recorded(0, 1),
     ] = 0.0
     window: Annotated[
         float | None,
         typer.Option(
             help="Seconds denoised at once.", callback=positive, rich_help_panel=_HOW, show_default="16 or more"
         ),
+        Recorded(0, DAY),
     ] = None
     joint: Annotated[
         bool,
         typer.Option(
             "--joint", help="Denoise all windows of a long piece together, not one after another.", rich_help_panel=_HOW
         ),
+        Recorded(),
     ] = False
     repaint: Annotated[
         int,
@@ -156,6 +203,7 @@ class SampleOptions:
             help="How often to take each step where something is kept: more fits better, and takes longer.",
             rich_help_panel=_HOW,
         ),
+        Recorded(1, 1000),
     ] = 1
     output: Annotated[
         str | None,
@@ -173,16 +221,21 @@ class SampleOptions:
     ] = None
     bit_depth: Annotated[
         Literal["16", "24", "float"] | None,
-        typer.Option(help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float where a file is kept"),
+        typer.Option(
+            help="Of wav and flac.", rich_help_panel=_OUT, show_default="16; float or 24 where a file is kept"
+        ),
+        Recorded(),
     ] = None
     normalize: Annotated[
         float | None,
         typer.Option(
             metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False
         ),
+        Recorded(-70, 0),
     ] = None
+    overwrite: Overwrite = False
     device: Device = "auto"
-    precision: Precision = "auto"
+    precision: Annotated[Precision, Recorded()] = "auto"
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network first: pays off over many takes.")
     ] = False
@@ -199,14 +252,16 @@ class SampleOptions:
         """In seconds."""
         return list(zip(self.start or [], self.stop or [], strict=True))
 
-    def for_task(self, sounds: Sequence[Tensor], weight: float) -> Given:
+    def for_task(self, sounds: Sequence[Tensor], originals: Sequence[Original | None], weight: float) -> Given:
         """What a task is built from.
 
         Args:
-            sounds: the input files.
+            sounds: the input files, as the model hears them.
+            originals: the same as they are, where that differs and is to be kept.
             weight: between two things, where a task goes from one to the other.
         """
-        return Given(sounds, self.seconds, self.strength, self.spans, self.interpolate_seeds or (0, 0), weight)
+        seeds = self.interpolate_seeds or (0, 0)
+        return Given(sounds, originals, self.seconds, self.strength, self.spans, seeds, weight)
 
     def request(self, family: GeneratorFamily, take: int, given: frozenset[str]) -> Request:
         """How to sample.
@@ -237,6 +292,15 @@ class SampleOptions:
             if not (name and sign and value):
                 raise UsageError(f"{name + sign + value!r} is not a valid condition: expected NAME=VALUE.")
         return {name: value for name, _, value in pairs}
+
+
+RECORDED: dict[str, Recorded] = {
+    name: mark
+    for name, hint in get_type_hints(SampleOptions, include_extras=True).items()
+    for mark in getattr(hint, "__metadata__", ())
+    if isinstance(mark, Recorded)
+}
+"""The options that a recipe keeps, and may set: its allow-list."""
 
 
 def spelled(name: str) -> str:
@@ -273,11 +337,16 @@ def takes_of(
 
     Args:
         replayed: the number of the take that is made again, and of how many it was one.
+
+    Raises:
+        UsageError: more than one command should make.
     """
     if task.is_between and replayed and "count" not in given:
         return [replayed[0]], replayed[1]
     first = replayed[0] if replayed and "take" not in given and not task.is_between else options.take
     count = options.count or (5 if task.is_between else 1)
+    if count > MOST_TAKES:
+        raise UsageError(f"{count} takes are too many for a command: expected at most {MOST_TAKES}.", "Use --take.")
     return list(range(first, first + count)), count if task.is_between else 1
 
 

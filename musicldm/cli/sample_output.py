@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from musicldm.cli import sidecar
 from musicldm.cli.interrupt import UntilStopped
 from musicldm.cli.sample_options import SampleOptions
-from musicldm.core.errors import OutputError, UsageError
+from musicldm.core.errors import UsageError
+from musicldm.core.guard import Guard
 from musicldm.sampling.tasks import Task
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Written(NamedTuple):
 
     samples: int
     peak: float
+    clipped: bool
+    """Beyond full scale, which its format does not hold."""
     stopped: bool
     """By Ctrl-C: what was done till then is there."""
 
@@ -43,6 +45,8 @@ class Output:
     """LUFS; None: as it comes."""
     keeps_input: bool
     """Whether a part of a file is to come out to the last bit."""
+    overwrite: bool = False
+    """Whether to replace what is no take, too."""
 
     @classmethod
     def of(cls, options: SampleOptions, task: type[Task], takes: Sequence[int]) -> Output:
@@ -52,7 +56,7 @@ class Output:
             UsageError, OutputError: it cannot.
         """
         targets = number(options.output or f"out.{options.format or 'wav'}", takes)
-        output = cls(targets, options.format, options.bit_depth, options.normalize, task.keeps_input)
+        output = cls(targets, options.format, options.bit_depth, options.normalize, task.keeps_input, options.overwrite)
         output._check_options(options)
         output._check_targets(options.inputs)
         return output
@@ -71,8 +75,21 @@ class Output:
             depth = "float" if self.bit_depth == "float" else int(self.bit_depth)
         elif self.keeps_input and format == "wav":
             depth = "float"
+        elif self.keeps_input and format == "flac":
+            depth = 24
         files.check_depth(format, depth)
         return format, depth
+
+    def warnings(self) -> list[str]:
+        """Where a file is to be kept, and the format does not let it be."""
+        if not self.keeps_input:
+            return []
+        format, depth = self.format_of(self.targets[0])
+        if format not in ("wav", "flac"):
+            return [f"{format} is lossy: nothing of the file is kept to the last bit. wav and flac keep it."]
+        if depth == 16 and self.bit_depth is not None:
+            return ["Samples of more than 16 bits are rounded: --bit-depth float keeps them in a wav, 24 in a flac."]
+        return []
 
     def _check_options(self, options: SampleOptions) -> None:
         if options.output == "-" and sys.stdout.isatty():
@@ -85,29 +102,19 @@ class Output:
             raise UsageError(f"{options.normalize:g} LUFS is no loudness for music.", "Such as -16; between -70 and 0.")
 
     def _check_targets(self, inputs: Sequence[Path]) -> None:
-        sidecars = set[Path]()
+        targets = [target for target in self.targets if target is not None]
         for target in self.targets:
             self.format_of(target)
-            if target is None:
-                continue
-            _check_folder(target.parent)
-            if target.is_dir():
-                raise OutputError(f"{target} is a folder.", "Name a file in it.")
-            if target.exists() and not target.is_file():  # to be replaced, and root may replace a device
-                raise OutputError(f"{target} is no file.", "Name one, or - for stdout.")
-            # Every take must have one of its own, and a JSON file that is not a recipe is not ours to replace.
-            beside = target.with_suffix(".json")
-            if beside == target or beside in sidecars:
-                what = "a take" if beside == target else "more than one take"
-                raise UsageError(
-                    f"{beside} would hold how {what} is made, and cannot hold both.", "Such as -o take-{i}.wav."
-                )
-            sidecars.add(beside)
-            if beside.exists() and not sidecar.is_one(beside):
-                raise UsageError(f"{beside} is in the way of how {target} is made.", "Give the new one another name.")
+        for target in targets:
             for source in inputs:
                 if target.exists() and source.exists() and target.samefile(source):
                     raise UsageError(f"{target} would overwrite the original.", "Give the new one another name.")
+        self._guard.check(*targets)
+        Guard(sidecar.is_one, self.overwrite).check(*map(sidecar.beside, targets))
+
+    @property
+    def _guard(self) -> Guard:
+        return Guard(sidecar.is_take, self.overwrite)
 
     def write(
         self,
@@ -118,12 +125,11 @@ class Output:
         channels: int,
         recipe: sidecar.Recipe,
     ) -> Written:
-        """A take as it comes to its place, and its recipe beside it.
+        """A take as it comes to its place; with its end it gets its name, and its recipe goes beside it.
 
         Args:
             pieces: [C, n], `samples` samples in all.
         """
-        from musicldm.core.durable import write_json
         from musicldm.media.audio import files
         from musicldm.sampling.postprocess import at_loudness
 
@@ -136,15 +142,14 @@ class Output:
                 sound = at_loudness(made, self.normalize, rate, channels)
             begin = next(sound)  # what fails before there is any sound leaves nothing behind
             place = sys.stdout.buffer if target is None else target
-            with files.piecewise(place, rate, channels, samples, format, depth, comment) as append:
+            commit = sidecar.committing(self._guard, recipe)
+            with files.piecewise(place, rate, channels, samples, format, depth, comment, commit) as append:
                 for piece in itertools.chain([begin], sound):
                     append(piece.numpy())
                     written, peak = written + piece.shape[1], max(peak, float(piece.abs().max()))
                     if target is None:
                         sys.stdout.buffer.flush()
-        if target is not None:
-            write_json(target.with_suffix(".json"), recipe.to_dict())
-        return Written(written, peak, made.stopped)
+        return Written(written, peak, peak > 1 and depth != "float", made.stopped)
 
 
 def number(output: str, takes: Sequence[int]) -> list[Path | None]:
@@ -161,18 +166,3 @@ def number(output: str, takes: Sequence[int]) -> list[Path | None]:
         path = Path(output)
         output = str(path.with_name(f"{path.stem}-{{i}}{path.suffix}"))
     return [Path(output.replace("{i}", str(take))) for take in takes]
-
-
-def _check_folder(folder: Path) -> None:
-    """See that there is a place for it, and make nothing yet.
-
-    Raises:
-        OutputError: there is none.
-    """
-    # The folder itself is made only when there is something to put into it.
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    hint = "Check it, or name another one with -o."
-    if not there.is_dir():
-        raise OutputError(f"{there} is no folder.", hint)
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {there} cannot be written.", hint)

@@ -3,89 +3,115 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import musicldm
-from musicldm.cli.sample_options import SampleOptions
+from musicldm.cli.sample_options import RECORDED, Recorded, SampleOptions
+from musicldm.core.config import Between, Hash, from_dict
+from musicldm.core.durable import Commit, write_json
 from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.guard import Guard
+from musicldm.core.reading import parse_json, read_file
 
 if TYPE_CHECKING:
     from musicldm.sampling import Pipeline
 
-NOT_RECORDED = {"replay", "output", "count", "take", "format", "device", "as_json", "quiet", "compiled"}
-"""Options that do not change what is heard, or are recorded for each take."""
+DIGEST = "sha256"
+"""The key under which the file beside a take has the take's hash."""
+LARGEST = 1 << 26
+"""Bytes of a recipe; it may name the artists of its model."""
+LONGEST_TEXT = 10_000
+"""Letters of an option, and items of a list."""
+TAKES = 1 << 31
+"""The highest number of a take."""
 RENAMED = {"init": "vary", "resample": "repaint"}
 """Options of release 0.1 -> their names of today."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Which model made a take."""
 
-    name: str
-    hash: str
+    name: str = ""
+    hash: Hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that a take is made of, as plain data; its fields are those of the JSON."""
 
-    musicldm: str
+    musicldm: str = ""
     """The version."""
     model: Model
-    take: int
+    take: Annotated[int, Between(1, TAKES)]
     """From 1 on."""
-    of: int
+    of: Annotated[int, Between(1, TAKES)]
     """How many takes there are between two things; 1 otherwise."""
     options: dict[str, Any]
     """Of `SampleOptions`."""
-    inputs: dict[str, str]
+    inputs: dict[str, Hash] = field(default_factory=dict)
     """Path -> sha256."""
-    trained_on: dict[str, Any]
+    trained_on: dict[str, Any] = field(default_factory=dict)
     """See `Pipeline.provenance`."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Path -> how the sound of an input differs from what became of it; see `sample_input.Change`."""
 
     @classmethod
-    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int) -> Recipe:
+    def made_by(cls, pipeline: Pipeline, options: SampleOptions, take: int, of: int, changes: dict[str, Any]) -> Recipe:
         """Of take number `take` of so many."""
-        recorded = {field.name: _plain(getattr(options, field.name)) for field in fields(options)}
+        recorded = {each.name: _plain(getattr(options, each.name)) for each in fields(options)}
         return cls(
             musicldm=musicldm.__version__,
-            model=Model(pipeline.name, pipeline.hash),
+            model=Model(name=pipeline.name, hash=pipeline.hash),
             take=take,
             of=of,
-            options={name: value for name, value in sorted(recorded.items()) if name not in NOT_RECORDED},
+            options={name: value for name, value in sorted(recorded.items()) if name in RECORDED},
             inputs={str(path): _sha256(path) for path in options.inputs},
             trained_on=pipeline.provenance(),
+            changes=changes,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
 
-    def typed_options(self, source: Path) -> dict[str, Any]:
+    def typed_options(self, source: Path, given: Collection[str] = ()) -> dict[str, Any]:
         """The recorded options that say anything, as `SampleOptions` has them.
 
         Args:
             source: where they come from, for sentences.
+            given: names of options that the command line says otherwise.
 
         Raises:
-            DataError: a value of another type.
+            DataError: a value of another type or out of its range, an option that no recipe has, or an input that
+                nothing is known of.
         """
         hints, typed = get_type_hints(SampleOptions), dict[str, Any]()
+        hint = "Was it changed? The take itself says the same."
         for name, value in self.options.items():
-            if name not in hints or value in (None, []):
+            if name not in hints or value in (None, []):  # of a later release, or left alone
                 continue
-            if not _fits(value, hints[name]):
-                raise DataError(
-                    f"{source} does not say how it was made: its {name} is {value!r}.",
-                    "Was it changed? The take itself says the same.",
-                )
+            if name not in RECORDED:
+                raise DataError(f"{source} sets {name!r}, which no recipe may.", "Use only recipes that you trust.")
+            if name in given:  # which counts, whatever was recorded
+                continue
+            if not _fits(value, hints[name]) or not _in_range(value, RECORDED[name]):
+                raise DataError(f"{source} does not say how it was made: its {name} is {value!r:.200}.", hint)
             typed[name] = _typed(value, hints[name])
+        if _is_address(typed.get("model", "")):
+            # A recipe may name what is on this machine, where its hash decides. It may not make us fetch anything.
+            raise DataError(
+                f"{source} was made by a model that a recipe cannot have fetched.",
+                f"If you trust it, name it yourself: --model {typed['model']}",
+            )
+        for path in SampleOptions(**typed).inputs:
+            if str(path) not in self.inputs or _is_address(str(path)):
+                raise DataError(f"{source} does not say how it was made: nothing is known of its {path}.", hint)
         return typed
 
     def check(self, pipeline: Pipeline, inputs: Collection[Path]) -> None:
@@ -116,26 +142,13 @@ def read(path: Path) -> Recipe:
 
     hint = "Name the .json beside a take, or the take itself."
     try:
-        text = path.read_text(encoding="utf-8") if path.suffix == ".json" else probe(path).comment
-        data = upgraded(json.loads(text))
-        model, inputs = data["model"], data.get("inputs", {})
-        # The file may be anybody's: the types are checked here, so that a wrong one is a sentence and not a traceback.
-        kinds = (data["options"], dict), (data["take"], int), (data["of"], int), (model["hash"], str), (inputs, dict)
-        if not all(isinstance(value, kind) for value, kind in kinds):
-            raise TypeError
+        text = read_file(path, LARGEST) if path.suffix == ".json" else probe(path).comment
+        # The file may be anybody's: all of it is checked here, so that what is wrong is a sentence and not a traceback.
+        return from_dict(Recipe, upgraded(parse_json(text)), unknown="pass over")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not say how it was made.", hint) from error
-    return Recipe(
-        musicldm=str(data.get("musicldm", "")),
-        model=Model(str(model.get("name", "")), model["hash"]),
-        take=data["take"],
-        of=data["of"],
-        options=data["options"],
-        inputs=inputs,
-        trained_on=data.get("trained_on", {}),
-    )
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +164,47 @@ def is_one(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def beside(take: Path) -> Path:
+    """Where a take's recipe stands. The whole name is in it: `take.wav` and `take.flac` have one each."""
+    return take.with_name(f"{take.name}.json")
+
+
+def is_take(path: Path) -> bool:
+    """Whether a file is a take that nobody has changed since, as far as its recipe tells.
+
+    One without a recipe beside it, or with one of release 0.1, which had no hash of the take, is known by its metadata.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        digest = parse_json(read_file(beside(path), LARGEST)).get(DIGEST)
+        if isinstance(digest, str):
+            return digest == _sha256(path)
+    return is_one(path)
+
+
+def committing(guard: Guard, recipe: Recipe) -> Commit:
+    """A take's `durable.Commit`: the file gets its name, and the recipe goes beside it with the file's hash."""
+
+    def commit(temporary: Path, take: Path) -> None:
+        data = recipe.to_dict() | {DIGEST: _sha256(temporary)}
+        guard.check(take)
+        # The former recipes first: a kill must not leave one beside the wrong take.
+        for former in _former(take):
+            former.unlink(missing_ok=True)
+        guard.commit(temporary, take)
+        write_json(beside(take), data, Guard(is_one, guard.overwrite).commit)
+
+    return commit
+
+
+def _former(take: Path) -> Iterator[Path]:
+    """The recipes of the take that is about to be replaced."""
+    if beside(take).is_file() and is_one(beside(take)):
+        yield beside(take)
+    older = take.with_suffix(".json")  # of release 0.1, in which other takes could share it
+    if older != take and older.is_file() and is_one(older) and is_one(take) and read(older) == read(take):
+        yield older
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -169,6 +223,20 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float)
     return isinstance(value, str if kind is Path else kind)
+
+
+def _in_range(value: Any, limits: Recorded) -> bool:
+    """Whether a value, and each item of a list, is as large and as long as a recipe may have it."""
+    if isinstance(value, list):
+        return len(value) <= LONGEST_TEXT and all(_in_range(each, limits) for each in value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_TEXT and "\0" not in value
+    return limits.low <= value <= limits.high  # NaN is in no range
+
+
+def _is_address(model: str) -> bool:
+    """Whether a model lies elsewhere: on the Hub, behind a URL, or on another machine that Windows would log in to."""
+    return model.startswith(("hf:", "\\\\", "//")) or "://" in model
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -18,6 +18,7 @@ from musicldm.cli.options import (
     Json,
     LearningRate,
     Nodes,
+    Overwrite,
     Quiet,
     Seconds,
     Steps,
@@ -75,6 +76,7 @@ def train_diffusion(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Train without the tracks whose latents are damaged.")
     ] = False,
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -89,7 +91,9 @@ def train_diffusion(
     from musicldm.latents.store import LatentStore
     from musicldm.sampling.demos import render as render_demos
     from musicldm.training.processes import rank_of
+    from musicldm.training.run_folder import check
 
+    check(output, overwrite)
     training = {
         "steps": steps,
         "batch_size": batch_size,
@@ -113,12 +117,24 @@ def train_diffusion(
     where, opened = pick_device(device), LatentStore.open(store, skip_broken)
 
     def train(fitted: Any, progress: Progress) -> TrainingResult:
-        return family.train(store, output, fitted, where, progress, console.warn, skip_broken, init_from, render_demos)
+        options = skip_broken, init_from, render_demos, dry_run
+        return family.train(store, output, fitted, where, progress, console.warn, *options)
 
     rehearsal, about = family.rehearsal(plan, opened.header), family.describe(plan.model)
     if rank_of(plan.training) == 0:
+        about = [("artists", _artists(opened)), *about]
         about += _predictability(opened, console)
-    carry_out(console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, train)
+    carry_out(
+        console, f"generator {family.name}", plan, rehearsal, about, output, where, vram, dry_run, overwrite, train
+    )
+
+
+def _artists(store: LatentStore) -> str:
+    """Whose music there is to train on, for a person to check before it is learned."""
+    from musicldm.core.names import counted, listed
+
+    tracks = store.tracks
+    return listed(counted(tracks.chosen(~tracks.columns["heldout"]).artist_of_each()))
 
 
 def _predictability(store: LatentStore, console: Console) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from musicldm.cli.options import (
     Json,
     LearningRate,
     Nodes,
+    Overwrite,
     Quiet,
     Resample,
     Seconds,
@@ -74,6 +75,7 @@ def train_vae(
     nodes: Nodes = None,
     strategy: Strategy = None,
     wandb: Wandb = None,
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -86,7 +88,9 @@ def train_vae(
     from musicldm.codecs.base import CODECS, CodecFamily
     from musicldm.core.devices import pick_device
     from musicldm.training.processes import rank_of
+    from musicldm.training.run_folder import check
 
+    check(output, overwrite)
     given = {
         "steps": steps,
         "batch_size": batch_size,
@@ -106,7 +110,7 @@ def train_vae(
     where, rehearsal, about = pick_device(device), family.rehearsal(plan), family.describe(plan.model)
 
     def train(fitted: Any, progress: Progress) -> TrainingResult:
-        return family.train(data, output, fitted, where, progress, console.warn, init_from, resample)
+        return family.train(data, output, fitted, where, progress, console.warn, init_from, resample, dry_run)
 
     what = f"codec {family.name}"
-    carry_out(console, what, plan, rehearsal, about, output, where, vram, dry_run, train, family.figure)
+    carry_out(console, what, plan, rehearsal, about, output, where, vram, dry_run, overwrite, train, family.figure)

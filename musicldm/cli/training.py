@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from musicldm.cli.console import Console
 from musicldm.core import config
 from musicldm.core.errors import TrainingError, UsageError
 from musicldm.core.progress import Progress
+from musicldm.core.reading import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -62,16 +62,17 @@ def chosen_codec(option: str | None, file: Path | None, run: Path, init_from: Pa
     """
     from musicldm import models
     from musicldm.core import bundle
+    from musicldm.training.run_folder import is_run
 
     named = config.read_toml(file).get(CODEC) if file else None
     if named and option and named != option:
         raise UsageError(f"{file} is for the codec {named!r}, and not for {option!r}.", "Leave out --codec.")
     if named or option:
         return str(named or option)
-    with suppress(OSError, ValueError, AttributeError):  # no run, or a damaged one, which is reported later
-        found = json.loads((run / "config.json").read_bytes())
-        # Release 0.1 knew one codec, and did not name it.
-        return str(found.get(CODEC, "vae"))
+    if is_run(run):
+        with suppress(OSError, ValueError, AttributeError):  # a damaged one, which is reported later
+            # Release 0.1 knew one codec, and did not name it.
+            return str(read_json(run / "config.json").get(CODEC, "vae"))
     return bundle.read(models.find(init_from)).component("codec").kind if init_from else DEFAULT_CODEC
 
 
@@ -91,6 +92,7 @@ def carry_out(
     device: torch.device,
     vram: float | None,
     dry_run: bool,
+    overwrite: bool,
     train: Callable[[Run, Progress], TrainingResult],
     figure: str = "loss",
 ) -> None:
@@ -99,11 +101,19 @@ def carry_out(
     Args:
         what: is trained, such as "codec vae".
         about: facts about it.
-        train: trains by a configuration that fits into the memory there is.
+        overwrite: what is no run's in `output` gives way.
+        train: trains by a configuration that fits into the memory there is, or in a dry run raises what that would.
         figure: the one of the held-out figures that is reported in the end.
     """
+    from musicldm.training.processes import rank_of
+    from musicldm.training.run_folder import clear
+
+    if overwrite and not dry_run and rank_of(plan.training) == 0:
+        clear(output)
     plan, fit = memory.fitted(plan, rehearsal, output, device, vram)
     if dry_run:
+        with console.progress("Checking") as progress:
+            train(plan, progress)
         show(console, plan, fit or memory.foreseen(plan, rehearsal, device), about)
         return
     console.note(f"{what[0].upper()}{what[1:]}. " + "; ".join(f"{name}: {fact}" for name, fact in about) + ".")
@@ -161,7 +171,7 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
     elif result.first:
         console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
-        console.warn("There is no held-out track as long as a crop, so nothing tells when to stop: add more music.")
+        console.warn("There is no held-out track, so nothing tells when to stop: add more music.")
     if result.interrupted:
         console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)

@@ -46,7 +46,8 @@ def adversarial_backward(
     terms["discriminator"] = discriminator_loss(real, fake)
     terms["adversarial"] = adversarial_loss(fake)
     terms["features"] = feature_loss(real, fake)
-    weight = training.scaler.scale(torch.ones((), device=training.device)) / training.training_config.accumulate
+    share = training.weight_of_group / training.training_config.accumulate
+    weight = training.scaler.scale(torch.ones((), device=training.device)) * share
     # As far as the waveform only. This frees the graph of the losses; that of the network is still needed.
     gradient = torch.autograd.grad(terms["reconstruction"], output)[0]
     norm = gradient.norm()

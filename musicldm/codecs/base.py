@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
+from musicldm.core.config import Between
 from musicldm.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class LatentSpec:
 
     medium: Medium
     """What is encoded."""
-    channels: int
+    channels: Annotated[int, Between(1, 65536)]
     """D, the elements of one latent frame."""
-    media_channels: int
+    media_channels: Annotated[int, Between(1, 65536)]
     """C. Of audio: 1 mono, 2 stereo."""
-    rate: int
+    rate: Annotated[int, Between(1, 10_000_000)]
     """Units in a second of audio (samples), or in a beat of notes (ticks)."""
-    hop: int
+    hop: Annotated[int, Between(1, 1 << 24)]
     """Units in one latent frame."""
     codec: str
     """Its name in `CODECS`."""
@@ -166,6 +167,7 @@ class Train(Protocol):
         announce: Callable[[str], None],
         init_from: Path | None,
         resample: bool,
+        dry_run: bool,
         /,
     ) -> TrainingResult:
         """Train in the folder `run` on what preprocess left in `data`.
@@ -175,6 +177,7 @@ class Train(Protocol):
             announce: is called with what a person should read at once.
             init_from: a bundle whose weights are the first ones; None: random ones.
             resample: take tracks of other rates and channels too, and convert them on the fly.
+            dry_run: only raise what a training would raise before its first step.
         """
 
 

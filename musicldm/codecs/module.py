@@ -14,7 +14,7 @@ from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.posterior import DiagonalGaussian
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
-from musicldm.core.config import from_dict, to_dict
+from musicldm.core.config import to_dict
 from musicldm.nn.blocks import Checkpointable
 
 
@@ -102,7 +102,7 @@ class CodecModule(Checkpointable, ABC):
     def from_bundle(cls, source: Bundle) -> Self:
         """The codec of a bundle in memory, in evaluation mode."""
         component = source.component("codec")
-        codec = cls(from_dict(cls.config_class, component.config))
-        bundle.fill(codec, component)
+        config = bundle.configuration(cls.config_class, component.config)
+        codec = bundle.build(lambda: cls(config), component)
         codec.name, codec.weights_hash, codec.facts = source.name, cls.decisive(component).digest, source.facts
         return codec.eval().requires_grad_(False)

@@ -15,11 +15,14 @@ from musicldm.codecs.module import CodecModule
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.bundle import Bundle
 from musicldm.core.config import to_dict
+from musicldm.core.padded import Padded, groups, split
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
+from musicldm.media.audio import resampled
 from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.audio.forms import converted
 from musicldm.media.audio.manifest import PreparedTrack
-from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.announce import Announce, announce_short, ignore
 from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
@@ -38,8 +41,8 @@ DEMO_SECONDS = 8
 class Material:
     """What a training has to judge itself by, beside its crops."""
 
-    heldout: Tensor | None = None
-    """Crops [N, C, T] of held-out tracks; None: there are none that are long enough."""
+    heldout: Tensor | Padded | None = None
+    """Crops [N, C, T] of held-out tracks; None: there are none."""
     excerpts: Sequence[Tensor] = ()
     """A few seconds of held-out tracks to listen to, [C, T] each."""
     tracks: Sequence[PreparedTrack] = ()
@@ -82,10 +85,14 @@ class CodecTraining(Trainable[Model]):
         if self.heldout is None:
             return {}
         totals: dict[str, float] = {}
-        for crops in torch.split(self.heldout, self.training_config.micro_batch_size):
-            for name, value in self.heldout_losses(crops.to(self.device)).items():
-                # Weighted by its crops, since the last part may have fewer.
-                totals[name] = totals.get(name, 0.0) + value.item() * len(crops) / len(self.heldout)
+        count = 0
+        for part, size in split(self.heldout, self.training_config.micro_batch_size):
+            count += size
+            for group in groups(part, self.cut):
+                for name, value in self.heldout_losses(group.batch.to(self.device)).items():
+                    # Weighted by its crops, since the last part may have fewer.
+                    totals[name] = totals.get(name, 0.0) + value.item() * size * group.weight
+        totals = {name: total / count for name, total in totals.items()}
         return {"loss": totals.pop("total"), **totals}
 
     def demos(self) -> list[Demo]:
@@ -113,6 +120,7 @@ def train_codec(
     announce: Announce = ignore,
     init: Path | None = None,
     resample: bool = False,
+    dry_run: bool = False,
 ) -> TrainingResult:
     """Train a codec on the prepared waveforms in `data`; see `fit`, and `codecs.base.Train` for the arguments.
 
@@ -121,7 +129,7 @@ def train_codec(
         config: a `codecs.base.RunConfig`.
 
     Raises:
-        DataError: nothing prepared there, or every track is shorter than a crop.
+        DataError: nothing prepared there, or nothing to train on.
         MismatchError: tracks of another rate or other channels than the model's, or a bundle of another shape.
     """
     # Before anything else: a run must be resumed in the precision that it had, which `auto` does not say.
@@ -129,11 +137,14 @@ def train_codec(
     announce = announce if rank_of(config.training) == 0 else ignore
     spec, training, (samples, grid) = config.model.spec, config.training, _crop(config)
     splits = open_splits(data, spec.rate, spec.media_channels, resample)
+    forms = resampled.converted(track for tracks in splits.values() for track in tracks)
+    if sentence := converted(forms, "track", spec.rate, spec.media_channels):
+        announce(sentence)
     # The seed of the crops has the codec in its address, so that another training with this seed draws other places.
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
-    announce_left_out(announce, crops.left_out, len(crops.tracks), samples / spec.rate)
+    announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate)
     heldout = None
-    if any(track.samples >= samples for track in splits["heldout"]):
+    if splits["heldout"]:
         heldout = CropDataset(splits["heldout"], samples, grid).fixed_batch(training.validation_crops)
     excerpts = [_excerpt(track) for track in splits["heldout"][:DEMO_TRACKS]]
 
@@ -149,7 +160,7 @@ def train_codec(
 
     identity = {"codec": spec.codec, **to_dict(config)}
     seconds_per_step = training.batch_size * samples / spec.rate
-    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded)
+    return fit(module, crops, run, identity, seconds_per_step, device, progress, announce, upgraded, dry_run)
 
 
 def rehearsal_of(make: type[CodecTraining[Any]], config: Any) -> Rehearsal:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from musicldm.codecs.base import Codec
-from musicldm.core.devices import autocast, out_of_memory
+from musicldm.core.capacity import out_of_memory
+from musicldm.core.devices import autocast
 from musicldm.core.errors import CapacityError, DataError
 
 LARGEST_BATCH = 32

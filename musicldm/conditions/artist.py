@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.conditions.base import Condition, Source, Track
-from musicldm.core.errors import NotFoundError, UsageError
+from musicldm.core.errors import ConfigError, NotFoundError, UsageError
+from musicldm.core.names import folded, place_of
 
 if TYPE_CHECKING:
     from musicldm.latents.dataset import Crops
@@ -35,7 +36,7 @@ class ArtistCondition(Condition):
 
     def __init__(self, settings: Mapping[str, Any], width: int) -> None:
         super().__init__(settings, width)
-        self.artists = tuple(settings["names"])
+        self.artists = names_in(settings)
         # Zeros, as the null embedding is: in the beginning no artist differs from none.
         self.table = nn.Parameter(torch.zeros(len(self.artists), width))
 
@@ -45,12 +46,14 @@ class ArtistCondition(Condition):
 
     @classmethod
     def is_usable(cls, settings: Mapping[str, Any]) -> bool:
-        return bool(settings.get("names"))
+        return bool(names_in(settings))
 
     @classmethod
     def of_crops(cls, settings: Mapping[str, Any], crops: Crops) -> Tensor:
-        places = {name: place for place, name in enumerate(settings["names"])}
-        return torch.tensor([places.get(name, -1) for name in crops.artists])
+        names = settings["names"]
+        # However it is spelled; but where an old model has two spellings of a name, each counts for itself.
+        places = {folded(name): place for place, name in enumerate(names)} | {name: i for i, name in enumerate(names)}
+        return torch.tensor([places.get(name, places.get(folded(name), -1)) for name in crops.artists])
 
     def parse(self, value: Any) -> Tensor:
         return torch.tensor([mixture(str(value), self.artists)])
@@ -70,51 +73,97 @@ class ArtistCondition(Condition):
 
     def demos(self, tracks: Sequence[Track], count: int) -> list[str]:
         """The artists with the most music."""
+        known = {folded(artist): artist for artist in self.artists}
         seconds: dict[str, float] = defaultdict(float)
         for track in tracks:
-            if track.split == "train" and track.artist in self.artists:
-                seconds[track.artist] += track.seconds
+            if track.split == "train" and folded(track.artist) in known:
+                seconds[known[folded(track.artist)]] += track.seconds
         return sorted(seconds, key=lambda artist: (-seconds[artist], artist))[:count]
+
+
+def names_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The artists' names in the condition's table; none where it has no such key.
+
+    Raises:
+        ConfigError: they are not names.
+    """
+    names = settings.get("names") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("conditions.settings.artist.names must be a list of names.")
+    return tuple(names)
 
 
 def mixture(wanted: str, known: Sequence[str]) -> list[float]:
     """What "Chopin:0.7,Bach:0.3" asks of each of the `known` artists; it sums to 1.
 
+    Capitals and the form of accents do not matter. A name may stand in quotes, as in `crawl`; one with commas or colons
+    of its own is found without them, too.
+
     Raises:
         UsageError: a weight is no positive number.
-        NotFoundError: an artist that is not among them.
+        NotFoundError: an artist that is not among them; AmbiguousError, where several are spelled alike.
     """
-    places = {name.casefold(): i for i, name in enumerate(known)}
-    # The longest first, lest one artist's name be taken for the beginning of another's.
-    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))  # which may have commas
-    item = re.compile(rf"\s*({names})\s*(?::([^,]*))?(?:,|$)", re.IGNORECASE)
-    weights, at = [0.0] * len(known), 0
-    while at < len(wanted):
-        found = item.match(wanted, at)
-        # Regular expressions and `casefold` disagree on a few letters, such as the dotless i: a match may have no
-        # place.
-        place = places.get(found[1].casefold()) if found else None
-        if found is None or place is None:
-            name = wanted[at:].split(",")[0].partition(":")[0].strip()
+    pieces, at = wanted.split(","), 0
+    if len(pieces) > 1 and not pieces[-1].strip():
+        pieces.pop()  # a comma at the end
+    weights = [0.0] * len(known)
+    while at < len(pieces):
+        # The longest first, lest one artist's name be taken for the beginning of another's.
+        for stop in range(len(pieces), at, -1):
+            if found := _named(",".join(pieces[at:stop]), known):
+                place, text = found
+                weights[place] += _weight(text, known[place])
+                at = stop
+                break
+        else:
+            name = _unknown(",".join(pieces[at:]))
             raise NotFoundError(f"This model knows no artist {name!r}.", _nearest(name, known))
-        try:
-            weight = float(found[2] or 1)
-        except ValueError:
-            weight = math.nan
-        if not 0 < weight < math.inf:
-            raise UsageError(
-                f"{found[0].strip(' ,')!r} is not a valid weight of an artist: expected a positive number.",
-                'Such as "Chopin:0.7,Bach:0.3".',
-            )
-        weights[place] += weight
-        at = found.end()
     total = sum(weights)
     return [weight / total for weight in weights]
 
 
+def _named(text: str, known: Sequence[str]) -> tuple[int, str] | None:
+    """The place of an artist and the text of the weight, where a text is a name with or without one."""
+    name, colon, weight = text.rpartition(":")
+    candidates = [(text, "")]
+    if colon and "," not in weight:
+        candidates.append((name, weight.strip()))
+    for candidate, rest in candidates:
+        for spelling in (candidate.strip(), _unquoted(candidate)):
+            place = place_of(spelling, known)
+            if place is not None:
+                return place, rest
+    return None
+
+
+def _weight(text: str, artist: str) -> float:
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UsageError(
+            f"{f'{artist}:{text}'!r} is not a valid weight of an artist: expected a positive number.",
+            'Such as "Chopin:0.7,Bach:0.3".',
+        )
+    return weight
+
+
+def _unquoted(text: str) -> str:
+    """A name without the quotes around it; quotes within it are doubled, as in CSV."""
+    text = text.strip()
+    return text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _unknown(text: str) -> str:
+    """The first name of a text that begins with one that is not known."""
+    quoted = re.match(r'\s*"[^"]*"', text)
+    return _unquoted(quoted[0]) if quoted else text.split(",")[0].partition(":")[0].strip()
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
-    lowered = {each.casefold(): each for each in known}
-    near = [lowered[each] for each in difflib.get_close_matches(name.casefold(), lowered, 5, 0.4)]
+    spelled = {folded(each): each for each in known}
+    near = [spelled[each] for each in difflib.get_close_matches(folded(name), spelled, 5, 0.4)]
     # Surnames alone are what people type.
-    near += [each for each in known if name and name.casefold() in each.casefold() and each not in near]
+    near += [each for each in known if name and folded(name) in folded(each) and each not in near]
     return f"Nearest: {', '.join(near[:5])}." if near else f"It knows {', '.join(known[:5])}{' …' * (len(known) > 5)}."

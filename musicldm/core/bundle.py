@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from musicldm.core import durable
-from musicldm.core.errors import BundleError
+from musicldm.core import durable, guard
+from musicldm.core.config import Between, Hash, from_dict
+from musicldm.core.errors import BundleError, DataError, MusicLDMError, OutputError
+from musicldm.core.reading import inside, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +29,10 @@ FORMAT = 2
 INDEX = "bundle.json"
 # The names that `write` gives: other safetensors in the folder are somebody's own, and are not swept.
 OUR_FILES = re.compile(r"[a-z]+-[0-9a-f]{8}\.safetensors")
+LARGEST_INDEX = 1 << 28
+"""Bytes; that of a model that was trained on a million tracks has half of it."""
+LONGEST_CROP = 86400.0
+"""Seconds; what states a longer one is not to be believed."""
 REPAIR_HINT = "Copy the bundle again, or repeat the training command, which writes it anew."
 
 Role = Literal["codec", "generator"]
@@ -90,7 +97,7 @@ class TrainingFacts:
 
     training: dict[str, Any] = field(default_factory=dict)
     """The whole configuration of the run."""
-    step: int = 0
+    step: Annotated[int, Between(0, math.inf)] = 0
     """Optimizer steps made."""
     tracks: tuple[TrackFacts, ...] = ()
     init: dict[str, str] = field(default_factory=dict)
@@ -101,7 +108,7 @@ class TrainingFacts:
         """Seconds of a training crop; 0 where that is not known."""
         optimisation = self.training.get("training")
         seconds = optimisation.get("seconds") if isinstance(optimisation, dict) else None
-        return float(seconds) if isinstance(seconds, int | float) else 0.0
+        return float(seconds) if isinstance(seconds, int | float) and 0 < seconds <= LONGEST_CROP else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -113,16 +120,9 @@ class TrainingFacts:
         """The reverse of `to_dict`; fields that a newer release has added are passed over.
 
         Raises:
-            TypeError, ValueError, AttributeError: it is not of that form.
+            ConfigError: it is not of that form.
         """
-        known = TrackFacts.__dataclass_fields__
-        tracks = [{key: value for key, value in dict(each).items() if key in known} for each in data.get("tracks", [])]
-        return cls(
-            training=dict(data.get("training", {})),
-            step=int(data.get("step", 0)),
-            tracks=tuple(TrackFacts(**each) for each in tracks),
-            init=dict(data.get("init", {})),
-        )
+        return from_dict(cls, dict(data), unknown="pass over")
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,38 @@ def _halves(component: Component) -> dict[str, Tensor]:
     return halves
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder's index is that of a bundle, as far as one sees without reading the weights."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        return isinstance(index["format"], int) and isinstance(index.get("components", index.get("parts")), dict)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """See that a bundle can be written to a folder: one that is empty, not there yet, or that of a bundle.
+
+    Args:
+        overwrite: it may hold other files.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    guard.check_folder(folder)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()) and not is_one(folder):
+        raise OutputError(f"{folder} holds files that are no bundle of musicldm.", guard.INSIST)
+
+
 def write(folder: Path, bundle: Bundle) -> None:
     """Write a bundle; at any moment the folder holds the old one or the new one, whole.
 
     Raises:
+        BundleError: a weight is no finite number.
         OutputError: the folder cannot be written.
     """
+    for component in bundle.components.values():
+        check_finite(component.tensors)
     durable.make_folder(folder)
     index: dict[str, Any] = {"format": FORMAT, "name": bundle.name, "components": {}}
     for role, component in bundle.components.items():
@@ -229,27 +255,58 @@ def read(path: Path) -> Bundle:
             f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion."
         )
     try:
-        index = _upgraded(json.loads((folder / INDEX).read_bytes()))
-        if int(index["format"]) > FORMAT:
-            message = f"The bundle {path} has format {index['format']}; this musicldm knows {FORMAT}."
-            raise BundleError(message, "Update musicldm.")
-        components: dict[Role, dict[str, Any]] = dict(index["components"])
-        # A bundle may come from a stranger: its index must not lead to files elsewhere on this machine.
-        if not all(Path(about["file"]).name == about["file"] for about in components.values()):
-            raise ValueError("a component outside of the bundle")
-        if not all(isinstance(about["config"], dict) for about in components.values()):
-            raise ValueError("a configuration that is none")
-        files = {role: (folder / about["file"], about["bytes"], about["sha256"]) for role, about in components.items()}
-        kinds = {role: str(about["kind"]) for role, about in components.items()}
-        title = str(index["name"])
-        facts = {role: TrainingFacts.from_dict(each) for role, each in index["facts"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        # BundleError is a ValueError as well: ours, of a newer format, says already what is wrong.
+        index = _read_index(folder / INDEX)
+        files = {role: inside(folder, listed.file, links=True) for role, listed in index.components.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        # Those are ValueErrors as well: ours, of a newer format, says already what is wrong.
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"{folder / INDEX} is damaged.", REPAIR_HINT) from error
-    loaded = {role: Component(kinds[role], components[role]["config"], _load(*files[role])) for role in components}
-    return Bundle(title, loaded, facts)
+        reason = f": {error}" if isinstance(error, MusicLDMError) else "."
+        raise BundleError(f"{folder / INDEX} is damaged{reason}", REPAIR_HINT) from error
+    loaded = {
+        role: Component(listed.kind, listed.config, _load(files[role], listed.bytes, listed.sha256))
+        for role, listed in index.components.items()
+    }
+    return Bundle(index.name, loaded, index.facts)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A component as the index has it."""
+
+    kind: str
+    config: dict[str, Any]
+    file: Annotated[str, Between(1, 255)]
+    bytes: Annotated[int, Between(0, 1 << 50)]
+    sha256: Hash
+
+
+@dataclass(frozen=True)
+class _Index:
+    """`bundle.json`."""
+
+    format: int
+    name: Annotated[str, Between(0, 1000)]
+    components: dict[Role, _Listed]
+    facts: dict[Role, TrainingFacts]
+
+
+def _read_index(path: Path) -> _Index:
+    """The index of a bundle of any format.
+
+    Raises:
+        BundleError: of a newer format.
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is not one.
+    """
+    data = _upgraded(read_json(path, LARGEST_INDEX))
+    if int(data["format"]) > FORMAT:
+        message = f"The bundle {path.parent} has format {data['format']}; this musicldm knows {FORMAT}."
+        raise BundleError(message, "Update musicldm.")
+    index = from_dict(_Index, data, unknown="pass over")
+    # A bundle may come from a stranger: its index must not lead to files elsewhere on this machine.
+    if not all(re.split(r"[\\/]", listed.file) == [listed.file] for listed in index.components.values()):
+        raise DataError("a component outside of the bundle.")
+    return index
 
 
 def _upgraded(index: dict[str, Any]) -> dict[str, Any]:
@@ -265,21 +322,79 @@ def _upgraded(index: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fill(model: nn.Module, component: Component) -> None:
-    """Copy a component's tensors into the model built from its configuration.
+Model = TypeVar("Model", bound="nn.Module")
+T = TypeVar("T")
+
+
+def configuration(
+    cls: type[T], config: Mapping[str, Any], upgraded: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> T:
+    """A component's configuration as the dataclass `cls` has it.
+
+    Args:
+        upgraded: a configuration of an earlier release -> the same as this one has it.
+
+    Raises:
+        BundleError: it is not one.
+    """
+    try:
+        return from_dict(cls, upgraded(dict(config)))
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        reason = f": {error}" if isinstance(error, MusicLDMError) else "."
+        raise BundleError(f"The configuration of a network is damaged{reason}", REPAIR_HINT) from error
+
+
+def build(make: Callable[[], Model], component: Component) -> Model:
+    """The model that `make` builds from a component's configuration, with the component's tensors.
+
+    First without memory: a configuration that does not fit its tensors is found before anything large is built.
+
+    Raises:
+        BundleError: nothing can be built from it, or names or shapes differ.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            sketch = make()
+    except Exception as error:  # whatever a network makes of impossible sizes
+        reason = f": {error}" if isinstance(error, MusicLDMError) else "."
+        raise BundleError(f"No {component.kind} can be built from its configuration{reason}", REPAIR_HINT) from error
+    _fill(sketch, {name: tensor.to("meta") for name, tensor in component.tensors.items()})
+    model = make()
+    _fill(model, component.tensors)
+    return model
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a model.
 
     Raises:
         BundleError: names or shapes differ.
     """
     try:
-        model.load_state_dict(dict(component.tensors))
+        model.load_state_dict(dict(tensors))
     except RuntimeError as error:
         # torch gives every mismatch a line of its own; one of them is enough for a sentence.
         reason = str(error).strip().splitlines()[-1].strip()
-        raise BundleError(
-            f"The weights do not fit their configuration: {reason}",
-            REPAIR_HINT,
-        ) from error
+        raise BundleError(f"The weights do not fit their configuration: {reason}", REPAIR_HINT) from error
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """See that weights are numbers.
+
+    Raises:
+        BundleError: one has NaN or infinity in it, or is of a type that no model has.
+    """
+    import torch
+
+    usual = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in usual):
+            raise BundleError(f"The weights {name} are of the type {tensor.dtype}, which no model has.", REPAIR_HINT)
+        # The extremes, which NaN spoils as well: they need no memory as `isfinite` would.
+        if tensor.dtype in usual and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+            raise BundleError(f"The weights {name} are not finite numbers.", "Export an earlier checkpoint.")
 
 
 def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
@@ -302,8 +417,10 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
             REPAIR_HINT,
         )
     try:
-        return load_file(path)  # a memory map: what is read of it is read once, and shared
-    except SafetensorError as error:
+        tensors = load_file(path)  # a memory map: what is read of it is read once, and shared
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that this torch does not have
         raise BundleError(
             f"{path} does not hold safetensors.", "Only bundles that musicldm wrote can be read."
         ) from error
+    check_finite(tensors)
+    return tensors

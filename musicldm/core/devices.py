@@ -48,12 +48,6 @@ def pick_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error is a lack of memory: a CPU, Apple's GPU and NVIDIA's libraries word it differently."""
-    words = "out of memory", "can't allocate memory", "ALLOC_FAILED"
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
-
-
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """A context in which heavy arithmetic runs in fewer bits; weights stay float32."""
     if precision == "32":

@@ -7,7 +7,6 @@ be idempotent, and should take a good part of a second and return little.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import multiprocessing
@@ -130,7 +129,8 @@ class _Worker:
         ours, theirs = context.Pipe()
         # As a daemon it ends also where this process exits without closing the generator.
         process = context.Process(target=_work, args=(function, theirs), daemon=True)
-        resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would unblock interrupts
+        if os.name == "posix":  # multiprocessing's own helper, whose start would unblock interrupts
+            resource_tracker.ensure_running()
         with _interrupts_held():
             process.start()
         theirs.close()  # the worker must hold the only other end, else its death would not be noticed
@@ -165,6 +165,9 @@ def _until_the_next_deadline(workers: Iterable[_Worker]) -> float | None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows Ctrl-C reaches the workers, and ends them early
+        yield
+        return
     # A blocked SIGINT stays blocked in a process started meanwhile: its whole life, import time included.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -194,11 +197,14 @@ def _die_with_the_parent() -> None:
     if parent is None:
         return
     orphaned = parent.sentinel  # a pipe's end that becomes readable when the parent has gone, killed or not
-    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel kills it, even inside C code that lets no thread run
-        # Whom to signal and how must be set before O_ASYNC, which arms it.
-        fcntl.fcntl(orphaned, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(orphaned, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(orphaned, fcntl.F_SETFL, fcntl.fcntl(orphaned, fcntl.F_GETFL) | os.O_ASYNC)
+    with suppress(ImportError):  # which is on Windows
+        import fcntl
+
+        if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel kills it, even inside C code that lets no thread run
+            # Whom to signal and how must be set before O_ASYNC, which arms it.
+            fcntl.fcntl(orphaned, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(orphaned, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(orphaned, fcntl.F_SETFL, fcntl.fcntl(orphaned, fcntl.F_GETFL) | os.O_ASYNC)
 
     def watch() -> None:  # elsewhere, and where the parent ended before this
         wait([orphaned])

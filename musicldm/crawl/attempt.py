@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,9 +138,16 @@ def _take(youtube: YouTube, track: Track, chosen: Candidate, selection: Selectio
     # On the disk before the catalog says so: after a power cut no record may stand for half a file.
     flush(file)
     path = track.stem().with_name(track.stem().name + file.suffix)
-    record |= {"status": FETCHED, "path": path.as_posix(), "seconds": video.seconds or track.seconds}
+    seconds = video.seconds or track.seconds
+    record |= {"status": FETCHED, "path": path.as_posix(), "seconds": seconds, "sha256": sha256(file)}
     record["provenance"] |= _source(chosen, video)
     return Result(record, file)
+
+
+def sha256(file: Path) -> str:
+    """The hash of a file, by which a crawl knows what it has fetched."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _why_none(best: Candidate | None) -> str:

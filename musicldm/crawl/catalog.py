@@ -6,18 +6,20 @@ of a recording wins. `fetched` records have a `path` relative to the folder, by 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from musicldm.core.config import from_dict
 from musicldm.core.durable import Journal
+from musicldm.core.filenames import portable
+from musicldm.core.reading import inside
 from musicldm.crawl.titles import song_title, title_words
 
 CATALOG = "catalog.jsonl"
+_LONGEST = 180  # bytes of a name; file systems take 255, and the recording's id and an extension come on top
 
 # What became of a song.
 FETCHED = "fetched"  # the file is there, under `path`
@@ -26,6 +28,9 @@ REFUSED = "refused"  # it has, but refuses; `reason` says why
 UNLICENSED = "unlicensed"  # it has, but not under the requested licence
 FAILED = "failed"  # the network failed, or it is not out yet; the next crawl tries again
 MISSING = "missing"  # not tried yet: never in the catalog
+
+Role = Literal["performer", "credited", "composer"]
+"""What an artist is to a recording: the performer, on releases of theirs; credited, on anybody's; or the composer."""
 
 INCLUDABLE = frozenset({"live", "remix", "compilation", "demo", "talk"})  # left out unless included
 
@@ -68,7 +73,8 @@ class Track:
         With the whole id, no two recordings have one name, on whatever file system.
         """
         # Not with_suffix later on: titles have dots of their own.
-        return Path(safe_name(self.artist.name), f"{safe_name(self.title)} [{safe_name(self.recording)}]")
+        artist, title, recording = (portable(each, _LONGEST) for each in (self.artist.name, self.title, self.recording))
+        return Path(artist, f"{title} [{recording}]")
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,45 @@ class Selection:
     """Recording -> the id of the video to take for it, whatever its score."""
     only_cc: bool = False
     """Take only what the source marks as Creative Commons."""
+    role: Role = "performer"
+    """What the artists are to the songs."""
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    """What is read of a record's provenance."""
+
+    source_id: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is read of a catalog's record."""
+
+    recording: str
+    status: str
+    artist: str
+    title: str
+    reason: str
+    path: str | None = None
+    unasked_seconds: float | None = None
+    provenance: _Provenance = _Provenance()
 
 
 def open_catalog(out: Path) -> Journal:
-    """The catalog of the folder `out`, empty where there is none yet."""
-    return Journal(out / CATALOG, "recording")
+    """The catalog of the folder `out`, empty where there is none yet.
+
+    Raises:
+        DataError: a record is not one that a crawl writes, or names a file outside of the folder.
+    """
+
+    def check(record: dict[str, Any]) -> None:
+        read = from_dict(_Record, record, unknown="pass over")
+        if read.status == FETCHED or read.path is not None:
+            inside(out, read.path)
+
+    return Journal(out / CATALOG, "recording", check)
 
 
 def is_fetched(record: dict[str, Any] | None, out: Path) -> bool:
@@ -115,7 +155,7 @@ def state(track: Track, record: dict[str, Any] | None, out: Path, selection: Sel
     there = is_fetched(record, out)
     video = selection.overrides.get(track.recording)
     if video is not None:
-        return FETCHED if there and record["provenance"].get("source_id") == video else MISSING
+        return FETCHED if there and record.get("provenance", {}).get("source_id") == video else MISSING
     if there:
         return FETCHED
     seconds = record.get("unasked_seconds")  # of a matching video that was outside the limits of an earlier crawl
@@ -191,17 +231,3 @@ def distinct(tracks: Iterable[Track], within: float = 3.0) -> list[Track]:
 
 def _near(seconds: float | None, known: float | None, within: float) -> bool:
     return seconds is None or (known is not None and abs(seconds - known) <= within)
-
-
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
-_LONGEST = 180  # bytes; file systems take 255, and the recording's id and an extension come on top
-
-
-def safe_name(text: str) -> str:
-    """`text` as the name of one file or folder on any system: it names neither another folder nor a hidden file."""
-    # Some systems compose accented letters and others do not: one artist must not get two folders.
-    name = unicodedata.normalize("NFC", text)
-    name = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
-    name = name.encode()[:_LONGEST].decode(errors="ignore")
-    name = name.lstrip(". ").rstrip(". ")
-    return f"_{name}" if not name or _RESERVED.fullmatch(name) else name

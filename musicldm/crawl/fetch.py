@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from musicldm.core.durable import TEMPORARY, Journal, locked, make_folder, move
-from musicldm.core.errors import BlockedError, NetworkError
+from musicldm.core.durable import TEMPORARY, Journal, is_journal, locked, make_folder
+from musicldm.core.errors import BlockedError, NetworkError, OutputError
+from musicldm.core.guard import Guard, refusal
 from musicldm.core.progress import Progress, silent
-from musicldm.crawl.attempt import Claims, Result, attempt
+from musicldm.crawl.attempt import Claims, Result, attempt, sha256
 from musicldm.crawl.catalog import (
+    CATALOG,
     FAILED,
     FETCHED,
     MISSING,
@@ -37,6 +39,7 @@ from musicldm.crawl.plan import Plan, states_of
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.youtube import YouTube
 
+_KINDS = {".m4a", ".mp4", ".webm", ".opus", ".ogg", ".mp3", ".3gp"}  # of files that YouTube may have for a song
 _PATIENCE = 3  # songs lost in a row, times `jobs`, after which the network counts as down
 
 
@@ -70,18 +73,57 @@ class Outcome:
         return rows
 
 
-def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> Outcome:
+def check_catalog(out: Path, overwrite: bool = False) -> None:
+    """See that there is no other file under the name of the catalog; with `overwrite`, it makes way.
+
+    Raises:
+        OutputError: there is, or it cannot be removed.
+    """
+    Guard(lambda path: is_journal(path, "recording", "status"), overwrite).clear(out / CATALOG)
+
+
+def check_songs(plan: Plan, overwrite: bool = False) -> None:
+    """See that no song would replace a file that no crawl has fetched, or that was changed since.
+
+    Raises:
+        OutputError: one would.
+    """
+    records = open_catalog(plan.out).records
+    foreign = []
+    for track in () if overwrite else plan.missing:
+        stem = plan.out / track.stem()
+        record = records.get(track.recording)
+        # By the stem: which kind of file it will be shows only once it is fetched.
+        for file in sorted(stem.parent.iterdir()) if stem.parent.is_dir() else ():
+            named_so = file.name.startswith(f"{stem.name}.") and file.suffix in _KINDS
+            if named_so and not _is_ours(file, record, plan.out):
+                foreign.append(file)
+    if foreign:
+        raise refusal(foreign)
+
+
+def _is_ours(file: Path, record: Mapping[str, Any] | None, out: Path) -> bool:
+    """Whether a file is the one that its record says was fetched; records of release 0.1 have no hash of it."""
+    if record is None or record["status"] != FETCHED or out / record["path"] != file or not file.is_file():
+        return False
+    return record.get("sha256") in (None, sha256(file))
+
+
+def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent, overwrite: bool = False) -> Outcome:
     """Fetch the missing songs, `settings.jobs` at a time, and record them in the catalog.
 
     A song that cannot be fetched is recorded with the reason. One that the network lost is tried again by the next
     crawl; one that has no match, or is refused, only where `selection.retry` says so. `progress` counts songs.
 
     Raises:
-        OutputError: the folder cannot be written, another crawl writes there, or the disk is full.
+        OutputError: the folder cannot be written, another crawl writes there, the disk is full, or a song would replace
+            a file that no crawl has fetched, without `overwrite`.
         ConfigError: the cookie file is not one.
     """
     make_folder(plan.out)
     with locked(plan.out):
+        check_catalog(plan.out, overwrite)
+        check_songs(plan, overwrite)
         catalog = open_catalog(plan.out)
         # Another crawl may have come between the plan and the lock.
         plan = replace(plan, states=states_of(plan.tracks, catalog.records, plan.out, plan.selection))
@@ -102,7 +144,7 @@ def fetch(plan: Plan, settings: CrawlSettings, progress: Progress = silent) -> O
                     break
                 if isinstance(result, BaseException):
                     raise result
-                _keep(result, catalog, plan.out)
+                _keep(result, catalog, plan.out, overwrite)
                 record = result.record
                 (left_out if result.file is None else fetched).append(record)
                 progress(number, total, f"{record['artist']} – {record['title']}")
@@ -167,14 +209,14 @@ def _crew(
 def _videos_of(records: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, str]:
     """Video -> the recording that has it, or is to have it: no two songs are the same video."""
     videos = {
-        record["provenance"]["source_id"]: recording
+        video: recording
         for recording, record in records.items()
-        if is_fetched(record, plan.out) and "source_id" in record["provenance"]
+        if is_fetched(record, plan.out) and (video := record.get("provenance", {}).get("source_id"))
     }
     return videos | {video: recording for recording, video in plan.selection.overrides.items()}
 
 
-def _keep(result: Result, catalog: Journal, out: Path) -> None:
+def _keep(result: Result, catalog: Journal, out: Path, overwrite: bool) -> None:
     """Record the result of a song in the catalog, then move its file to its final name.
 
     In this order a kill leaves no second file beside the one that the next crawl fetches, and no file under another
@@ -187,9 +229,15 @@ def _keep(result: Result, catalog: Journal, out: Path) -> None:
         if there is None:  # else the song stays, and so does its record
             catalog.append(record)
         return
-    if there is not None:
+    target = out / record["path"]
+    guard = Guard(lambda path: _is_ours(path, old, out), overwrite)
+    guard.check(target)
+    if there is not None and not guard.is_foreign(there):
         there.unlink()
     catalog.append(record)
-    target = out / record["path"]
     make_folder(target.parent)
-    move(result.file, target)
+    try:
+        guard.commit(result.file, target)
+    except OutputError as error:  # or a file that came in between would count as the song
+        catalog.append(record | {"status": FAILED, "path": None, "reason": error.message})
+        raise

@@ -16,7 +16,7 @@ import time
 import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ import musicbrainzngs
 from musicldm import __version__
 from musicldm.core.errors import AmbiguousError, NetworkError, NotFoundError
 from musicldm.core.progress import Progress, silent
-from musicldm.crawl.catalog import Artist, Track
+from musicldm.crawl.catalog import Artist, Role, Track
 from musicldm.crawl.pace import Pace, within
 from musicldm.crawl.settings import CrawlSettings
 from musicldm.crawl.titles import marks, title_marks, words
@@ -99,32 +99,49 @@ class MusicBrainz:
         return alike[0]
 
     @_answers_that_make_sense()
-    def tracks(self, artist: Artist, progress: Progress = silent) -> list[Track]:
-        """Every recording on the artist's official releases, all media of each, the earliest release first.
+    def tracks(self, artist: Artist, progress: Progress = silent, role: Role = "performer") -> list[Track]:
+        """Every recording of the artist in a role.
+
+        As a performer: on official releases that are the artist's, under whatever name, all media of each, the earliest
+        release first. As one who is credited: also on those of others. As a composer: of all works, whoever performs.
 
         One that stands on several releases comes several times. Videos and silence are left out, and so are other
-        artists' songs on shared releases. `progress` counts releases.
+        artists' songs on shared releases. `progress` counts releases, or works.
         """
+        if role == "composer":
+            return [track for work in self._works(artist, progress) for track in _performances(work, artist)]
+        found = list(self._releases(progress, artist.name, artist=artist.id))
+        if role == "credited":
+            found += self._releases(progress, artist.name, track_artist=artist.id)
         # Releases without a date come last: an earlier one stands for the song's year.
-        releases = sorted(self._releases(artist, progress), key=lambda release: release.get("date") or "9999")
+        releases = sorted(found, key=lambda release: release.get("date") or "9999")
         return [track for release in releases for track in _on_release(release, artist)]
 
-    def _releases(self, artist: Artist, progress: Progress) -> Iterator[dict[str, Any]]:
-        offset, total = 0, 1
-        while offset < total:
-            page = musicbrainzngs.browse_releases(
-                artist=artist.id,
-                release_status=["official"],
-                includes=["recordings", "artist-credits", "isrcs", "release-groups"],
-                limit=_PAGE,
-                offset=offset,
-            )
-            yield from page["release-list"]
-            # A page of releases with many songs is cut short: the next begins after what came, not after the limit.
-            offset, total = offset + len(page["release-list"]), page["release-count"]
-            progress(offset, total, artist.name)
-            if not page["release-list"]:
-                return
+    def _releases(self, progress: Progress, name: str, **whose: str) -> Iterator[dict[str, Any]]:
+        includes = ["recordings", "artist-credits", "isrcs", "release-groups"]
+        browse = functools.partial(
+            musicbrainzngs.browse_releases, release_status=["official"], includes=includes, **whose
+        )
+        return _pages(browse, "release", progress, name)
+
+    def _works(self, artist: Artist, progress: Progress) -> Iterator[dict[str, Any]]:
+        includes = ["artist-rels", "recording-rels"]
+        browse = functools.partial(musicbrainzngs.browse_works, artist=artist.id, includes=includes)
+        return _pages(browse, "work", progress, artist.name)
+
+
+def _pages(browse: Callable[..., Any], kind: str, progress: Progress, name: str) -> Iterator[dict[str, Any]]:
+    """All that there is to browse, page by page."""
+    offset, total = 0, 1
+    while offset < total:
+        page = browse(limit=_PAGE, offset=offset)
+        found = page[f"{kind}-list"]
+        yield from found
+        # A page of releases with many songs is cut short: the next begins after what came, not after the limit.
+        offset, total = offset + len(found), page[f"{kind}-count"]
+        progress(offset, total, name)
+        if not found:
+            return
 
 
 def _artist(found: dict[str, Any]) -> Artist:
@@ -204,6 +221,29 @@ def _on_release(release: dict[str, Any], artist: Artist) -> Iterator[Track]:
                 year=int(year[0]) if year else None,
                 marks=on_all | title_marks(recording["title"]) | marks(recording.get("disambiguation", "")),
             )
+
+
+def _performances(work: dict[str, Any], artist: Artist) -> Iterator[Track]:
+    """The recordings of a work, if this artist composed it and did not only write its words."""
+    relations = work.get("artist-relation-list", [])
+    if not any(each["type"] in _COMPOSED and each["artist"]["id"] == artist.id for each in relations):
+        return
+    for performance in work.get("recording-relation-list", []):
+        recording, how = performance["recording"], performance.get("attribute-list", [])
+        if recording.get("video") == "true" or recording["title"] in _NOTHING:
+            continue
+        yield Track(
+            recording=recording["id"],
+            title=recording["title"],
+            artist=artist,
+            seconds=int(recording["length"]) / 1000 if recording.get("length") else None,
+            marks=frozenset({"live"} & set(how))
+            | title_marks(recording["title"])
+            | marks(recording.get("disambiguation", "")),
+        )
+
+
+_COMPOSED = ("composer", "writer")  # MusicBrainz's relations of an artist and a work; a writer made words and music
 
 
 def _credited(recording: dict[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicldm.core.errors import MusicLDMError, NetworkError, NotFoundError, UsageError
+from musicldm.core.names import distinct_names
 from musicldm.core.progress import Progress, silent
 from musicldm.crawl.catalog import (
     FETCHED,
@@ -77,11 +78,11 @@ def plan_crawl(
     found: dict[Artist, list[Track]] = {}
     unknown: list[MusicLDMError] = []
     lost = False
-    for name in dict.fromkeys(names):
+    for name in distinct_names(names):
         try:
             artist = service.find_artist(name)
             if artist.id not in {known.id for known in found}:
-                found[artist] = service.tracks(artist, progress)
+                found[artist] = service.tracks(artist, progress, selection.role)
             lost = False
         except NotFoundError as error:
             unknown.append(error)
@@ -108,7 +109,7 @@ def plan_crawl(
         raise _not_to_override(recording, found, tracks.values())
     states = states_of(tracks.values(), records, out, selection)
     there = [records[track.recording] for track in tracks.values() if states[track.recording] == FETCHED]
-    unlicensed = sum(selection.only_cc and not is_cc(record["provenance"].get("licence")) for record in there)
+    unlicensed = sum(selection.only_cc and not is_cc(record.get("provenance", {}).get("licence")) for record in there)
     return Plan(
         out=out,
         selection=selection,

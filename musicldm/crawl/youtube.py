@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import yt_dlp
+from yt_dlp.globals import plugin_dirs
 from yt_dlp.networking import Request, Response
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import ExtractorError, YoutubeDLError
@@ -31,6 +32,8 @@ from musicldm.crawl.catalog import Track
 from musicldm.crawl.matching import Candidate, scored, tolerance
 from musicldm.crawl.pace import Pace, Stopped, within
 from musicldm.crawl.settings import CrawlSettings, is_loopback
+
+plugin_dirs.value = []  # yt-dlp would run whatever lies in its folders of plugins, in the home folder for instance
 
 TOOL = f"yt-dlp {YT_DLP_VERSION}"
 
@@ -59,13 +62,19 @@ def check(settings: CrawlSettings) -> str:
     """
     if not settings.cookies:
         return ""
+    warnings = []
+    if skipped := _read_cookies(settings.cookies)[1]:
+        warnings.append(f"{settings.cookies} has {skipped} lines that are no cookies; they are passed over.")
     with _Client(settings, Pace(), _options(Path(), settings, _Log(), Pace())) as client:
-        if client.has_javascript:
-            return ""
-    return (
-        "With cookies, yt-dlp needs a JavaScript runtime such as Deno, and finds none: most songs will fail. "
-        "Install one, or crawl without cookies."
-    )
+        if not client.has_javascript:
+            warnings.append(_NO_JAVASCRIPT)
+    return " ".join(warnings)
+
+
+_NO_JAVASCRIPT = (
+    "With cookies, yt-dlp needs a JavaScript runtime such as Deno, and finds none: most songs will fail. "
+    "Install one, or crawl without cookies."
+)
 
 
 class YouTube:
@@ -252,10 +261,11 @@ class _Client(yt_dlp.YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         super().__init__(options)
         try:
             self.cookiejar  # noqa: B018  # read now, so that a bad file is an error before the crawl
-        except YoutubeDLError as error:
+        except YoutubeDLError:
+            # Without its cause, which quotes the file's secrets.
             raise ConfigError(
                 f"{settings.cookies} is not a cookie file in Netscape format.", "Export it from the browser again."
-            ) from error
+            ) from None
 
     @functools.cached_property
     def has_javascript(self) -> bool:
@@ -364,7 +374,7 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
         "remote_components": [],  # no code from the web
         "cachedir": False,
         # A copy: yt-dlp writes cookies back, and the file is the user's and shared by several threads.
-        "cookiefile": _read_cookies(settings.cookies) if settings.cookies else None,
+        "cookiefile": io.StringIO(_read_cookies(settings.cookies)[0]) if settings.cookies else None,
         # Print nothing.
         "logger": log,
         "quiet": True,
@@ -385,11 +395,18 @@ def _options(folder: Path, settings: CrawlSettings, log: _Log, pace: Pace) -> di
     return options
 
 
-def _read_cookies(file: str) -> io.StringIO:
+def _read_cookies(file: str) -> tuple[str, int]:
+    """The lines of a cookie file that yt-dlp can use, and how many others there are; yt-dlp would print those."""
     try:
-        return io.StringIO(Path(file).read_text(errors="replace"))
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise ConfigError(f"The cookies in {file} cannot be read: {error.strerror}.") from error
+    usable = [line for line in lines if not line.strip() or _COOKIE.fullmatch(line)]
+    return "".join(f"{line}\n" for line in usable), len(lines) - len(usable)
+
+
+# A comment, or seven fields between tabs; the fifth is the second since 1970 at which the cookie expires, if it does.
+_COOKIE = re.compile(r"(?!#HttpOnly_)#.*|(?:[^\t]*\t){4}(?:\d+(?:\.\d+)?)?(?:\t[^\t]*){2}")
 
 
 class _Log:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicldm.core.errors import MusicLDMError
+from musicldm.core.names import counted
 from musicldm.doctor.findings import Examined, Finding, Verdict
 from musicldm.doctor.tracks import examine_lengths, examine_split
 
@@ -21,6 +22,7 @@ MOST_TRACKS = 200
 EXCERPTS, EXCERPT_SECONDS = 4, 2.0
 FLAT = 1e-4
 """The fraction of samples on flat tops from which a track counts as clipped."""
+_AGAIN = "Run preprocess again, which mends what earlier releases clipped or mixed to nothing."
 SILENT = 1e-4
 """RMS below which excerpts count as silent."""
 
@@ -37,7 +39,8 @@ def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Findin
     examined.data.append((folder, tracks))
     hours = sum(track.seconds for track in tracks) / 3600
     formats = {(track.sample_rate, track.channels) for track in tracks}
-    text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {len({track.artist for track in tracks})} artists."
+    artists = sum(bool(name) for name in counted(track.artist for track in tracks))
+    text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {artists} artists."
     if len(formats) > 1:
         mixed = ", ".join(f"{rate} Hz × {channels}" for rate, channels in sorted(formats))
         yield Finding(thing, "warning", f"{text} They have {len(formats)} formats: {mixed}.", "Train with --resample.")
@@ -104,8 +107,8 @@ def _audio(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
     if_silent: Verdict = "wrong" if len(silent) == len(some) else "warning"
     faults: list[tuple[list[PreparedTrack], Verdict, str, str]] = [
         (broken, "wrong", "hold values that are not finite", "Run preprocess again."),
-        (silent, if_silent, "are silent", "Remove them: a model learns silence from them."),
-        (clipped, "warning", "are clipped", "Look for a better copy: a model learns the distortion, too."),
+        (silent, if_silent, "are silent", f"{_AGAIN} If they stay so, remove them: a model learns silence from them."),
+        (clipped, "warning", "are clipped", f"{_AGAIN} If they stay so, look for better copies."),
     ]
     for found, verdict, what, advice in faults:
         if found:

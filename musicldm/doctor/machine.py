@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from musicldm.core.errors import MusicLDMError
+from musicldm.core.capacity import out_of_memory
+from musicldm.core.errors import CapacityError, MusicLDMError
 from musicldm.doctor.findings import Finding, Verdict
 
 DISK = 10e9, 1e9
@@ -35,15 +36,31 @@ def examine_machine(device: str) -> Iterator[Finding]:
 
 
 def why_torch_is_broken() -> str:
-    """Why torch, or what stands on it, cannot be loaded; empty where both can."""
+    """Why torch, or what stands on it, cannot be loaded; empty where both can.
+
+    Raises:
+        CapacityError: the memory does not hold them.
+    """
     for name in _PAIR:
         try:
             importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise CapacityError(
+                    f"The memory does not hold {name}.", "Close other programs, or lift the limit."
+                ) from error
             # Versions that do not fit fail in any of these ways: a missing name, a library that the linker refuses, an
             # operator that torch does not know.
             return f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return ""
+
+
+def how_to_mend_torch() -> str:
+    """The command after which torch and torchaudio load together."""
+    # Both by name, and anew: where the versions that are there fit by their numbers, and do not load all the same (one
+    # is of another index or cut short), pip would be content with them.
+    pair = " ".join(repr(_required().get(name, name)) for name in _PAIR)
+    return f"Install them as a pair: pip install --force-reinstall {pair}"
 
 
 def _versions() -> Finding:
@@ -56,7 +73,7 @@ def _versions() -> Finding:
     text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {found}" for name, found in versions.items())
     required = _required()
     pair = [required.get(name, name) for name in _PAIR]
-    together = f"Install them as a pair: pip install {' '.join(repr(each) for each in pair)}."
+    together = how_to_mend_torch()
     if reason := why_torch_is_broken():
         return Finding("versions", "wrong", f"{reason}. {text}", together)
     if not all(_satisfies(versions[name], required.get(name, "")) for name in _PAIR):
@@ -97,7 +114,9 @@ def _ffmpeg() -> Finding:
     advice = "Install ffmpeg with the system's package manager; until then write wav or flac."
     try:
         program = find_ffmpeg()
-        done = subprocess.run([program, "-version"], capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(
+            [program, "-version"], capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=20
+        )
     except (MusicLDMError, OSError, subprocess.TimeoutExpired) as error:
         return Finding("ffmpeg", "warning", f"None that runs, so no mp3, ogg or m4a can be written: {error}", advice)
     if done.returncode:
@@ -115,8 +134,12 @@ def _disk() -> Finding:
 
 
 def _memory() -> Finding:
-    free, total = _free_memory()
-    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, {os.cpu_count()} cores."
+    cores = f"{os.cpu_count()} cores"
+    found = _free_memory()
+    if found is None:
+        return Finding("memory", "ok", f"This system does not say how much is free; {cores}.")
+    free, total = found
+    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, {cores}."
     advice = "" if free >= MEMORY[0] else "Close other programs, or use smaller crops."
     return Finding("memory", _below(free, *MEMORY), text, advice)
 
@@ -125,12 +148,14 @@ def _below(value: float, warning: float, wrong: float) -> Verdict:
     return "wrong" if value < wrong else "warning" if value < warning else "ok"
 
 
-def _free_memory() -> tuple[float, float]:
-    """Free and total bytes; where the system states only the total, all of it counts as free."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = float(page * os.sysconf("SC_PHYS_PAGES"))
+def _free_memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[float, float] | None:
+    """Free and total bytes; where the system states only the total, all of it counts as free. None: neither."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # on Windows there is none; elsewhere it may not know the names
+        return None
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
         # Not MemFree, which leaves out the page cache, although the kernel gives that back.
         return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), total
     except (OSError, StopIteration):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from musicldm.core import durable
-from musicldm.core.errors import DataError, MusicLDMError
+from musicldm.core.config import Count, from_dict
+from musicldm.core.errors import ConfigError, DataError, MusicLDMError
 from musicldm.core.progress import Progress
 from musicldm.evaluate.passages import (
     BANDS,
@@ -40,6 +41,19 @@ _FITTED = 8192  # passages that the axes are fitted to
 _SEARCHED = 8192  # training passages that a block is compared with at once
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Which frames are a track's."""
+
+    key: str
+    start: Count
+    stop: Count
+
+    def __post_init__(self) -> None:
+        if self.stop < self.start:
+            raise ConfigError("stop lies before start.")
+
+
 class TrackFrames:
     """The frames of a store's tracks, as the codec decodes them: one file, and a journal of what lies where.
 
@@ -50,7 +64,9 @@ class TrackFrames:
         self.seconds = frame_seconds(sample_rate)
         self._path = folder / "frames"
         self._rate = sample_rate
-        self._journal = durable.Journal(folder / "frames.jsonl", key="key")
+        self._journal = durable.Journal(
+            folder / "frames.jsonl", "key", lambda record: from_dict(_Place, record, unknown="pass over")
+        )
         self._size = self._path.stat().st_size if self._path.exists() else 0
 
     def __contains__(self, key: str) -> bool:
@@ -159,7 +175,7 @@ class PassageIndex:
         np.savez(written, mean=mean, axes=axes, heldout=joined, lengths=np.array([len(each) for each in heldout], int))
         durable.write_bytes(folder / f"{digest}.npz", written.getvalue())
         for old in folder.glob("*.np[yz]"):  # of the store as it was before
-            if not old.name.startswith(digest):
+            if len(old.stem) == len(digest) and not set(old.stem) - set("0123456789abcdef") and old.stem != digest:
                 old.unlink(missing_ok=True)
         return replace(index, heldout=heldout)
 

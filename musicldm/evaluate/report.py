@@ -22,6 +22,7 @@ import numpy as np
 
 from musicldm.core import durable
 from musicldm.core.errors import MissingProgramError, OutputError
+from musicldm.core.guard import Guard
 from musicldm.media.audio import files, spectrogram
 
 Floats = files.Floats
@@ -30,6 +31,10 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 LARGE = 1 << 18
 """Bytes of a WAV beyond which a sound is embedded as mp3, which every browser plays."""
+
+# What every page begins with, and what comes before its hash at the end.
+_BEGIN = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy"'
+_SEAL = "<!-- musicldm "
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 320, 64, 16, 12, 44  # of a curve and around it
 _COLOURS = 6  # that the style knows
@@ -47,11 +52,15 @@ class Sound:
     """A line below its name."""
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, overwrite: bool = False) -> None:
     """Check that a page can be written there, before minutes of work.
 
+    Args:
+        overwrite: a file there that is not a page of ours may be replaced.
+
     Raises:
-        OutputError: there is no such folder, it cannot be written, or the path is a folder.
+        OutputError: there is no such folder, it cannot be written, the path is a folder, or a file that is not a page
+            of ours, or was changed since.
     """
     hint = "Make it, or name another one with --html."
     if not path.parent.is_dir():
@@ -60,6 +69,14 @@ def check_target(path: Path) -> None:
         raise OutputError(f"The folder {path.parent} cannot be written.", hint)
     if path.is_dir():
         raise OutputError(f"{path} is a folder.", "Name a file in it, such as report.html.")
+    Guard(is_page, overwrite).check(path)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page as `Page` wrote it, of this release or of 0.1, which did not seal its pages."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    page, sealed, _ = text.rpartition(_SEAL)
+    return text == _sealed(page) if sealed else text.startswith(_BEGIN)
 
 
 class Page:
@@ -140,24 +157,29 @@ class Page:
                 f"script-src 'sha256-{_digest(_SCRIPT)}'",
             )
         )
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        page = (
+            f'{_BEGIN} content="{policy}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
             f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
             + "\n".join(self._body)
             + f"\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
         )
+        return _sealed(page.encode("utf-8", "replace").decode())  # file names may not be valid Unicode
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, overwrite: bool = False) -> None:
         """Write it, whole or not at all.
 
         Raises:
             OutputError: `path` cannot be written; see `check_target`.
         """
-        check_target(path)
-        durable.write_bytes(path, self.html().encode("utf-8", "replace"))  # file names may not be valid Unicode
+        check_target(path, overwrite)
+        durable.write_bytes(path, self.html().encode(), Guard(is_page, overwrite).commit)
+
+
+def _sealed(page: str) -> str:
+    """A page with the hash of itself at its end, by which it is known as unchanged."""
+    return f"{page}{_SEAL}{_digest(page)} -->\n"
 
 
 # ---- Pieces --------------------------------------------------------------------------------------------------------

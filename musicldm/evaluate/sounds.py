@@ -22,6 +22,7 @@ from musicldm.core.errors import DataError, UsageError
 from musicldm.media.audio import resampled
 from musicldm.media.audio.decode import decode, probe
 from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.media.audio.mixing import mixers
 from musicldm.media.audio.sources import walk
 from musicldm.media.audio.spool import Spool
 
@@ -84,8 +85,10 @@ class Sound:
             return
         with Spool(self.channels, Path(tempfile.gettempdir())) as spool:
             # Decoded to its end before anything is read: a fault of the file shows only there.
-            for block in decode(self.source, self.sample_rate, self.channels):
-                spool.append(block)
+            for mixer in mixers(self.channels):
+                spool.clear()
+                for block in decode(self.source, self.sample_rate, self.channels, mixer):
+                    spool.append(block)
             if not spool.samples:
                 raise DataError("There is no audio in it.")
             yield spool.samples, lambda start, stop: torch.from_numpy(spool.read(start, stop))

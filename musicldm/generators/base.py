@@ -186,6 +186,7 @@ class Train(Protocol):
         skip_broken: bool,
         init_from: Path | None,
         render: Render | None,
+        dry_run: bool,
         /,
     ) -> TrainingResult:
         """Train in the folder `run` on the latents of `store`.
@@ -196,6 +197,7 @@ class Train(Protocol):
             skip_broken: leave out the tracks that are damaged.
             init_from: a bundle whose weights are the first ones; None: random ones.
             render: makes demos heard; None: there are none.
+            dry_run: only raise what a training would raise before its first step.
         """
 
 

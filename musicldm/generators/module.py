@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from musicldm.core import bundle
 from musicldm.core.bundle import Component
-from musicldm.core.config import from_dict, to_dict
+from musicldm.core.config import to_dict
 from musicldm.latents.statistics import GeneratorLatents, LatentStatistics
 from musicldm.nn.blocks import Checkpointable
 
@@ -47,8 +47,8 @@ class GeneratorModule(Checkpointable, ABC):
             BundleError: the configuration or the weights are damaged.
         """
         latents = GeneratorLatents.of(component)
-        model = cls(from_dict(cls.config_class, cls.upgraded(GeneratorLatents.without(component.config))))
-        bundle.fill(model, component)
+        config = bundle.configuration(cls.config_class, GeneratorLatents.without(component.config), cls.upgraded)
+        model = bundle.build(lambda: cls(config), component)
         return model.eval().requires_grad_(False), latents.statistics, latents.codec_hash
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from torch.utils._pytree import tree_map
 from musicldm.core.bundle import Bundle, Component
 from musicldm.core.config import to_dict
 from musicldm.core.errors import DataError
+from musicldm.core.names import folded
+from musicldm.core.padded import Padded, groups
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.generators.base import DemoRequest, Render
@@ -27,13 +30,13 @@ from musicldm.latents.schema import StoreHeader
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
-from musicldm.training.announce import Announce, announce_left_out, ignore
+from musicldm.training.announce import Announce, announce_short, ignore
 from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.init_weights import init_weights
 from musicldm.training.loop import TrainingResult, fit
 from musicldm.training.processes import rank_of
 from musicldm.training.rehearsal import Rehearsal
-from musicldm.training.run_folder import Upgrade, defaults_filled, resolve_precision, unchanged
+from musicldm.training.run_folder import CONFIG, Upgrade, defaults_filled, resolve_precision, unchanged
 from musicldm.training.trainable import Demo, Trainable
 
 Model = TypeVar("Model", bound=GeneratorModule)
@@ -49,8 +52,8 @@ class Material:
 
     statistics: LatentStatistics
     """Of the latents to train on."""
-    heldout: LatentBatch | None = None
-    """Crops of held-out tracks; None: there are none that are long enough."""
+    heldout: LatentBatch | Padded | None = None
+    """Crops of held-out tracks; None: there are none."""
     codec: Bundle | None = None
     """The codec whose latents these are: its component and facts are shipped along."""
     codec_hash: str = ""
@@ -85,6 +88,12 @@ class GeneratorTraining(Trainable[Model]):
         """
         raise NotImplementedError
 
+    def cut(self, batch: LatentBatch, missing: int) -> LatentBatch:
+        built, left = self.config.model.conditions.built(), batch.latents.shape[-1] - missing
+        framewise = {name for name, condition in built.items() if condition.kind == "frames"}
+        values = {name: value[..., :left] if name in framewise else value for name, value in batch.conditions.items()}
+        return LatentBatch(batch.latents[..., :left], values)
+
     def losses(self, batch: LatentBatch) -> dict[str, Tensor]:
         return self.losses_of(self.model, batch)
 
@@ -92,8 +101,11 @@ class GeneratorTraining(Trainable[Model]):
         """The losses of `ema` on all held-out crops at once."""
         if self.heldout is None:
             return {}
-        crops: LatentBatch = tree_map(lambda column: column.to(self.device), self.heldout)
-        losses = {name: value.item() for name, value in self.losses_of(self.ema, crops).items()}
+        losses: dict[str, float] = {}
+        for group in groups(self.heldout, self.cut):
+            crops: LatentBatch = tree_map(lambda column: column.to(self.device), group.batch)
+            for name, value in self.losses_of(self.ema, crops).items():
+                losses[name] = losses.get(name, 0.0) + group.weight * value.item()
         return {"loss": losses.pop("total"), **losses}
 
     def demo_requests(self) -> list[DemoRequest]:
@@ -137,6 +149,7 @@ def train_generator(
     skip_broken: bool = False,
     init: Path | None = None,
     render: Render | None = None,
+    dry_run: bool = False,
     upgrade: Upgrade = unchanged,
     upgrade_component: Callable[[Component], Component] = lambda component: component,
 ) -> TrainingResult:
@@ -152,7 +165,7 @@ def train_generator(
         upgrade_component: the same for a component of a bundle to start from.
 
     Raises:
-        DataError: no store there, a damaged one, or every track is shorter than a crop.
+        DataError: no store there, a damaged one, or one without tracks to train on.
         BundleError: the store's copy of its codec is damaged.
         MismatchError: a bundle of another shape.
     """
@@ -165,13 +178,14 @@ def train_generator(
     codec, header = read_codec(store), store.header
     crop = crop_length(training.seconds, config.model.multiple, header.frame_rate)
     dataset = LatentDataset(store, crop, "train", derive(training.seed, make.model_class.kind), broken)
+    dataset.artists = artists_of_run(run, dataset.artists, upgrade)
     # Only now is the model's shape known: its channels, and its artists, come from the store.
     config = replace(config, model=config.model.fitted(header.channels, dataset))
     readers = config.model.conditions.readers()
-    announce_left_out(announce, dataset.left_out, len(dataset.tracks), crop / header.frame_rate)
+    announce_short(announce, dataset.short, len(dataset.tracks), crop / header.frame_rate)
     heldout = None
     columns = store.tracks.columns
-    judges = store.tracks.chosen(columns["heldout"] & (columns["frames"] >= crop))
+    judges = store.tracks.chosen(columns["heldout"])
     # Asked first, since a dataset without a single track is an error.
     if any(track.key not in broken for track in judges):
         of_heldout = LatentDataset(store, crop, "heldout", without=broken).with_conditions(readers)
@@ -189,7 +203,21 @@ def train_generator(
         return defaults_filled(upgrade(before), type(config))
 
     crops, seconds = dataset.with_conditions(readers), training.batch_size * crop / header.frame_rate
-    return fit(module, crops, run, {**to_dict(config), **whose}, seconds, device, progress, announce, upgraded)
+    identity = {**to_dict(config), **whose}
+    return fit(module, crops, run, identity, seconds, device, progress, announce, upgraded, dry_run)
+
+
+def artists_of_run(run: Path, artists: list[str], upgrade: Upgrade = unchanged) -> list[str]:
+    """The artists as a run that may be there already has them, where these are the same but for their spelling.
+
+    An earlier release counted each spelling of a name as an artist: such a run goes on with the model that it has.
+    """
+    try:
+        before = upgrade(dict(json.loads((run / CONFIG).read_bytes())))
+        names = list(map(str, before["model"]["conditions"]["settings"]["artist"]["names"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return artists  # no run, or a damaged one, which is reported later
+    return names if set(map(folded, names)) == set(map(folded, artists)) else artists
 
 
 def rehearsal_of(make: type[GeneratorTraining[Any]], config: Any, header: StoreHeader) -> Rehearsal:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from musicldm.core.errors import DataError
+from musicldm.core.names import counted
+from musicldm.core.padded import Padded, padded
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
 
@@ -64,7 +66,8 @@ class LatentBatch(NamedTuple):
 class LatentDataset:
     """Normalised crops of one split's tracks, uniformly over frames: a long track is drawn more often.
 
-    A track shorter than a crop is left out. Filled up with silence, it would teach that music stops.
+    A track shorter than a crop is one crop, which comes whole: `Padded` where it stands beside longer ones. A network
+    never sees the padding, which would teach it that music stops.
 
     Args:
         store: where the latents are; tracks that are added later are not seen.
@@ -75,14 +78,15 @@ class LatentDataset:
 
     Attributes:
         tracks: the tracks in use, in the order of their keys.
-        left_out: how many tracks of the split are shorter than a crop.
+        short: how many tracks of the split are shorter than a crop.
         seconds: the length of the tracks in use.
         statistics: of the store's training tracks, whatever the split.
-        artists: the names of those by whom there is something to train on, sorted, whatever the split.
+        artists: the names of those by whom there is something to train on, sorted, whatever the split; of several
+            spellings of one the most frequent.
         conditions: what gives the values of each condition for the crops of a batch; see `with_conditions`.
 
     Raises:
-        DataError: no track of the split is as long as a crop.
+        DataError: there is no track of the split.
     """
 
     def __init__(
@@ -97,11 +101,10 @@ class LatentDataset:
         if without:
             tracks = tracks.chosen(np.array([entry.key not in without for entry in tracks], bool))
         of_split = tracks.chosen(tracks.columns["heldout"] == (split == "heldout"))
-        long_enough = of_split.chosen(of_split.columns["frames"] >= crop_frames)
-        self.tracks: TrackTable = long_enough.chosen(np.argsort(long_enough.columns["key"], kind="stable"))
-        self.left_out = len(of_split) - len(self.tracks)
+        self.tracks: TrackTable = of_split.chosen(np.argsort(of_split.columns["key"], kind="stable"))
         if not self.tracks:
-            raise _nothing_to_read(store, of_split, crop_frames, split)
+            hint = "Encode more tracks." if store.tracks else "Encode some tracks first."
+            raise DataError(f"The store {store.path} has no tracks of the split {split!r}.", hint)
         self.statistics = store.statistics()
         self.crop_frames = crop_frames
         self.seed = seed
@@ -109,16 +112,19 @@ class LatentDataset:
         self._mean = np.array(self.statistics.mean, np.float32)
         self._std = np.array(self.statistics.std, np.float32)
         columns = self.tracks.columns
+        self._lengths = np.minimum(columns["frames"].astype(np.int64), crop_frames)
+        self.short = int((self._lengths < crop_frames).sum())
         self._segments = [segment.id for segment in self.tracks.segments]
         self._segment, self._offset = columns["segment"].astype(np.int64), columns["offset"].astype(np.int64)
         self._seconds = columns["samples"] / store.header.rate
         self.seconds = float(self._seconds.sum())
-        trained_on = ~tracks.columns["heldout"] & (tracks.columns["frames"] >= crop_frames)
-        self.artists = sorted(tracks.artists[number] for number in np.unique(tracks.columns["artist"][trained_on]))
+        trained_on = ~tracks.columns["heldout"]
+        # One name is one artist, however it is spelled, and nobody ("") is none.
+        self.artists = sorted(name for name in counted(tracks.chosen(trained_on).artist_of_each()) if name)
         self._artist = columns["artist"].astype(np.int64)
         self.conditions: Mapping[str, Callable[[Crops], Tensor]] = {}
         # Crops are numbered through all tracks, one for each frame at which a crop can start.
-        crops = columns["frames"].astype(np.int64) - crop_frames + 1
+        crops = columns["frames"].astype(np.int64) - self._lengths + 1
         self._ends = np.cumsum(crops)
         self._begins = self._ends - crops
         self._ahead = _Ahead() if not store.is_mapped else None
@@ -133,7 +139,7 @@ class LatentDataset:
         dataset._ahead = _Ahead() if self._ahead is not None else None
         return dataset
 
-    def batch(self, step: int, batch_size: int, part: slice = slice(None)) -> LatentBatch:
+    def batch(self, step: int, batch_size: int, part: slice = slice(None)) -> LatentBatch | Padded:
         """Of the `batch_size` crops of a training step those in `part`.
 
         A pure function of (seed, step, batch_size, part), and the parts of a step make up the whole.
@@ -152,7 +158,7 @@ class LatentDataset:
         seconds = (starts / self._store.header.frame_rate).tolist()
         return [f"{entry.artist}/{entry.title} at {start:.1f} s" for entry, start in zip(entries, seconds, strict=True)]
 
-    def fixed_batch(self, count: int) -> LatentBatch:
+    def fixed_batch(self, count: int) -> LatentBatch | Padded:
         """The same `count` crops at every call, evenly spaced over the tracks, each the mean of its posterior."""
         tracks, starts = self._placed((2 * np.arange(count) + 1) * self._ends[-1] // (2 * count))
         mean, _ = self._read(tracks, starts)
@@ -164,7 +170,7 @@ class LatentDataset:
         seeds = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
         return np.random.Generator(np.random.Philox(seeds))
 
-    def _batch(self, step: int, batch_size: int, first: int | None, stop: int | None) -> LatentBatch:
+    def _batch(self, step: int, batch_size: int, first: int | None, stop: int | None) -> LatentBatch | Padded:
         # Positions and noise are drawn for the whole batch and then cut: a part of a step is the same however the step
         # is divided among processes and micro-batches.
         random = self._random(step)
@@ -178,11 +184,13 @@ class LatentDataset:
         mean += logvar
         return self._conditioned(mean, tracks, starts)
 
-    def _conditioned(self, raw: Floats, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> LatentBatch:
+    def _conditioned(
+        self, raw: Floats, tracks: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
+    ) -> LatentBatch | Padded:
         """Raw latents of crops, normalised, with the values of their conditions."""
-        latents = self._normalised(raw)
+        latents, lengths = self._normalised(raw), torch.from_numpy(self._lengths[tracks])
         if not self.conditions:
-            return LatentBatch(latents, {})
+            return padded(LatentBatch(latents, {}), lengths, self.crop_frames)
         crops = Crops(
             artists=[self.tracks.artists[number] for number in self._artist[tracks].tolist()],
             start=torch.from_numpy((starts / self._store.header.frame_rate).astype(np.float32)),
@@ -192,7 +200,8 @@ class LatentDataset:
             numbers=tracks,
             first=starts,
         )
-        return LatentBatch(latents, {name: read(crops) for name, read in self.conditions.items()})
+        batch = LatentBatch(latents, {name: read(crops) for name, read in self.conditions.items()})
+        return padded(batch, lengths, self.crop_frames)
 
     def _placed(self, crops: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The tracks of numbered crops, and the frames in them at which the crops begin."""
@@ -204,14 +213,18 @@ class LatentDataset:
         """Mean and log-variance of crops, raw, [B, L, D]."""
         firsts = self._offset[tracks] + starts
         frames = [
-            (self._segments[segment], first, first + self.crop_frames)
-            for segment, first in zip(self._segment[tracks].tolist(), firsts.tolist(), strict=True)
+            (self._segments[segment], first, first + length)
+            for segment, first, length in zip(
+                self._segment[tracks].tolist(), firsts.tolist(), self._lengths[tracks].tolist(), strict=True
+            )
         ]
         # float32, into which the reader widens as it copies: exp and the products below would lose too much in float16.
-        mean, logvar = np.empty((2, len(tracks), self.crop_frames, self._store.header.channels), np.float32)
+        make = np.zeros if self.short else np.empty  # what is padded must not be left to chance
+        mean, logvar = make((2, len(tracks), self.crop_frames, self._store.header.channels), np.float32)
         with self._store.prefetch(frames):
             for i, (segment, start, stop) in enumerate(frames):
-                self._store.read_frames(segment, start, stop, (mean[i], logvar[i]))
+                length = stop - start
+                self._store.read_frames(segment, start, stop, (mean[i, :length], logvar[i, :length]))
         return mean, logvar
 
     def _normalised(self, raw: Floats) -> Tensor:
@@ -230,13 +243,13 @@ class _Ahead:
     def __init__(self) -> None:
         self._process = 0
         self._threads: ThreadPoolExecutor | None = None
-        self._coming: dict[tuple[int | None, ...], Future[LatentBatch]] = {}
+        self._coming: dict[tuple[int | None, ...], Future[LatentBatch | Padded]] = {}
         self._last = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Ahead, ()
 
-    def batch(self, make: Any, step: int, *which: int | None) -> LatentBatch:
+    def batch(self, make: Any, step: int, *which: int | None) -> LatentBatch | Padded:
         """What `make` returns for this step and for `which` of its crops."""
         if self._threads is None or self._process != os.getpid():  # a fork takes no threads along
             self._process, self._coming = os.getpid(), {}
@@ -249,14 +262,3 @@ class _Ahead:
         # memory.
         self._coming = {call: self._coming.get(call) or self._threads.submit(make, *call) for call in wanted}
         return self._coming.pop(wanted[0]).result()
-
-
-def _nothing_to_read(store: LatentStore, of_split: TrackTable, crop_frames: int, split: str) -> DataError:
-    if not of_split:
-        hint = "Encode more tracks." if store.tracks else "Encode some tracks first."
-        return DataError(f"The store {store.path} has no tracks of the split {split!r}.", hint)
-    longest = int(of_split.columns["frames"].max())
-    return DataError(
-        f"No {split!r} track of {store.path} is as long as a crop of {crop_frames} frames; the longest has {longest}.",
-        f"Use a crop of at most {longest / store.header.frame_rate:.1f} seconds, or longer tracks.",
-    )

@@ -19,6 +19,7 @@ from musicldm.codecs.base import Codec
 from musicldm.core.bundle import TrainingFacts
 from musicldm.core.devices import pick_device
 from musicldm.core.errors import DataError
+from musicldm.core.names import folded
 from musicldm.core.progress import Progress, silent
 from musicldm.latents.codec import has_codec, header_of, write_codec
 from musicldm.latents.encoders import READERS, Arrays, EncodeOptions, encode_tracks
@@ -49,6 +50,10 @@ class EncodeSummary:
     """Paths below the data folder of tracks in the store that the folder has no more, or not with that sound."""
     pruned: int = 0
     """Tracks dropped from the store because they had vanished."""
+    converted: dict[str, int] = field(default_factory=dict)
+    """The form of tracks, such as "44100 Hz, 2 channels" -> how many were converted from it in this run."""
+    relabelled: int = 0
+    """Tracks in the store whose artist is another one in the data folder now; the store keeps the first."""
 
 
 def encode(
@@ -139,6 +144,8 @@ class _Work:
     """Name -> reason."""
     vanished: dict[str, str]
     """Name -> key, of tracks that came from the same data folder, which has them no more, or not with that sound."""
+    relabelled: int
+    """See `EncodeSummary`."""
 
 
 def _prepared(data: Path, codec: Codec, header: StoreHeader, resample: bool) -> dict[str, PreparedTrack]:
@@ -198,12 +205,13 @@ def _opened(path: Path | str, header: StoreHeader, codec: Codec) -> LatentStore:
 
 def _compare(store: LatentStore, data: Path, tracks: dict[str, PreparedTrack], left_out: dict[str, str]) -> _Work:
     """What is missing in the store, and what is in there too much."""
-    wanted = {store.header.key(track.content) for track in tracks.values()}
-    folder = _folder(data)
+    wanted = {store.header.key(track.content): track for track in tracks.values()}
+    folder, relabelled = _folder(data), 0
     splits, vanished = dict[str, str](), dict[str, str]()
     for entry in store.tracks:
         if entry.key in wanted:
             splits[entry.key] = entry.split
+            relabelled += folded(entry.artist) != folded(wanted[entry.key].artist)
         elif entry.folder == folder:
             # A store may hold the tracks of several data folders; those of the others have not vanished.
             vanished[entry.source] = entry.key
@@ -219,7 +227,7 @@ def _compare(store: LatentStore, data: Path, tracks: dict[str, PreparedTrack], l
             left_out[name] = f"The store has it as {split!r}, now it is {track.split!r}; a new store would take that."
         else:
             skipped += 1
-    return _Work(todo, skipped, left_out, vanished)
+    return _Work(todo, skipped, left_out, vanished, relabelled)
 
 
 # ---- Doing it ------------------------------------------------------------------------------------------------------
@@ -297,4 +305,6 @@ def _summary(store: LatentStore, work: _Work, encoded: int, seconds: float, prun
         left_out=work.left_out,
         vanished=sorted(work.vanished),
         pruned=pruned,
+        converted=resampled.converted(track for name, track in work.todo.items() if name not in work.left_out),
+        relabelled=work.relabelled,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 
@@ -10,7 +9,9 @@ import google_crc32c
 import numpy as np
 
 from musicldm.core.errors import DataError
+from musicldm.core.names import counted
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import parse_json
 from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
 from musicldm.latents.statistics import DEAD_STD, Moments
 from musicldm.latents.store import LatentStore
@@ -74,7 +75,7 @@ def info(store: LatentStore) -> StoreInfo:
         tracks=len(tracks),
         hours=float(columns["samples"].sum()) / header.rate / 3600,
         heldout=int(columns["heldout"].sum()),
-        artists=len(np.unique(columns["artist"])),
+        artists=sum(bool(name) for name in counted(tracks.artist_of_each())),
         segments=len(store.segments),
         bytes=store.bytes,
         codec=header.codec,
@@ -145,7 +146,8 @@ def verify(store: LatentStore, progress: Progress = silent) -> list[Fault]:
 def _metadata_faults(store: LatentStore, segment: str) -> list[str]:
     faults = []
     try:
-        read_segment(segment, store.storage.read(f"{SEGMENTS}/{segment}/{METADATA}"), str(store.path))
+        metadata = store.storage.read(f"{SEGMENTS}/{segment}/{METADATA}")
+        read_segment(segment, metadata, str(store.path), store.header.channels)
     except (DataError, FileNotFoundError) as error:
         faults.append(str(error))
     for name in ARRAYS:
@@ -154,8 +156,8 @@ def _metadata_faults(store: LatentStore, segment: str) -> list[str]:
             continue
         file = f"{array.name}/{METADATA}"
         try:
-            metadata = json.loads(store.storage.read(file))
-            fits = metadata["shape"] == list(array.shape) and metadata["data_type"] == "float16"
+            form = parse_json(store.storage.read(file))
+            fits = form["shape"] == list(array.shape) and form["data_type"] == "float16"
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             fits = False
         if not fits:

@@ -43,7 +43,9 @@ def header_in(storage: Storage) -> StoreHeader:
     return read_header(data, str(storage))
 
 
-def tracks_in(storage: Storage, index: TrackTable, skip_broken: bool) -> tuple[TrackTable, dict[str, str]]:
+def tracks_in(
+    storage: Storage, header: StoreHeader, index: TrackTable, skip_broken: bool
+) -> tuple[TrackTable, dict[str, str]]:
     """The tracks of the segments that are in a store, and the segments that are broken with the reason.
 
     Args:
@@ -55,7 +57,8 @@ def tracks_in(storage: Storage, index: TrackTable, skip_broken: bool) -> tuple[T
     """
     names = storage.folders(SEGMENTS)
     known = {segment.id for segment in index.segments}
-    new, broken = _new_segments(storage, [name for name in names if name not in known], skip_broken)
+    unknown = [name for name in names if name not in known]
+    new, broken = _new_segments(storage, header.channels, unknown, skip_broken)
     replaced = {old for segment in [*index.segments, *(segment for segment, _ in new)] for old in segment.replaces}
     table = index.of_segments(set(names) - replaced).and_those(
         TrackTable.of((segment, rows) for segment, rows in new if segment.id not in replaced)
@@ -69,7 +72,7 @@ def tracks_in(storage: Storage, index: TrackTable, skip_broken: bool) -> tuple[T
 
 
 def _new_segments(
-    storage: Storage, names: list[str], skip_broken: bool
+    storage: Storage, channels: int, names: list[str], skip_broken: bool
 ) -> tuple[list[tuple[SegmentTable, list[dict[str, Any]]]], dict[str, str]]:
     """The tables of these segments with their tracks, and the broken ones with the reason."""
     new, broken = [], dict[str, str]()
@@ -77,7 +80,7 @@ def _new_segments(
     for name, data in zip(names, metadata, strict=True):
         if data is not None:  # else it is the garbage of a killed writer, or being written
             try:
-                new.append(read_segment(name, data, str(storage)))
+                new.append(read_segment(name, data, str(storage), channels))
             except DataError as error:
                 if not skip_broken:
                     raise
@@ -110,10 +113,10 @@ def _missing_files(storage: Storage, table: TrackTable, known: set[str]) -> tupl
     return faults, gone
 
 
-def index_in(storage: Storage) -> TrackTable:
-    """The table in the index; an empty one where there is none that is whole."""
+def index_in(storage: Storage, channels: int) -> TrackTable:
+    """The table in the index; an empty one where there is none that is whole and fits a store of so many channels."""
     try:
         data = storage.map(INDEX) if isinstance(storage, Folder) else np.frombuffer(storage.read(INDEX), np.uint8)
     except (OSError, ValueError):
         data = np.empty(0, np.uint8)
-    return TrackTable.from_bytes(data, f"{storage}/{INDEX}") or TrackTable.of([])
+    return TrackTable.from_bytes(data, f"{storage}/{INDEX}", channels) or TrackTable.of([])

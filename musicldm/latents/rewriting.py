@@ -99,7 +99,8 @@ def sweep(store: LatentStore) -> None:
     storage = store.storage
     names = storage.folders(SEGMENTS)
     committed = storage.sizes([f"{SEGMENTS}/{name}/{METADATA}" for name in names])
-    garbage = [name for name, size in zip(names, committed, strict=True) if size is None]
+    # What has no name of ours is somebody's own.
+    garbage = [name for name, size in zip(names, committed, strict=True) if size is None and _begun(name)]
     if isinstance(storage, Folder):
         for folder in (storage.path, storage.path / SEGMENTS):
             for file in folder.glob(f"{durable.TEMPORARY}*"):
@@ -145,11 +146,15 @@ def _groups(small: list[SegmentTable]) -> Iterator[list[SegmentTable]]:
         yield group
 
 
+def _begun(segment: str) -> datetime | None:
+    """When a segment was begun; None where the name of the folder is not one of ours."""
+    try:
+        return datetime.strptime(segment.split("-")[0], SEGMENT_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def _is_old(segment: str) -> bool:
     """Whether a segment was begun so long ago that its writer, if it had one still, would have committed it."""
-    try:
-        begun = datetime.strptime(segment.split("-")[0], SEGMENT_TIME).replace(tzinfo=UTC)
-    except ValueError:
-        # A name that is not ours tells no time; what is not ours is not deleted.
-        return False
-    return datetime.now(UTC) - begun > _GARBAGE_AFTER
+    when = _begun(segment)
+    return when is not None and datetime.now(UTC) - when > _GARBAGE_AFTER

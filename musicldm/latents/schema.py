@@ -24,12 +24,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import google_crc32c
 
 from musicldm.codecs.base import LatentSpec
-from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.config import Between, Count, Hash, Matching, Positive, Size, from_dict
+from musicldm.core.errors import ConfigError, DataError, MismatchError
+from musicldm.core.reading import parse_json
 from musicldm.latents.statistics import Moments
 
 SCHEMA = 2
@@ -64,9 +66,9 @@ class StoreHeader(LatentSpec):
 
     codec_name: str
     """What a person calls that codec; two codecs may share it."""
-    keep_bits: int | None = None
+    keep_bits: Annotated[int, Between(1, 10)] | None = None
     """Bits of each number's mantissa that were kept, 1 to 10, in a compressed store; None: all, and uncompressed."""
-    schema: int = SCHEMA
+    schema: Annotated[int, Between(1, SCHEMA)] = SCHEMA
     """Of the store; its keys follow this schema's formula for ever."""
 
     @property
@@ -97,11 +99,11 @@ class StoreHeader(LatentSpec):
 class Track:
     """What is known of a track before it is encoded."""
 
-    samples: int
+    samples: Count
     """Its length at the store's sample rate."""
-    content: str
+    content: Hash
     """The hash of its audio."""
-    split: str
+    split: Annotated[str, Matching("train|heldout")]
     """`train`, or `heldout` from every training."""
     artist: str
     title: str
@@ -115,7 +117,7 @@ class Track:
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.artist} – {self.title}"
+        return f"{self.artist} – {self.title}" if self.artist else self.title
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,12 @@ class TrackEntry(Track):
     """A track in a store: frames `offset` to `offset + frames` of the segment `segment`."""
 
     segment: str
-    offset: int
-    frames: int
-    seconds: float
-    key: str
+    offset: Count
+    frames: Count
+    seconds: Positive
+    key: Annotated[str, Matching("[0-9a-f]{16,128}")]
     """See `StoreHeader.key`."""
-    checksum: str
+    checksum: Hash
     """crc32c over the track's frames as stored, the mean of each followed by its log-variance."""
     loss: float
     """The sum of squared differences between the means that were given and those that are kept."""
@@ -143,11 +145,14 @@ class TrackEntry(Track):
 
     @classmethod
     def from_dict(cls, segment: str, row: dict[str, Any]) -> TrackEntry:
-        """The reverse of `to_dict`."""
-        if len(row) == len(_ROW):  # as nearly always: a store may have a million rows
-            return cls(segment=segment, **row)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: it is not.
+        """
         known = {name: value for name, value in row.items() if name in _ROW}
-        return cls(segment=segment, **known, extra={name: row[name] for name in row if name not in _ROW})
+        extra = {name: value for name, value in row.items() if name not in _ROW}
+        return from_dict(cls, {**known, "segment": segment, "extra": extra})
 
 
 _ROW = frozenset(each.name for each in dataclasses.fields(TrackEntry)) - {"segment", "extra"}
@@ -159,16 +164,16 @@ class SegmentTable:
 
     id: str
     """Its folder's name: the time of the commit, and a random piece."""
-    frames: int
-    chunk_frames: int
+    frames: Count
+    chunk_frames: Size
     """Frames under one checksum."""
-    shard_frames: int
+    shard_frames: Size
     """Frames in one file."""
     sizes: dict[str, list[int]]
     """`mean` and `logvar` -> the bytes of each of their files, shard by shard."""
     moments: Moments
     """Of its training tracks."""
-    replaces: tuple[str, ...]
+    replaces: tuple[Annotated[str, Matching(r"[^/\\\0]+")], ...]
     """Segments that this one stands for: they are no longer in the store, and may be deleted."""
 
     def to_attributes(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -184,10 +189,51 @@ class SegmentTable:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SegmentTable:
-        """The reverse of `to_dict`; it passes over what it does not know."""
-        fields = {each.name: data[each.name] for each in dataclasses.fields(cls)}
-        moments, replaces = Moments.from_dict(data["moments"]), tuple(data["replaces"])
-        return cls(**{**fields, "moments": moments, "replaces": replaces})
+        """The reverse of `to_dict`; it passes over what it does not know.
+
+        Raises:
+            ConfigError: it is not, or its numbers do not fit each other.
+        """
+        # The moments are arrays, which nothing but their class can read.
+        read = from_dict(_Table, {**data, "moments": data.get("moments")}, unknown="pass over")
+        fields = {each.name: getattr(read, each.name) for each in dataclasses.fields(cls)}
+        return cls(**{**fields, "moments": Moments.from_dict(read.moments)})
+
+    def check_tracks(self, rows: Sequence[dict[str, Any]], channels: int) -> None:
+        """See that the tracks can be in this segment, and the segment in a store of so many channels.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if self.moments.mean.shape != (channels,):
+            raise ConfigError(f"its moments are of {len(self.moments.mean)} channels, and the store has {channels}.")
+        for row in rows:
+            entry = TrackEntry.from_dict(self.id, row)
+            if entry.offset + entry.frames > self.frames:
+                raise ConfigError(f"a track ends at frame {entry.offset + entry.frames}, and there are {self.frames}.")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A segment's metadata as JSON has it."""
+
+    id: str
+    frames: Count
+    chunk_frames: Size
+    shard_frames: Size
+    sizes: dict[Literal["mean", "logvar"], list[Count]]
+    moments: dict[str, Any]
+    replaces: tuple[Annotated[str, Matching(r"[^/\\\0]+")], ...]
+
+    def __post_init__(self) -> None:
+        if self.shard_frames % self.chunk_frames:
+            raise ConfigError("its shards are not whole chunks.")
+        # Each shard ends with an index of its chunks.
+        least = 16 * (self.shard_frames // self.chunk_frames) + 4
+        for name in ARRAYS:
+            sizes = self.sizes.get(name, [])
+            if len(sizes) != -(-self.frames // self.shard_frames) or any(size < least for size in sizes):
+                raise ConfigError(f"the shards of {name} cannot hold {self.frames} frames.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,7 +259,7 @@ def attributes_of(data: bytes, store: str, name: str) -> dict[str, Any]:
         DataError: it is none.
     """
     try:
-        return dict(json.loads(data)["attributes"])
+        return dict(parse_json(data)["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(store, name, "it is not the metadata of a zarr group") from error
 
@@ -237,13 +283,16 @@ def read_header(data: bytes, store: str) -> StoreHeader:
         names = {old: new for new, old in SCHEMA_1_NAMES.items()}
         attributes = {**SCHEMA_1_FIXED, **{names.get(name, name): value for name, value in attributes.items()}}
     try:
-        return StoreHeader(**{each.name: attributes[each.name] for each in dataclasses.fields(StoreHeader)})
-    except KeyError as error:
-        raise damaged(store, METADATA, f"{error} is missing") from error
+        return from_dict(StoreHeader, attributes, unknown="pass over")
+    except ConfigError as error:
+        raise damaged(store, METADATA, error.message.rstrip(".")) from error
 
 
-def read_segment(segment: str, data: bytes, store: str) -> tuple[SegmentTable, list[dict[str, Any]]]:
+def read_segment(segment: str, data: bytes, store: str, channels: int) -> tuple[SegmentTable, list[dict[str, Any]]]:
     """A segment's table and its tracks as `TrackEntry.to_dict` has them, from its metadata.
+
+    Args:
+        channels: of the store.
 
     Raises:
         DataError: it is no segment's table, or its checksum does not fit.
@@ -253,7 +302,11 @@ def read_segment(segment: str, data: bytes, store: str) -> tuple[SegmentTable, l
     if attributes.pop("crc32c", None) != crc_of_json(attributes):
         raise damaged(store, name, "its checksum does not fit")
     try:
-        return SegmentTable.from_dict({**attributes, "id": segment}), list(attributes["tracks"])
+        table, rows = SegmentTable.from_dict({**attributes, "id": segment}), [dict(row) for row in attributes["tracks"]]
+        table.check_tracks(rows, channels)
+        return table, rows
+    except ConfigError as error:
+        raise damaged(store, name, error.message.rstrip(".")) from error
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(store, name, "it is not the table of a segment") from error
 

@@ -151,13 +151,20 @@ class Shard:
         if google_crc32c.value(stored[:-4].tobytes()) != int.from_bytes(stored[-4:].tobytes(), "little"):
             raise damaged(str(self.storage), self.name, f"chunk {number} was changed")
         raw: Bytes = stored[:-4]
+        frames, channels = self.chunk_shape
+        size = 2 * frames * channels
         if self.compressed:
             from numcodecs import blosc  # only here: raw stores, the usual ones, need none of it
 
-            raw = np.frombuffer(blosc.decompress(raw.tobytes()), np.uint8)
-        frames, channels = self.chunk_shape
+            # A frame states its size, for which memory is taken before anything is unpacked.
+            if int.from_bytes(raw[4:8].tobytes(), "little") != size:
+                raise damaged(str(self.storage), self.name, f"chunk {number} has another size")
+            try:
+                raw = np.frombuffer(blosc.decompress(raw.tobytes()), np.uint8)
+            except RuntimeError as error:
+                raise damaged(str(self.storage), self.name, f"chunk {number} cannot be unpacked") from error
         # zarr fills up the last chunk of an array, so all of them have one size.
-        if len(raw) != 2 * frames * channels:
+        if len(raw) != size:
             raise damaged(str(self.storage), self.name, f"chunk {number} has another size")
         return raw.view("<f2").reshape(self.chunk_shape)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from musicldm.core.bundle import REPAIR_HINT, Component, codec_key
-from musicldm.core.errors import BundleError, DataError
+from musicldm.core.config import Between, Count, from_dict
+from musicldm.core.errors import BundleError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,16 +75,37 @@ class Moments:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Moments:
-        """The reverse of `to_dict`."""
-        arrays = (np.array(data[name], dtype=np.float64) for name in ("mean", "squares", "variances"))
-        return cls(int(data["count"]), *arrays)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        read = from_dict(_Sums, data, unknown="pass over")
+        return cls(
+            read.count, *(np.array(each, dtype=np.float64) for each in (read.mean, read.squares, read.variances))
+        )
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """`Moments` as JSON has them."""
+
+    count: Count
+    # Of numbers of float16, which end at 65504: what is larger was never measured, and would overflow when squared.
+    mean: tuple[Annotated[float, Between(-1e5, 1e5)], ...]
+    squares: tuple[Annotated[float, Between(0, 1e30)], ...]
+    variances: tuple[Annotated[float, Between(0, 1e100)], ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.squares) == len(self.variances):
+            raise ConfigError("The moments are not all of the same channels.")
 
 
 @dataclass(frozen=True)
 class LatentStatistics:
     """The mean and standard deviation of each latent channel."""
 
-    count: int
+    count: Count
     """Frames that were measured."""
     mean: tuple[float, ...]
     """D averages."""
@@ -123,12 +145,10 @@ class LatentStatistics:
             DataError: a key is missing, or the lists do not fit each other.
         """
         try:
-            mean, std = (tuple(float(value) for value in data[name]) for name in ("mean", "std"))
-            statistics = cls(int(data["count"]), mean, std)
-        except (KeyError, TypeError, ValueError) as error:
+            statistics = from_dict(cls, dict(data), unknown="pass over")
+        except (TypeError, ValueError) as error:
             raise DataError("The latent statistics are damaged.", REPAIR_HINT) from error
-        # Written as `not … > 0`, which refuses NaN too.
-        if len(mean) != len(std) or not all(value > 0 for value in std):
+        if len(statistics.mean) != len(statistics.std) or not all(value > 0 for value in statistics.std):
             raise DataError("The latent statistics are damaged.", REPAIR_HINT)
         return statistics
 
@@ -150,7 +170,10 @@ class GeneratorLatents:
         """
         config = component.config
         try:
-            return cls(LatentStatistics.from_dict(config["statistics"]), str(config[codec_key(config)]))
+            digest = config[codec_key(config)]
+            if not isinstance(digest, str):
+                raise DataError("The hash of the codec is none.")
+            return cls(LatentStatistics.from_dict(config["statistics"]), digest)
         except (KeyError, DataError) as error:
             message = "The bundle does not state whose latents its generator makes, and how they are scaled."
             raise BundleError(message, REPAIR_HINT) from error

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from musicldm.core import durable
 from musicldm.core.errors import MissingProgramError, NetworkError, OutputError, UsageError
+from musicldm.core.reading import inside
 from musicldm.latents.schema import METADATA
 
 T = TypeVar("T")
@@ -140,9 +141,10 @@ class Folder:
     def remove(self, name: str) -> None:
         # The metadata first: a kill halfway then leaves garbage, which nobody sees, and not a committed segment with
         # holes.
+        folder = inside(self.path, name)
         with suppress(OSError):
-            (self.path / name / METADATA).unlink(missing_ok=True)
-        shutil.rmtree(self.path / name, ignore_errors=True)
+            (folder / METADATA).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def bytes(self) -> int:
         # Others may write and delete meanwhile: what is gone counts nothing.

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from musicldm.core import durable
+from musicldm.core import durable, guard
 from musicldm.core.errors import MismatchError, OutputError, UsageError
 from musicldm.latents import listing, rewriting
 from musicldm.latents.locks import ReadLease
@@ -40,6 +40,8 @@ from musicldm.latents.table import INDEX, TrackTable
 from musicldm.latents.writer import StoreWriter
 
 __all__ = ["METADATA", "LatentStore", "StoreHeader", "StoreWriter", "Track", "TrackEntry"]
+
+_NEW = "Name a new folder."
 
 # From here on an index is worth its file: this many tracks' metadata take about a tenth of a second to read.
 _MANY_TRACKS = 2048
@@ -75,17 +77,34 @@ class LatentStore(Snapshot):
         header = replace(header, schema=SCHEMA)
         storage = storage_at(path)
         if isinstance(storage, Folder):
-            folder = storage.path
-            if folder.is_dir() and not _is_free(folder):
-                what = "already holds a zarr" if (folder / METADATA).exists() else "is not empty"
-                raise OutputError(f"{path} {what}; a new store cannot go there.", "Name a new folder.")
-            durable.make_folder(folder)
+            if (storage.path / METADATA).exists():
+                raise OutputError(f"{path} already holds a zarr; a new store cannot go there.", _NEW)
+            cls.check_target(path)
+            durable.make_folder(storage.path)
         elif cls.exists(path):
             raise OutputError(f"{path} already holds a zarr; a new store cannot go there.", "Name a new place.")
         # Groups, so that plain zarr finds its way to the segments: first the inner one, for the root's is the commit.
         storage.write(f"{SEGMENTS}/{METADATA}", group_json({}))
         storage.write(METADATA, header_json(header))
         return cls(storage, header)
+
+    @staticmethod
+    def check_target(path: Path | str) -> None:
+        """See that there is a store to add to, or that a new one can be made; where it is far away, that shows later.
+
+        Raises:
+            OutputError: the folder holds other files, or cannot be written.
+            DataError: the zarr that is there is no store of ours, or a damaged one.
+            MismatchError: a store of a newer schema.
+        """
+        storage = storage_at(path)
+        if not isinstance(storage, Folder):
+            return
+        guard.check_folder(storage.path)
+        if (storage.path / METADATA).exists():
+            listing.header_in(storage)
+        elif storage.path.is_dir() and not _is_free(storage.path):
+            raise OutputError(f"{path} is not empty; a new store cannot go there.", _NEW)
 
     @classmethod
     def open(cls, path: Path | str, skip_broken: bool = False) -> LatentStore:
@@ -116,9 +135,9 @@ class LatentStore(Snapshot):
         Raises:
             DataError: as `open`.
         """
-        index = listing.index_in(self.storage)
+        index = listing.index_in(self.storage, self.header.channels)
         self._indexed = index.counts()
-        table, self.broken = listing.tracks_in(self.storage, index, self._skip_broken)
+        table, self.broken = listing.tracks_in(self.storage, self.header, index, self._skip_broken)
         self._take_in(table)
 
     def require(self, header: StoreHeader) -> None:

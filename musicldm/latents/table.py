@@ -19,13 +19,15 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from musicldm.core.config import Between, from_dict
 from musicldm.core.errors import DataError
+from musicldm.core.reading import parse_json
 from musicldm.latents.schema import SegmentTable, TrackEntry
 from musicldm.latents.storage import Bytes
 
@@ -109,7 +111,15 @@ class TrackTable(Sequence[TrackEntry]):
     def __getitem__(self, row: int | slice) -> TrackEntry | TrackTable:
         if isinstance(row, slice):
             return replace(self, columns=self.columns[row])
-        return TrackEntry.from_dict(self.segments[self.columns[row]["segment"]].id, json.loads(self._json(row)))
+        segment = self.segments[self.columns[row]["segment"]]
+        try:
+            entry = TrackEntry.from_dict(segment.id, parse_json(self._json(row)))
+            if entry.offset + entry.frames <= segment.frames:
+                return entry
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+        raise self._damaged()
 
     def __iter__(self) -> Iterator[TrackEntry]:
         return (self[row] for row in range(len(self)))
@@ -125,6 +135,10 @@ class TrackTable(Sequence[TrackEntry]):
     def chosen(self, rows: npt.NDArray[Any]) -> TrackTable:
         """Some of the tracks, by their numbers or as one boolean for each."""
         return replace(self, columns=self.columns[rows], all_count=self.all_count)
+
+    def artist_of_each(self) -> list[str]:
+        """The artist of each track, as it was spelled when the track was encoded."""
+        return [self.artists[number] for number in self.columns["artist"].tolist()]
 
     def counts(self) -> dict[str, int]:
         """The number of tracks in each segment."""
@@ -204,8 +218,12 @@ class TrackTable(Sequence[TrackEntry]):
         return b"".join([begin, bytes(-len(begin) % 64), columns.tobytes(), *rows])
 
     @classmethod
-    def from_bytes(cls, data: Bytes, origin: str) -> TrackTable | None:
-        """The table in an index, and whether all of its tracks count; None where it is cut short or was changed."""
+    def from_bytes(cls, data: Bytes, origin: str, channels: int) -> TrackTable | None:
+        """The table in an index, and whether all of its tracks count; None where it is cut short or was changed.
+
+        Args:
+            channels: of the store.
+        """
         begin = len(_MAGIC) + 16
         if data[: len(_MAGIC)].tobytes() != _MAGIC or len(data) < begin:
             return None
@@ -213,15 +231,45 @@ class TrackTable(Sequence[TrackEntry]):
         text = data[begin : begin + length].tobytes()
         if google_crc32c.value(text) != crc:
             return None
-        # Its checksum fits, so this is what `to_bytes` wrote: nothing in it has to be checked again.
-        head = json.loads(text)
-        start = begin + length + -(begin + length) % 64
-        stop = start + head["rows"] * COLUMNS.itemsize
-        columns = data[start:stop]
-        if len(columns) != stop - start or google_crc32c.value(columns.tobytes()) != head["crc"]:
+        # Anybody can make a checksum fit, so what is in it is checked all the same.
+        try:
+            head = from_dict(_Head, parse_json(text), unknown="pass over")
+            segments = [SegmentTable.from_dict(segment) for segment in head.parts]
+            for segment in segments:
+                segment.check_tracks([], channels)
+        except (ValueError, AttributeError):
             return None
-        segments = [SegmentTable.from_dict(segment) for segment in head["parts"]]
-        return cls(segments, head["artists"], columns.view(COLUMNS), [(0, data[stop:])], head["all_count"], origin)
+        start = begin + length + -(begin + length) % 64
+        stop = start + head.rows * COLUMNS.itemsize
+        raw = data[start:stop]
+        if len(raw) != stop - start or google_crc32c.value(raw.tobytes()) != head.crc:
+            return None
+        table = cls(segments, head.artists, raw.view(COLUMNS), [(0, data[stop:])], head.all_count, origin)
+        return table if table._fits() else None
+
+    def _fits(self) -> bool:
+        """Whether every row is about a segment, an artist, frames and text that are there."""
+        columns = self.columns
+        if not len(columns):
+            return True
+        if columns["segment"].max() >= len(self.segments) or columns["artist"].max() >= len(self.artists):
+            return False
+        frames = np.array([segment.frames for segment in self.segments], "<u8")[columns["segment"]]
+        length = columns["length"].astype("<u8")
+        there = len(self.text[0][1])
+        # Compared by what is left, since sums of 64 bits would overflow. The segments are in order, by which the rows
+        # of one are found.
+        return bool(
+            (columns["frames"] <= frames).all()
+            and (columns["offset"] <= frames - columns["frames"]).all()
+            and (length <= there).all()
+            and (columns["json"] <= there - length).all()
+            and (np.diff(columns["segment"].astype(np.int64)) >= 0).all()
+            and (columns["samples"] < 1 << 48).all()
+        )
+
+    def _damaged(self) -> DataError:
+        return DataError(f"{self.origin} is damaged: a track in it was changed.", "Delete that file; it is derived.")
 
     def _json(self, row: int) -> bytes:
         columns = self.columns[row]
@@ -231,8 +279,19 @@ class TrackTable(Sequence[TrackEntry]):
         # Checked when a track is asked for. To check all on opening would read the whole file, which the index is there
         # to avoid.
         if google_crc32c.value(data) != columns["crc"]:
-            raise DataError(f"{self.origin} is damaged: a track in it was changed.", "Delete that file; it is derived.")
+            raise self._damaged()
         return data
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What an index says of itself."""
+
+    parts: list[dict[str, Any]]
+    artists: list[str]
+    rows: Annotated[int, Between(0, 1 << 32)]
+    crc: int
+    all_count: bool
 
 
 def _hash(text: str) -> int:

@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from musicldm.core.guard import Guard
 from musicldm.media.audio import files
 
 RATE = 44100
+
+_COMMENT = "Composed by musicldm."
 
 _PEAK = 10 ** (-1 / 20)  # -1 dBFS
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
@@ -209,26 +212,45 @@ ARTISTS = (
 )
 
 
-def compose(out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float = 20) -> list[Path]:
+def compose(
+    out: Path, seed: int = 0, songs_each: int = 3, seconds_each: float = 20, overwrite: bool = False
+) -> list[Path]:
     """Write `songs_each` songs by every one of ARTISTS to <out>/<Artist>/<Title>.wav, 44.1 kHz, stereo, 16 bit.
 
-    A song that is there is left alone.
+    A song that was composed before is left alone.
+
+    Args:
+        overwrite: replace files that this has not written.
 
     Raises:
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or a file that was not composed here has a song's name.
     """
-    paths = []
-    for number, artist in enumerate(ARTISTS):
-        for index in range(songs_each):
-            title = artist.titles[index % len(artist.titles)]
-            if index >= len(artist.titles):
-                title += f" {index // len(artist.titles) + 1}"
-            path = out / artist.name / f"{title}.wav"
-            if not path.exists():
-                # A stream of numbers for each song: which others are there already does not matter.
-                files.write(path, perform(artist, np.random.default_rng([seed, number, index]), seconds_each), RATE)
-            paths.append(path)
-    return paths
+    guard = Guard(is_composed, overwrite)
+    paths = {
+        out / artist.name / f"{_title(artist, index)}.wav": (number, index)
+        for number, artist in enumerate(ARTISTS)
+        for index in range(songs_each)
+    }
+    guard.check(*paths)
+    for path, (number, index) in paths.items():
+        if not (path.exists() and is_composed(path)):
+            # A stream of numbers for each song: which others are there already does not matter.
+            song = perform(ARTISTS[number], np.random.default_rng([seed, number, index]), seconds_each)
+            with files.piecewise(path, RATE, 2, song.shape[1], comment=_COMMENT, commit=guard.commit) as append:
+                append(song)
+    return list(paths)
+
+
+def is_composed(path: Path) -> bool:
+    """Whether `compose` wrote a file."""
+    # The comment stands in the header, before the samples.
+    with path.open("rb") as file:
+        return _COMMENT.encode() in file.read(256)
+
+
+def _title(artist: Artist, index: int) -> str:
+    title = artist.titles[index % len(artist.titles)]
+    return title if index < len(artist.titles) else f"{title} {index // len(artist.titles) + 1}"
 
 
 def perform(artist: Artist, rng: np.random.Generator, seconds: float) -> files.Floats:

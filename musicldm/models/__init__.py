@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicldm.core.bundle import INDEX
-from musicldm.core.errors import BundleError, UsageError
+from musicldm.core.errors import BundleError, DataError, UsageError
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import read_file
 
 FOLDERS = "MUSICLDM_MODELS"
 DEFAULT = "piano"
 """The model that `sample` uses where none is named."""
 CARD = "card.md"
+LARGEST_CARD = 1 << 20
+"""Bytes."""
 
 _ON_THE_HUB = re.compile(r"hf:/{1,2}(?P<repository>[^/@]+/[^/@]+?)(@(?P<revision>.+))?")  # a Path has one slash only
 
@@ -131,8 +134,8 @@ def _read_card(path: Path) -> tuple[dict[str, str], str]:
     """The fields between the two `---` of a card, and the text after them."""
     try:
         # utf-8-sig, since editors on Windows may put a byte order mark first, before the `---`.
-        text = (path / CARD).read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:  # missing or unreadable: a model needs no card
+        text = read_file(path / CARD, LARGEST_CARD).decode("utf-8-sig", "replace").replace("\r\n", "\n")
+    except (OSError, DataError):  # missing or unreadable: a model needs no card
         return {}, ""
     head, opened, rest = text.partition("---\n")
     if not opened or head.strip():

@@ -5,16 +5,18 @@ Only `bundle.json` and the safetensors files that it names are fetched, all of o
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicldm.core.bundle import INDEX
+from musicldm.core.bundle import INDEX, LARGEST_INDEX
+from musicldm.core.config import Count, from_dict
 from musicldm.core.errors import BundleError, MissingProgramError, NetworkError, UsageError
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import read_json
 
 # Safetensors alone, since a pickle could run code; and without a slash, since the name becomes part of a path.
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
@@ -123,6 +125,13 @@ def _fetch_all(download: _Download, revision: str | None, name: str, progress: P
     return index.parent
 
 
+@dataclass(frozen=True)
+class _Sized:
+    """What must be known of a file before it is fetched."""
+
+    bytes: Count
+
+
 def _weights(index: Path, name: str) -> dict[str, int]:
     """The files of weights that a bundle's index of any format names, and their sizes in bytes.
 
@@ -130,9 +139,9 @@ def _weights(index: Path, name: str) -> dict[str, int]:
         BundleError: it names none, or other files.
     """
     try:
-        found = json.loads(index.read_bytes())
+        found = read_json(index, LARGEST_INDEX)
         components = (found["parts"] if found["format"] == 1 else found["components"]).values()
-        weights = {str(each["file"]): int(each["bytes"]) for each in components}
+        weights = {str(each["file"]): from_dict(_Sized, dict(each), unknown="pass over").bytes for each in components}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"There is no bundle in {name}: its {INDEX} is not musicldm's.", _OURS) from error
     if wrong := [file for file in weights if not _WEIGHTS.fullmatch(file)]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from musicldm.core.config import Between
 from musicldm.core.errors import ConfigError, UsageError
 
 Spacing = Literal["trailing", "uniform", "karras"]
@@ -33,7 +34,7 @@ class NoiseConfig:
     """Stretch the schedule so that its last step is nothing but noise (Lin et al. 2023, algorithm 1)."""
     objective: Literal["eps", "x0", "v", "flow"] = "v"
     """eps: the noise; x0: the signal; v: α·ε − σ·x0 (Salimans & Ho 2022); flow: ε − x0."""
-    steps: int = 1000
+    steps: Annotated[int, Between(2, 100000)] = 1000
     """N, the steps of the forward process."""
     levels: Literal["discrete", "continuous"] = "discrete"
     """The times that the network is trained at: only the steps, or all between them too."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InterpolateSeeds,
         Loop,
         New,
+        Original,
         Task,
         Vary,
     )
@@ -27,7 +28,8 @@ _PUBLIC = {
     "Pipeline": "pipeline",
     "Request": "request",
     **dict.fromkeys(
-        ("TASKS", "Extend", "Infill", "Interpolate", "InterpolateSeeds", "Loop", "New", "Task", "Vary"), "tasks"
+        ("TASKS", "Extend", "Infill", "Interpolate", "InterpolateSeeds", "Loop", "New", "Original", "Task", "Vary"),
+        "tasks",
     ),
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "InterpolateSeeds",
     "Loop",
     "New",
+    "Original",
     "Pipeline",
     "Request",
     "Task",

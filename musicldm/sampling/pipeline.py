@@ -18,6 +18,7 @@ from musicldm.codecs.base import codec_of
 from musicldm.core import bundle
 from musicldm.core.devices import pick_device, pick_precision
 from musicldm.core.errors import MismatchError, UsageError
+from musicldm.core.names import counted
 from musicldm.core.progress import Progress, silent
 from musicldm.generators.base import GENERATORS, GeneratorFamily, LatentGenerator, LatentRequest
 from musicldm.sampling.coder import Coder
@@ -87,6 +88,15 @@ class Pipeline:
                 f"The generator of {source.name} was trained on the latents of another codec.", bundle.REPAIR_HINT
             )
 
+        # A scale for each channel: one of a single number would do for all of them, and sound wrong without a word.
+        scaled, made = len(self.generator.statistics.mean), self.generator.channels
+        if not scaled == made == self.spec.channels:
+            raise MismatchError(
+                f"The parts of {source.name} do not fit each other: {self.spec.channels} latent channels of the codec, "
+                f"{made} of the generator, {scaled} in its statistics.",
+                bundle.REPAIR_HINT,
+            )
+
     @classmethod
     def load(
         cls, path: Path | str, device: str = "auto", precision: str = "auto", announce: Announce = _ignore
@@ -106,11 +116,11 @@ class Pipeline:
     def provenance(self) -> dict[str, Any]:
         """Whose music the generator was trained on: how many tracks, the 50 most frequent artists, the licences."""
         tracks = [track for track in self.training.tracks if track.split == "train"]
-        artists = Counter(track.artist for track in tracks)
+        artists = counted(track.artist for track in tracks)
         licences = Counter(str(track.provenance.get("licence") or "unknown") for track in tracks)
         return {
             "tracks": len(tracks),
-            "artists": {name: count for name, count in artists.most_common(50)},
+            "artists": {name or "unknown": count for name, count in list(artists.items())[:50]},
             "licences": dict(licences.most_common(50)),
         }
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from musicldm.core.errors import UsageError
 from musicldm.core.progress import Progress
 from musicldm.noise.interpolation import slerp
+from musicldm.sampling.original import aligned, fitted, fitted_pieces
 from musicldm.sampling.pipeline import Pipeline
-from musicldm.sampling.postprocess import after, crossfade, crossfade_into, peak_normalize
+from musicldm.sampling.postprocess import after, crossfade, crossfade_into, cut, peak_normalize
 from musicldm.sampling.request import Request
 from musicldm.sampling.tasks import (
     Extend,
+    Form,
     Infill,
     Interpolate,
     InterpolateSeeds,
@@ -42,7 +44,7 @@ def new(task: New, pipeline: Pipeline, request: Request, progress: Progress) -> 
     A take of one window is made softer as a whole where it would clip; a longer one has its peaks limited.
     """
     pipeline.check(task, request)
-    samples = samples_of(task.seconds, pipeline.spec)
+    samples = samples_of(task.seconds, pipeline.spec.rate)
     frames = pipeline.spec.frames(samples)
     size = pipeline.window_size(request)
     first = next_window(0, frames, 0, 0, size, request.joint)
@@ -62,6 +64,7 @@ def infill(task: Infill, pipeline: Pipeline, request: Request, progress: Progres
     """Each gap with its surroundings; far from the spans there is nothing to do."""
     pipeline.check(task, request)
     audio, hop, rate = task.audio, pipeline.spec.hop, pipeline.spec.rate
+    ours, form = Form(rate, pipeline.spec.media_channels), task.form(pipeline.spec)
     spans = checked_spans(task.spans, audio.shape[1], rate)
     known = pipeline.encode(audio)
     frames = known.shape[-1]
@@ -69,7 +72,8 @@ def infill(task: Infill, pipeline: Pipeline, request: Request, progress: Progres
     for span in spans:
         first, last = frames_of(span, hop)
         mask[..., first:last] = False
-    made = audio.clone()
+    made = (task.original.audio if task.original else audio).clone()
+    there = dict(zip(spans, checked_spans(task.spans, made.shape[1], form.rate), strict=True))
     # Half a window on either side: a short gap with what surrounds it is then about one window.
     found = gaps(spans, hop, frames, pipeline.window_size(request).usual // 2)
     for number, gap in enumerate(found):
@@ -83,30 +87,44 @@ def infill(task: Infill, pipeline: Pipeline, request: Request, progress: Progres
             window=number,
         )
         decoded = pipeline.coder.decode_limited(pipeline.raw(z))
+        fresh, begin = fitted(decoded, gap.begin * hop, ours, form)
         for span in gap.spans:
-            _replace(made, decoded, gap.begin * hop, span, round(FADE * rate))
+            _replace(made, fresh, begin, there[span], round(FADE * form.rate))
     return iter([made])
 
 
 def extend(task: Extend, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
     """New windows, the first of which keeps the end of what there is."""
     pipeline.check(task, request)
-    audio, spec = task.audio, pipeline.spec
-    samples = samples_of(task.seconds, spec)
+    audio, spec, form = task.audio, pipeline.spec, task.form(pipeline.spec)
+    whole = task.original.audio if task.original else audio
+    samples = samples_of(task.seconds, form.rate)
     size = pipeline.window_size(request)
     held = min(audio.shape[1] // spec.hop, size.usual // 2)  # frames that the first window goes on from
-    context = audio[:, audio.shape[1] - held * spec.hop :]
+    start = audio.shape[1] - held * spec.hop
+    context = audio[:, start:]
     # Without a mirror image beyond its end, the encoder would hear the music stop there.
     mirror = context.flip(1)[:, : pipeline.codec.receptive_field * spec.hop]
     known = pipeline.encode(torch.cat([context, mirror], dim=1))[..., :held]
-    frames = spec.frames(samples)
+    # What is made begins a fade before the end, at a sample that both rates have.
+    begin, there = aligned(audio.shape[1] - min(round(FADE * spec.rate), context.shape[1]), start, spec.rate, form.rate)
+    fade = min(round(FADE * form.rate), whole.shape[1] - there)
+    new = samples_of(task.seconds, spec.rate)
+    frames = spec.frames(new)
     first = next_window(0, frames, held, 0, size, request.joint)
     raw = (pipeline.raw(z) for z in continued(pipeline, request, frames, progress, known))
-    fade = min(round(FADE * spec.rate), context.shape[1])
     made = pipeline.coder.decode_stream(
-        itertools.chain([pipeline.raw(known)], raw), first.length, held + frames, held * spec.hop - fade, fade + samples
+        itertools.chain([pipeline.raw(known)], raw),
+        first.length,
+        held + frames,
+        begin - start,
+        audio.shape[1] - begin + new,
     )
-    kept, old = audio[:, : audio.shape[1] - fade], audio[:, audio.shape[1] - fade :]
+    ours = Form(spec.rate, spec.media_channels)
+    if form != ours:
+        made = fitted_pieces(made, ours, form)
+    made = cut(made, whole.shape[1] - fade - there, fade + samples)
+    kept, old = whole[:, : whole.shape[1] - fade], whole[:, whole.shape[1] - fade :]
     return after(kept, crossfade_into(old, made))
 
 
@@ -114,7 +132,7 @@ def loop(task: Loop, pipeline: Pipeline, request: Request, progress: Progress) -
     """In windows around the circle, and decoded with the end before the beginning."""
     pipeline.check(task, request)
     hop, context = pipeline.spec.hop, pipeline.codec.context
-    frames = pipeline.spec.frames(samples_of(task.seconds, pipeline.spec))
+    frames = pipeline.spec.frames(samples_of(task.seconds, pipeline.spec.rate))
     z = pipeline.generate(request, progress, frames, circular=True)
     # The codec must hear the end before the beginning, or the join would sound like a start.
     around = torch.arange(-context, frames + context, device=z.device) % frames
@@ -142,7 +160,7 @@ def interpolate_seeds(
 ) -> Iterator[Tensor]:
     """A new take from noise between that of two seeds."""
     pipeline.check(task, request)
-    samples = samples_of(task.seconds, pipeline.spec)
+    samples = samples_of(task.seconds, pipeline.spec.rate)
     frames = pipeline.spec.frames(samples)
     z = pipeline.generate(request, progress, frames, seeds=task.seeds, weight=task.weight)
     return iter([pipeline.decode(pipeline.raw(z))[:, :samples]])

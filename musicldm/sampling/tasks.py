@@ -25,6 +25,27 @@ Seconds = tuple[float, float]
 """A span of a file: where it begins and where it ends."""
 
 
+class Form(NamedTuple):
+    """How a sound is sampled."""
+
+    rate: int
+    """Samples a second."""
+    channels: int
+
+
+@dataclass(frozen=True)
+class Original:
+    """A file at its own rate and with its own channels."""
+
+    audio: Tensor
+    """[C, T]; C is 1 or 2."""
+    rate: int
+
+    @property
+    def form(self) -> Form:
+        return Form(self.rate, len(self.audio))
+
+
 class Lengths(NamedTuple):
     """Of what comes out of a task, in samples."""
 
@@ -39,6 +60,8 @@ class Given:
 
     sounds: Sequence[Tensor] = ()
     """Each [C, T]."""
+    originals: Sequence[Original | None] = ()
+    """The same as the files have them, where that differs and is to be kept."""
     seconds: float = 10.0
     strength: float = 0.6
     spans: Sequence[Seconds] = ()
@@ -66,9 +89,13 @@ class Task(ABC):
     def of(cls, given: Given) -> Task:
         """The task for what is given."""
 
+    def form(self, spec: LatentSpec) -> Form:
+        """How the result is sampled: as the model is, unless a file is kept."""
+        return Form(spec.rate, spec.media_channels)
+
     @abstractmethod
     def lengths(self, spec: LatentSpec) -> Lengths:
-        """How long the result is.
+        """How long the result is, in its own samples.
 
         Raises:
             UsageError: there would be no result, or no end of it.
@@ -93,7 +120,7 @@ class New(Task):
         return cls(given.seconds)
 
     def lengths(self, spec: LatentSpec) -> Lengths:
-        samples = samples_of(self.seconds, spec)
+        samples = samples_of(self.seconds, spec.rate)
         return Lengths(samples, samples)
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
@@ -131,11 +158,13 @@ class Vary(Task):
 class Infill(Task):
     """Audio [C, T] with the spans, in seconds, made anew.
 
-    All that lies further than a short fade from a span is kept to the last bit.
+    All that lies further than a short fade from a span is kept to the last bit: of the `original`, where there is one,
+    which is the same music at another rate or with other channels. What is made is then brought to its form.
     """
 
     audio: Tensor
     spans: Sequence[Seconds]
+    original: Original | None = None
 
     name = "infill"
     option = "--infill"
@@ -144,10 +173,14 @@ class Infill(Task):
 
     @classmethod
     def of(cls, given: Given) -> Infill:
-        return cls(given.sounds[0], given.spans)
+        return cls(given.sounds[0], given.spans, *given.originals[:1])
+
+    def form(self, spec: LatentSpec) -> Form:
+        return self.original.form if self.original else super().form(spec)
 
     def lengths(self, spec: LatentSpec) -> Lengths:
-        return Lengths(self.audio.shape[1], sum(round((last - first) * spec.rate) for first, last in self.spans))
+        whole, rate = self.original.audio if self.original else self.audio, self.form(spec).rate
+        return Lengths(whole.shape[1], sum(round((last - first) * rate) for first, last in self.spans))
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
         from musicldm.sampling import running
@@ -159,11 +192,12 @@ class Infill(Task):
 class Extend(Task):
     """Audio [C, T] and then so many seconds more, piece by piece; all but a short fade at its end is kept as it is.
 
-    It begins to come once the first of what is new is there.
+    It begins to come once the first of what is new is there. An `original` is kept as `Infill` keeps it.
     """
 
     audio: Tensor
     seconds: float = 10.0
+    original: Original | None = None
 
     name = "extend"
     option = "--extend"
@@ -172,11 +206,14 @@ class Extend(Task):
 
     @classmethod
     def of(cls, given: Given) -> Extend:
-        return cls(given.sounds[0], given.seconds)
+        return cls(given.sounds[0], given.seconds, *given.originals[:1])
+
+    def form(self, spec: LatentSpec) -> Form:
+        return self.original.form if self.original else super().form(spec)
 
     def lengths(self, spec: LatentSpec) -> Lengths:
-        new = samples_of(self.seconds, spec)
-        return Lengths(self.audio.shape[1] + new, new)
+        new = samples_of(self.seconds, self.form(spec).rate)
+        return Lengths((self.original.audio if self.original else self.audio).shape[1] + new, new)
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
         from musicldm.sampling import running
@@ -233,7 +270,7 @@ class InterpolateSeeds(Task):
         return cls(given.seeds, given.seconds, given.weight)
 
     def lengths(self, spec: LatentSpec) -> Lengths:
-        samples = samples_of(self.seconds, spec)
+        samples = samples_of(self.seconds, spec.rate)
         return Lengths(samples, samples)
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
@@ -257,7 +294,7 @@ class Loop(Task):
         return cls(given.seconds)
 
     def lengths(self, spec: LatentSpec) -> Lengths:
-        samples = spec.frames(samples_of(self.seconds, spec)) * spec.hop
+        samples = spec.frames(samples_of(self.seconds, spec.rate)) * spec.hop
         return Lengths(samples, samples)
 
     def run(self, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:
@@ -271,13 +308,13 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def samples_of(seconds: float, spec: LatentSpec) -> int:
+def samples_of(seconds: float, rate: int) -> int:
     """Samples of a piece of so many seconds.
 
     Raises:
         UsageError: there would be none, or no end of them.
     """
-    samples = seconds * spec.rate
+    samples = seconds * rate
     # Python rounds 0.5 to 0, and beyond 2⁵³ a float does not hold every whole number. NaN fails both comparisons.
     if not 0.5 < samples < 2**53:
         raise UsageError(f"{seconds:g} seconds cannot be sampled.", "Expected at least one sample, such as 30 seconds.")

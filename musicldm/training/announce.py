@@ -12,9 +12,9 @@ def ignore(sentence: str) -> None:
     """The announcements to someone who does not listen."""
 
 
-def announce_left_out(announce: Announce, left_out: int, used: int, seconds: float) -> None:
-    """Say how many tracks are too short to train on, where there are some."""
-    if left_out:
+def announce_short(announce: Announce, short: int, used: int, seconds: float) -> None:
+    """Say how many tracks are shorter than a crop, where there are some."""
+    if short:
         announce(
-            f"{left_out} of {left_out + used} training tracks are shorter than a crop of {seconds:.2f} s: left out."
+            f"{short} of {used} training tracks are shorter than a crop of {seconds:.2f} s: they count as they are."
         )

@@ -7,9 +7,11 @@ than three: `last`, the one before it, and the best by the held-out loss.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,12 @@ from typing import Any
 import torch
 
 from musicldm.core import bundle, durable
+from musicldm.core.config import from_dict
 from musicldm.core.errors import DataError, MismatchError, OutputError
 from musicldm.training.announce import Announce, ignore
+from musicldm.training.state import Origin, TrainState
 
+_HINT = "Delete the folder to start anew, or choose another one with -o."
 FOLDER = "checkpoints"
 FORMAT = 3
 EMA = "ema."
@@ -35,13 +40,18 @@ class Checkpoints:
     Args:
         folder: where they are.
         announce: told when the last one is damaged.
+        fit: raises whatever it does where a checkpoint is not of this training; such a one counts as damaged.
     """
 
-    def __init__(self, folder: Path, announce: Announce = ignore) -> None:
+    def __init__(
+        self, folder: Path, announce: Announce = ignore, fit: Callable[[dict[str, Any]], object] | None = None
+    ) -> None:
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
         self.best = folder / "best.ckpt"
         self.announce = announce
+        self._fit = fit
+        self._last_is_bad = False
         self._step = -1  # of the last one, once it was read or written
 
     def exist(self) -> bool:
@@ -56,10 +66,10 @@ class Checkpoints:
         """
         first, second = (self.previous, self.last) if before else (self.last, self.previous)
         try:
-            checkpoint = read(first)
+            checkpoint = self._read(first)
         except DataError as damage:
             try:
-                checkpoint = read(second)
+                checkpoint = self._read(second)
             except DataError:
                 raise damage from None
             if not before:
@@ -67,10 +77,24 @@ class Checkpoints:
         self._step = checkpoint["state"]["step"]
         return checkpoint
 
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            checkpoint = read(path)
+            if self._fit is not None:
+                self._fit(checkpoint)
+        except Exception as error:  # whatever wrong names, types and shapes make of a training
+            self._last_is_bad |= path == self.last
+            if isinstance(error, DataError) and error.hint == _HINT:  # from `read`
+                raise
+            message = f"The checkpoint {path} cannot be read: it does not fit this training."
+            raise DataError(message, _HINT) from error
+        return checkpoint
+
     def mend(self) -> None:
         """Put the previous one in the place of a last one that is damaged or gone, or the next write would lose it."""
-        if self.previous.exists() and not _is_whole(self.last):
+        if self.previous.exists() and (self._last_is_bad or not _is_whole(self.last)):
             _link(self.previous, self.last)
+            self._last_is_bad = False
 
     def write(self, checkpoint: dict[str, Any], best: bool = False) -> None:
         """Make this the last one, and the `best` one too where it is; at any moment there is a whole one.
@@ -107,21 +131,44 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: missing, damaged, or not a checkpoint of this version.
     """
-    hint = "Delete the folder to start anew, or choose another one with -o."
     if not path.is_file():
-        raise DataError(f"There is no checkpoint {path}.", hint)
+        raise DataError(f"There is no checkpoint {path}.", _HINT)
     checkpoint: Any = None
     if _is_whole(path):
         with suppress(Exception):  # torch names no error of its own for an archive that is not its own
             # To the CPU: the GPU that it came from may not be there, nor have room for two copies.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    damage = f"The checkpoint {path} cannot be read: it is damaged."
     if not isinstance(checkpoint, dict):
-        raise DataError(f"The checkpoint {path} cannot be read: it is damaged.", hint)
-    if checkpoint.get("format") == 2:
-        checkpoint = _upgraded(checkpoint)
+        raise DataError(damage, _HINT)
+    try:
+        if checkpoint.get("format") == 2:
+            checkpoint = _upgraded(checkpoint)
+        if checkpoint.get("format") == FORMAT:
+            _check(checkpoint)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DataError(damage, _HINT) from error
     if checkpoint.get("format") != FORMAT:
-        raise DataError(f"The checkpoint {path} is of another version of musicldm.", hint)
+        raise DataError(f"The checkpoint {path} is of another version of musicldm.", _HINT)
     return dict(checkpoint)
+
+
+def _check(checkpoint: dict[str, Any]) -> None:
+    """See that progress and weights are there, and all is of its type.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is not.
+    """
+    # The only number that may be infinite: there is no best one as long as nothing is held out.
+    state = dict(checkpoint["state"])
+    if not isinstance(best := state.pop("best_loss", math.inf), float) or math.isnan(best):
+        raise TypeError("best_loss is no number")
+    from_dict(TrainState, state)
+    if checkpoint.get("origin"):
+        Origin.from_dict(checkpoint["origin"])
+    weights = checkpoint["state_dict"]
+    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()):
+        raise TypeError("weights that are no tensors")
 
 
 def _upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:

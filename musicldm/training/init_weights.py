@@ -10,7 +10,7 @@ from typing import Any
 from musicldm import models
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, Role
-from musicldm.core.errors import MismatchError
+from musicldm.core.errors import BundleError, MismatchError
 from musicldm.training.announce import Announce
 from musicldm.training.run_folder import differences
 from musicldm.training.state import Origin
@@ -41,7 +41,11 @@ def init_weights(
     if not source:
         return
     parent = bundle.read(models.find(source))
-    _load(module, parent, upgrade(parent.component(role)), config)
+    try:
+        given = upgrade(parent.component(role))
+    except (TypeError, AttributeError) as error:  # of what a stranger's bundle may have in place of a table
+        raise BundleError(f"The configuration of {parent.name} is damaged.", bundle.REPAIR_HINT) from error
+    _load(module, parent, given, config)
     origin = Origin(parent.name, parent.component(role).digest, parent.training(role).tracks)
     module.origin = origin
     known = {track.content for track in origin.tracks if track.split == "train"}

@@ -37,7 +37,7 @@ class CSVMetrics:
 
     def forget(self, done: int) -> None:
         """Drop what was measured after step `done`: it will be measured again."""
-        rows = list(csv.reader(self.path.read_text().splitlines()))[1:] if self.path.exists() else []
+        rows = list(csv.reader(self.path.read_text(encoding="utf-8").splitlines()))[1:] if self.path.exists() else []
         # A kill may have cut the last row short.
         kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= done]
         lines = (",".join(row) + "\n" for row in (["step", "name", "value"], *kept))
@@ -46,14 +46,14 @@ class CSVMetrics:
     def first(self, prefix: str) -> dict[str, float]:
         """The earliest value of every metric whose name starts so, under the rest of its name."""
         found: dict[str, float] = {}
-        for _, name, value in list(csv.reader(self.path.read_text().splitlines()))[1:]:
+        for _, name, value in list(csv.reader(self.path.read_text(encoding="utf-8").splitlines()))[1:]:
             if name.startswith(prefix):
                 found.setdefault(name.removeprefix(prefix), float(value))
         return found
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         # Opened for each step: `forget` puts another file in its place, which an open one would never see.
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((step, name, f"{value:.6g}") for name, value in metrics.items())
 
     def close(self) -> None:
@@ -87,15 +87,18 @@ class WandB:
     """
 
     def __init__(self, project: str, folder: Path, resumed: bool) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise MissingProgramError("Weights & Biases is not installed.", "pip install wandb, or leave out --wandb.")
+        check_loggers(project)
         import wandb
 
         identity = folder / "wandb-id"
         if not (resumed and identity.exists()):
             durable.write_bytes(identity, secrets.token_hex(4).encode())
         self.run: Any = wandb.init(
-            project=project, name=folder.resolve().name, dir=str(folder), id=identity.read_text(), resume="allow"
+            project=project,
+            name=folder.resolve().name,
+            dir=str(folder),
+            id=identity.read_text(encoding="utf-8"),
+            resume="allow",
         )
         # wandb's own count of steps can only rise; ours goes back in a rollback.
         self.run.define_metric("*", step_metric="step")
@@ -105,6 +108,19 @@ class WandB:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def check_loggers(wandb: str) -> None:
+    """See that all loggers are installed.
+
+    Args:
+        wandb: the project there; empty: none.
+
+    Raises:
+        MissingProgramError: wandb is wanted, and not installed.
+    """
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise MissingProgramError("Weights & Biases is not installed.", "pip install wandb, or leave out --wandb.")
 
 
 class Loggers:

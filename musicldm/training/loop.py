@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from musicldm.core import bundle, durable
-from musicldm.core.devices import out_of_memory
-from musicldm.core.errors import CapacityError, DataError, MusicLDMError
+from musicldm.core.capacity import out_of_memory
+from musicldm.core.errors import BundleError, CapacityError, DataError, MusicLDMError
 from musicldm.core.jobs import CORES
 from musicldm.core.progress import Progress, silent
 from musicldm.training import run_folder
@@ -24,13 +25,13 @@ from musicldm.training.checkpoints import FOLDER, Checkpoints
 from musicldm.training.config import TrainingConfig
 from musicldm.training.data import Batches, BatchSource, Workers, to_device
 from musicldm.training.demos import write_demos
-from musicldm.training.logging import CSVMetrics, Loggers
-from musicldm.training.processes import Processes, launch, rank_of
+from musicldm.training.logging import CSVMetrics, Loggers, check_loggers
+from musicldm.training.processes import Processes, check_devices, launch, rank_of
 from musicldm.training.rollback import Rollback
 from musicldm.training.run_folder import Upgrade, unchanged
 from musicldm.training.signals import StopSignal
 from musicldm.training.state import StepResult, TrainState
-from musicldm.training.step import TrainStep, restore_weights
+from musicldm.training.step import TrainStep, check_fit, restore_weights
 from musicldm.training.trainable import Trainable
 
 LOG_EVERY = 10
@@ -62,6 +63,7 @@ def fit(
     progress: Progress = silent,
     announce: Announce = ignore,
     upgrade: Upgrade = unchanged,
+    dry_run: bool = False,
 ) -> TrainingResult:
     """Train `module` on batches of `source` until its last step, saving in the folder `run`.
 
@@ -72,9 +74,11 @@ def fit(
         seconds_per_step: seconds of audio in a batch, for the progress.
         announce: told what the user should know at once.
         upgrade: applied to the configuration that an earlier release left in `run`, before it is compared.
+        dry_run: meet the errors that would come before the first step, and do nothing.
 
     Raises:
-        OutputError: the folder cannot be written, or another run is writing to it.
+        OutputError: the folder cannot be written, another run is writing to it, or it holds files of others that would
+            be replaced.
         MismatchError: the folder holds a run of another configuration, or on other data.
         DataError: no checkpoint can be read, or a batch cannot.
         TrainingError: the loss went wrong more often than `patience` allows.
@@ -82,16 +86,38 @@ def fit(
         CapacityError: the GPU's memory does not hold a step.
         MissingProgramError: a logger that is not installed.
     """
+    init = module.origin.digest if module.origin else ""
+    identity = {**config, "data": run_folder.digest(module.tracks), "init": init}
+    if dry_run:
+        return _checked(module.training_config, run, identity, device, announce, upgrade)
     if rank_of(module.training_config):
         return _train(module, source, run, seconds_per_step, device, silent, ignore)
+    run_folder.check(run)
     durable.make_folder(run / FOLDER)
     with durable.locked(run):
         # Only under the lock: nobody else is writing here, so what is unfinished will stay so.
         run_folder.sweep(run)
-        init = module.origin.digest if module.origin else ""
-        identity = {**config, "data": run_folder.digest(module.tracks), "init": init}
         run_folder.remember(run, identity, upgrade)
         return _train(module, source, run, seconds_per_step, device, progress, announce)
+
+
+def _checked(
+    plan: TrainingConfig,
+    run: Path,
+    identity: dict[str, Any],
+    device: torch.device,
+    announce: Announce,
+    upgrade: Upgrade,
+) -> TrainingResult:
+    """What `fit` looks at before its first step, and no step; the folder stays as it is."""
+    check_devices(plan, device)
+    check_loggers(plan.wandb)
+    durable.check_folder(run / FOLDER)
+    durable.check_folder(run)
+    run_folder.reconciled(run, identity, upgrade)
+    checkpoints = Checkpoints(run / FOLDER, announce)
+    step = checkpoints.read()["state"]["step"] if checkpoints.exist() else 0
+    return TrainingResult(run / "bundle", step, False, {}, {}, rank_of(plan) == 0)
 
 
 def _train(
@@ -104,7 +130,7 @@ def _train(
     announce: Announce,
 ) -> TrainingResult:
     plan, main = module.training_config, rank_of(module.training_config) == 0
-    checkpoints = Checkpoints(run / FOLDER, announce)
+    checkpoints = Checkpoints(run / FOLDER, announce, partial(check_fit, module))
     start = checkpoints.read() if checkpoints.exist() else None
     state = TrainState(**start["state"]) if start else TrainState()
     metrics = CSVMetrics(run / "metrics.csv", state.step) if main else None
@@ -274,7 +300,11 @@ class Loop:
         # The checkpoint before the bundle. After a kill in between, a finished run writes its bundle when it is started
         # again, and any other one with its next checkpoint.
         self.checkpoints.write(self.step.checkpoint(), best)
-        bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        try:
+            bundle.write(self.run_folder / "bundle", self.module.bundle(self.run_folder.resolve().name))
+        except BundleError:  # of weights that are no numbers, which the next step finds too and goes back from
+            if state.step >= self.module.training_config.steps:
+                raise
         self._saved = state.position
 
     def _go_back(self, result: StepResult) -> None:

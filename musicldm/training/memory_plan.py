@@ -7,19 +7,20 @@ measured on it, and else the plan is called unverified.
 from __future__ import annotations
 
 import gc
-import json
 import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from musicldm.core.config import from_dict
-from musicldm.core.devices import out_of_memory, pick_precision
+from musicldm.core.capacity import out_of_memory
+from musicldm.core.config import Between, from_dict
+from musicldm.core.devices import pick_precision
 from musicldm.core.errors import CapacityError, UsageError
+from musicldm.core.reading import read_json
 from musicldm.training.config import PlanConfig, TrainingConfig
 from musicldm.training.cuda_allocator import MIB
 from musicldm.training.data import to_device
@@ -179,13 +180,23 @@ def _on_gpu(rehearsal: Rehearsal, training: TrainingConfig, device: torch.device
     return plan(rehearsal, training, precision, min(wanted or there, there), tried)
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """`CHOSEN`, as a run's configuration has it."""
+
+    accumulate: Annotated[int, Between(1, 1 << 20)]
+    checkpointing: bool
+    seconds: Annotated[float, Between(1e-6, 86400)]
+
+
 def _known(run: Path) -> tuple[PlanConfig | None, dict[str, Any]]:
     """The request of the run in a folder, and what was chosen for it; nothing where no run was begun."""
     try:
-        before = json.loads((run / CONFIG).read_bytes())
-        kept = {key: before["training"][key] for key in CHOSEN}
+        before = read_json(run / CONFIG)
+        chosen = from_dict(_Chosen, {key: before["training"][key] for key in CHOSEN})
+        kept = vars(chosen)
         return from_dict(PlanConfig, before["plan"]) if before.get("plan") else None, kept
-    except (OSError, ValueError, KeyError, TypeError):  # a damaged file is reported later
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a damaged file is reported later
         return None, {}
 
 

@@ -91,7 +91,7 @@ def launch(plan: TrainingConfig, device: torch.device) -> Processes:
     Raises:
         UsageError: more devices than there are, or devices that cannot train together.
     """
-    _check(plan, device)
+    check_devices(plan, device)
     if plan.processes == 1:
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)
@@ -106,7 +106,12 @@ def launch(plan: TrainingConfig, device: torch.device) -> Processes:
     return Processes(fabric.global_rank, fabric.world_size, fabric.device, tuple(launched))
 
 
-def _check(plan: TrainingConfig, device: torch.device) -> None:
+def check_devices(plan: TrainingConfig, device: torch.device) -> None:
+    """See that a training's devices are there.
+
+    Raises:
+        UsageError: more devices than there are, or devices that cannot train together.
+    """
     if device.type == "cuda" and plan.devices > torch.cuda.device_count():
         raise UsageError(
             f"There are {torch.cuda.device_count()} GPUs here, not {plan.devices}.", "Lower --devices to what there is."

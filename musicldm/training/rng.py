@@ -19,11 +19,22 @@ class CropGenerator:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._first = 0
+        self._rows: slice | Tensor = slice(0, None)
         self._generator: torch.Generator | None = None  # before the first `seed`: torch's own
 
-    def seed(self, device: torch.device, seed: int, position: int, micro_batch: int, size: int) -> None:
+    def seed(
+        self,
+        device: torch.device,
+        seed: int,
+        position: int,
+        micro_batch: int,
+        size: int,
+        rows: Tensor | None = None,
+        missing: int = 0,
+    ) -> None:
         """Prepare for a micro-batch of `size` crops: its number, counted over all devices, of the step at `position`.
+
+        Or only for the crops `rows` [n] of it, all `missing` so much of a full length; see `core.padded`.
 
         torch's global generator is seeded too, which serves what belongs to no crop, such as dropout.
         """
@@ -31,8 +42,10 @@ class CropGenerator:
         if self._generator is None:
             self._generator = torch.Generator(device)
         # Without the micro-batch in the address: all draw the same numbers for the whole step, and each keeps its part.
-        self._generator.manual_seed(derive(seed, "crops", position))
-        self._first = micro_batch * size
+        address = ("crops", position, missing) if missing else ("crops", position)
+        self._generator.manual_seed(derive(seed, *address))
+        first = micro_batch * size
+        self._rows = slice(first, first + size) if rows is None else first + rows
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal numbers for crops [B, …]."""
@@ -49,4 +62,6 @@ class CropGenerator:
     def _own(self, x: Tensor, draw: Callable[..., Tensor]) -> Tensor:
         # Noise is drawn for the crops of all micro-batches, of which these keep theirs: that costs next to nothing.
         whole = draw(max(self.batch_size, len(x)), *x.shape[1:])
-        return whole[self._first : self._first + len(x)]
+        if isinstance(self._rows, Tensor):
+            return whole[self._rows.to(whole.device)]
+        return whole[self._rows][: len(x)]

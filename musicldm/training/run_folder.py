@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 
-from musicldm.core import bundle, durable
+from musicldm.core import bundle, durable, guard
 from musicldm.core.bundle import TrackFacts
 from musicldm.core.config import from_dict, to_dict
 from musicldm.core.devices import pick_precision
 from musicldm.core.errors import ConfigError, DataError, MismatchError
+from musicldm.core.reading import read_json
 from musicldm.training.checkpoints import FOLDER, Checkpoints
 from musicldm.training.config import TrainingConfig
 
@@ -57,7 +59,7 @@ def resolve_precision(plan: TrainingConfig, run: Path, device: torch.device) -> 
     precision = plan.precision
     if precision == "auto":
         with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is reported later
-            precision = str(json.loads((run / CONFIG).read_bytes())["training"]["precision"])
+            precision = str(read_json(run / CONFIG)["training"]["precision"])
     return replace(plan, precision=pick_precision(precision, device))
 
 
@@ -65,12 +67,64 @@ def sweep(run: Path) -> None:
     """Remove what a killed run left unfinished."""
     for folder in (run, run / FOLDER, run / "bundle"):
         for leftover in folder.glob(f"{durable.TEMPORARY}*"):
-            if leftover.is_file():
+            if leftover.is_file() and durable.is_unfinished(leftover):
                 leftover.unlink(missing_ok=True)
 
 
+def check(run: Path, overwrite: bool = False) -> None:
+    """See that a run can be begun or resumed in a folder without replacing what is not a run's.
+
+    Args:
+        overwrite: what is not may be replaced.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    guard.check_folder(run)
+    # In this order: another process of this run may just be beginning it, with the configuration first.
+    if not overwrite and (foreign := _in_the_way(run)) and not is_run(run):
+        raise guard.refusal(foreign, "musicldm did not write it")
+
+
+def clear(run: Path) -> None:
+    """Make way for a new run in a folder that is not a run's: remove the files that it would replace."""
+    if not is_run(run):
+        for path in _in_the_way(run):
+            path.unlink()
+
+
+def is_run(run: Path) -> bool:
+    """Whether a folder is that of a run of ours."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        config = json.loads((run / CONFIG).read_bytes())
+        # Others have such a file, too, but no hash of the tracks in it.
+        if isinstance(config["training"], dict) and re.fullmatch("[0-9a-f]{64}", config["data"]):
+            return True
+    with suppress(DataError):
+        return bundle.is_one(run / "bundle") or bool(Checkpoints(run / FOLDER).read())
+    return False
+
+
+def _in_the_way(run: Path) -> list[Path]:
+    """The files in a folder that a run would replace or add to."""
+    names = [CONFIG, "metrics.csv", "events.jsonl", "wandb-id", f"bundle/{bundle.INDEX}"]
+    checkpoints = Checkpoints(run / FOLDER)
+    paths = [*(run / name for name in names), checkpoints.last, checkpoints.previous, checkpoints.best]
+    demos = (run / "demos").glob("step-*/*")
+    return [path for path in (*paths, *demos) if path.is_symlink() or path.is_file()]
+
+
 def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) -> None:
-    """Keep what defines the run as `config.json`, if the run that may be there already is the same one.
+    """Keep what defines the run as `config.json`; see `reconciled`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    durable.write_json(run / CONFIG, reconciled(run, config, upgrade))
+
+
+def reconciled(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) -> dict[str, Any]:
+    """What defines the run, if the run that may be in the folder already is the same one; writes nothing.
 
     Args:
         config: plain data; with `init`, the digest of the first weights, which a resumed run need not be given again.
@@ -79,7 +133,6 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
     Raises:
         MismatchError: the folder holds another run, or a model without a checkpoint.
         DataError: its configuration is damaged.
-        OutputError: the folder cannot be written.
     """
     path = run / CONFIG
     config = json.loads(json.dumps(config))  # as it will be read again
@@ -92,16 +145,16 @@ def remember(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) ->
     # Without a checkpoint nothing has been trained yet: such a configuration may be replaced.
     if path.exists() and begun:
         try:
-            before = upgrade(dict(json.loads(path.read_bytes())))
-        except (ValueError, TypeError) as error:
+            before = upgrade(dict(read_json(path)))
+            config["init"] = config["init"] or str(before.get("init", ""))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path} is damaged.", "Choose another folder with -o.") from error
-        config["init"] = config["init"] or before.get("init", "")
         if changed := [key for key in differences(before, config) if key not in MAY_CHANGE]:
             raise MismatchError(
                 f"{run} holds a run of another configuration: {', '.join(changed)} differ.",
                 "Give the same options and data to resume it, or choose another folder with -o.",
             )
-    durable.write_json(path, config)
+    return config
 
 
 def digest(tracks: Iterable[TrackFacts]) -> str:

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from musicldm.core.bundle import TrackFacts, TrainingFacts
+from musicldm.core.bundle import TrackFacts
+from musicldm.core.config import Count, from_dict
 
 
 @dataclass
 class TrainState:
     """Progress and history of a training: with the tensors, all that a checkpoint must hold."""
 
-    step: int = 0
+    step: Count = 0
     """Optimizer steps that count."""
-    position: int = 0
+    position: Count = 0
     """Batches drawn so far, also those whose step does not count: data and noise are a function of it."""
     lr_factor: float = 1.0
     """Of the learning rate; halved at every rollback."""
@@ -64,5 +65,9 @@ class Origin:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Origin:
-        """The reverse of `to_dict`."""
-        return cls(data["name"], data["digest"], TrainingFacts.from_dict(data).tracks)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        return from_dict(cls, dict(data), unknown="pass over")

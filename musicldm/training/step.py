@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from musicldm.core.errors import DataError
+from musicldm.core.padded import groups
 from musicldm.training.data import micro_batch
 from musicldm.training.processes import Processes
 from musicldm.training.state import Origin, StepResult, TrainState
@@ -76,9 +78,14 @@ class TrainStep:
         found = []
         for i in range(config.accumulate):
             number = self.processes.rank * config.accumulate + i
-            # Every micro-batch has its own seed, so that a resumed run draws what an undisturbed one would.
-            module.rng.seed(self.processes.device, config.seed, position, number, size)
-            found.append(module.forward_backward(micro_batch(batch, slice(i * size, (i + 1) * size))))
+            terms: dict[str, Tensor] = {}
+            for group in groups(micro_batch(batch, slice(i * size, (i + 1) * size)), module.cut):
+                # Every micro-batch has its own seed, so that a resumed run draws what an undisturbed one would.
+                module.rng.seed(self.processes.device, config.seed, position, number, size, group.rows, group.missing)
+                module.weight_of_group = group.weight
+                for name, value in module.forward_backward(group.batch).items():
+                    terms[name] = terms.get(name, 0.0) + group.weight * value
+            found.append(terms)
         module.state.position += 1
         names = list(found[0])
         table = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in found])
@@ -127,6 +134,24 @@ def restore_weights(module: Trainable[Any], checkpoint: dict[str, Any]) -> None:
     module.state = TrainState(**checkpoint["state"])
     module.origin = Origin.from_dict(checkpoint["origin"]) if checkpoint["origin"] else None
     module.load_state_dict(checkpoint["state_dict"])
+
+
+def check_fit(module: Trainable[Any], checkpoint: dict[str, Any]) -> None:
+    """See that a checkpoint can be resumed from; the module has its weights then.
+
+    Raises:
+        Exception: of whatever kind, where it cannot.
+    """
+    restore_weights(module, checkpoint)
+    optimizer = module.make_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in checkpoint["scaler"].values()):
+        raise DataError("The scale of the loss is no number.")
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            # torch does not compare them before it adds them up. What has no dimension counts steps.
+            if isinstance(value, Tensor) and value.dim() and value.shape != weight.shape:
+                raise DataError(f"The optimizer's {name} has the shape {list(value.shape)}, not {list(weight.shape)}.")
 
 
 def lr_schedule(step: int, steps: int, warmup: int) -> float:

@@ -58,6 +58,8 @@ class Trainable(nn.Module, ABC, Generic[Model]):
         """The bundle whose weights were the first ones, if there was one."""
         self.rng = CropGenerator(config.batch_size)
         self.scaler = GradScaler(enabled=False)
+        self.weight_of_group = 1.0
+        """The share in its micro-batch of the crops that are being trained on; see `core.padded`."""
         if hasattr(model, "checkpointing"):
             model.checkpointing = config.checkpointing  # type: ignore[assignment]
 
@@ -123,10 +125,14 @@ class Trainable(nn.Module, ABC, Generic[Model]):
         self.backward(losses["total"])
         return {name: value.detach() for name, value in losses.items()}
 
+    def cut(self, batch: Any, missing: int) -> Any:
+        """The crops of a batch without what is `missing` at their ends; the last axis is time."""
+        return batch[..., : batch.shape[-1] - missing]
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a micro-batch's loss, with its weight in the step, scaled as the precision needs it."""
-        # Gradients of micro-batches add up, so each has its share of the mean.
-        torch.autograd.backward(self.scaler.scale(loss / self.training_config.accumulate))
+        # Gradients of micro-batches, and of groups in them, add up, so each has its share of the mean.
+        torch.autograd.backward(self.scaler.scale(loss * self.weight_of_group / self.training_config.accumulate))
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal numbers for crops [B, …], which are each crop's own, whatever micro-batch it comes in."""

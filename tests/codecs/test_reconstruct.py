@@ -21,6 +21,7 @@ from musicldm.codecs.windows import decode_pieces
 from musicldm.core import bundle
 from musicldm.core.errors import OutputError
 from musicldm.evaluate.metrics import compare
+from musicldm.evaluate.reconstruct import reconstruct_file
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import decode
 from tests.codecs.toy_vaes import TOYS, awake
@@ -82,6 +83,29 @@ def test_what_is_written_is_what_the_vae_makes_of_it(vae: Path, song: Path, musi
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out.wav"]
 
 
+def test_only_a_reconstruction_is_replaced(
+    vae: Path, song: Path, musicldm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copy(song, tmp_path / "mine.flac"))
+    line = "reconstruct", song, out, "--vae", vae
+    with monkeypatch.context() as unloadable:
+        unloadable.setattr("musicldm.codecs.base.load_codec", None)
+        done = musicldm(*line)
+    assert done.code == 1 and f"{out} is not replaced" in done.err and out.read_bytes() == song.read_bytes()
+    with pytest.raises(OutputError, match="not replaced"):
+        reconstruct_file(song, out, VAE.load(vae))
+    for overwrite in (["--overwrite"], []):  # the second time, it is one
+        assert musicldm(*line, *overwrite).code == 0
+    assert out.read_bytes() != song.read_bytes() and list(tmp_path.iterdir()) == [out]
+
+
+def test_channels_that_cancel_are_no_silence(vae: Path, musicldm: Command, tmp_path: Path) -> None:
+    left = sound(1, RATE)[:1]
+    soundfile.write(tmp_path / "in.wav", np.concatenate([left, -left]).T, RATE)
+    done = musicldm("reconstruct", tmp_path / "in.wav", tmp_path / "out.wav", "--vae", vae)
+    assert done.code == 0 and "cancel each other" in done.err and "is silent" not in done.err
+
+
 def test_a_long_file_goes_in_windows_and_comes_out_as_whole(vae: Path, musicldm: Command, tmp_path: Path) -> None:
     """100 s are four windows; the figures are those of all of it."""
     soundfile.write(tmp_path / "long.wav", sound(100, 8000).T, 8000)
@@ -90,7 +114,10 @@ def test_a_long_file_goes_in_windows_and_comes_out_as_whole(vae: Path, musicldm:
     original, wanted = through(vae, tmp_path / "long.wav")
     np.testing.assert_allclose(files.read(tmp_path / "out.flac"), wanted, atol=1e-4)
     figures = compare(original, wanted, RATE)
-    assert done.err == "" and told["file"] == str(tmp_path / "out.flac") and told["speed"] > 0
+    [warning] = done.err.splitlines()
+    assert "has 8000 Hz and 2 channel(s); the reconstruction has the codec's 16000 Hz and 1." in warning
+    assert told["original"] == {"sample_rate": 8000, "channels": 2, "cancelled": False}
+    assert told["file"] == str(tmp_path / "out.flac") and told["speed"] > 0
     assert told["seconds"] == pytest.approx(100) and told["compression"] == pytest.approx(16 / 6)
     assert told["si_sdr"] == pytest.approx(figures.si_sdr, abs=1e-2)
     assert told["stft"] == pytest.approx(figures.stft, rel=1e-3) and told["mel"] == pytest.approx(figures.mel, rel=1e-3)
@@ -217,7 +244,8 @@ def test_bad_requests(vae: Path, song: Path, musicldm: Command, tmp_path: Path) 
 def test_a_vae_that_gives_no_numbers(vae: Path, song: Path, musicldm: Command, tmp_path: Path) -> None:
     model = VAE.load(vae)
     with torch.no_grad():
-        model.decoder.get_parameter("head.weight").fill_(torch.nan)
+        # Each is a number; what they come to is none.
+        model.decoder.get_parameter("head.weight").fill_(3e38)
     bundle.write(tmp_path / "vae", bundle.Bundle("broken", {"codec": model.component()}))
     done = musicldm("reconstruct", song, tmp_path / "out.wav", "--vae", tmp_path / "vae")
     assert done.code == 1 and "is not finite" in done.err and not (tmp_path / "out.wav").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from musicldm.conditions.artist import ArtistCondition, mixture
 from musicldm.conditions.base import CONDITIONS, ConditionConfig, Conditioning, ConditionSet
-from musicldm.core.errors import ConfigError, NotFoundError, UsageError
+from musicldm.core.errors import AmbiguousError, ConfigError, NotFoundError, UsageError
 from musicldm.generators.diffusion.config import DiffusionConfig
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.transformer import TransformerConfig
@@ -256,3 +258,49 @@ def test_impossible_conditions_are_refused(names: tuple[str, ...]) -> None:
 def test_every_condition_in_the_registry_is_one() -> None:
     for name in CONDITIONS.names():
         assert CONDITIONS.load(name).name == name
+
+
+# ---- One name, however it is typed -----------------------------------------------------------------------------------
+
+WIND = "Earth, Wind & Fire"
+AL = '"Weird Al" Yankovic'
+
+
+@pytest.mark.parametrize(
+    ("typed", "weights"),
+    [
+        (unicodedata.normalize("NFD", "Zoë"), [0, 0, 1, 0]),
+        ("ZOË", [0, 0, 1, 0]),
+        (unicodedata.normalize("NFD", "ZOË:3, bach"), [0, 0.25, 0.75, 0]),
+        (f'"{WIND}"', [1, 0, 0, 0]),
+        (f'"{WIND.upper()}":0.75, Bach:0.25', [0.75, 0.25, 0, 0]),
+        (f'Bach,"{WIND}"', [0.5, 0.5, 0, 0]),
+        (f"{WIND}:1,Bach:1", [0.5, 0.5, 0, 0]),
+        (AL, [0, 0, 0, 1]),
+        ('"""Weird Al"" Yankovic"', [0, 0, 0, 1]),
+        ("Bach,", [0, 1, 0, 0]),
+    ],
+)
+def test_an_artist_is_found_however_the_name_is_typed(typed: str, weights: list[float]) -> None:
+    assert mixture(typed, [WIND, "Bach", "Zoë", AL]) == pytest.approx(weights)
+
+
+def test_a_quoted_name_that_nobody_has_is_named_whole() -> None:
+    with pytest.raises(NotFoundError, match=r"no artist 'Bach, J\. S\.'"):
+        mixture('"Bach, J. S.":2', ["Bach"])
+
+
+def test_of_two_artists_spelled_alike_the_choice_is_offered() -> None:
+    """An earlier release may have trained on both."""
+    known = ["ABBA", "Abba", "Bach"]
+    assert mixture("Abba", known) == [0, 1, 0]
+    with pytest.raises(AmbiguousError, match="2 artists are spelled like 'abba'") as caught:
+        mixture("abba:2,Bach", known)
+    assert "'ABBA'" in caught.value.hint and "'Abba'" in caught.value.hint
+
+
+def test_crops_find_their_artist_in_any_spelling() -> None:
+    artists = ["ZOË", unicodedata.normalize("NFD", "Zoë"), "Bach", "", "Nobody"]
+    zeros, nothing = torch.zeros(5), np.zeros(5, np.int64)
+    crops = Crops(artists, zeros, zeros, 8, TrackTable.of([]), nothing, nothing)
+    assert ArtistCondition.of_crops({"names": ["Bach", "Zoë"]}, crops).tolist() == [1, 1, 0, -1, -1]

@@ -43,11 +43,21 @@ class Release:
 
 
 @dataclass
+class Work:
+    """A composition, with its recordings, whoever made them."""
+
+    id: str
+    recordings: list[Song]
+    relation: str = "composer"
+
+
+@dataclass
 class Person:
     id: str
     name: str
     aliases: tuple[str, ...] = ()
     releases: list[Release] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
     score: int = 100
     country: str = ""
     years: tuple[str, str] = ("", "")
@@ -218,6 +228,8 @@ class _MusicBrainzHandler(Handler):
             body = self._artist(known[0])
         elif url.path == "/ws/2/release/":
             body = self._releases(query)
+        elif url.path == "/ws/2/work/":
+            body = self._works(query)
         else:
             self.send(404, "text/plain", b"")
             return
@@ -253,6 +265,8 @@ class _MusicBrainzHandler(Handler):
         )
 
     def _releases(self, query: dict[str, str]) -> str:
+        if "track_artist" in query:
+            return self._guest_releases(query["track_artist"])
         (person,) = [person for person in self.server.people if person.id == query["artist"]]
         if query["status"] != "official" or not {"recordings", "artist-credits"} <= set(query["inc"].split()):
             return ""
@@ -260,6 +274,35 @@ class _MusicBrainzHandler(Handler):
         page = person.releases[offset : offset + min(int(query.get("limit", 25)), self.server.page)]
         items = "".join(self._release(release, person) for release in page)
         return f'<release-list count="{len(person.releases)}" offset="{offset}">{items}</release-list>'
+
+    def _guest_releases(self, guest: str) -> str:
+        """Of others, with a song by this artist."""
+        found = [
+            self._release(release, person)
+            for person in self.server.people
+            for release in person.releases
+            if any(song.by == guest for songs in release.media for song in songs)
+        ]
+        return f'<release-list count="{len(found)}" offset="0">{"".join(found)}</release-list>'
+
+    def _works(self, query: dict[str, str]) -> str:
+        (person,) = [person for person in self.server.people if person.id == query["artist"]]
+        if not {"artist-rels", "recording-rels"} <= set(query["inc"].split()):
+            return ""
+        offset = int(query.get("offset", 0))
+        page = person.works[offset : offset + self.server.page]
+        items = "".join(
+            f'<work id="{work.id}"><title>A work</title><relation-list target-type="artist"><relation '
+            f'type="{work.relation}"><target>{person.id}</target><artist id="{person.id}"><name>A name</name></artist>'
+            '</relation></relation-list><relation-list target-type="recording">'
+            + "".join(
+                f'<relation type="performance"><target>{song.id}</target>{self._song(song, person)}</relation>'
+                for song in work.recordings
+            )
+            + "</relation-list></work>"
+            for work in page
+        )
+        return f'<work-list count="{len(person.works)}" offset="{offset}">{items}</work-list>'
 
     def _release(self, release: Release, person: Person) -> str:
         media = "".join(

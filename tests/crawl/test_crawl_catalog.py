@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from musicldm.core.errors import ConfigError
-from musicldm.crawl.catalog import INCLUDABLE, Artist, Selection, Track, distinct, safe_name, songs
+from musicldm.core.filenames import portable
+from musicldm.crawl.catalog import INCLUDABLE, Artist, Selection, Track, distinct, songs
 from musicldm.crawl.settings import CrawlSettings, is_loopback
 from musicldm.crawl.titles import song_title, title_marks, words
 
@@ -24,7 +25,7 @@ def track(title: str, seconds: float | None = 200.0, recording: str = "012345678
      "nul", "CON.txt", ".hidden", "dot.", "\ud800", "C:\\x", "-rf"],
 )  # fmt: skip
 def test_a_name_stays_one_visible_file_in_its_folder(tmp_path: Path, text: str) -> None:
-    name = safe_name(text)
+    name = portable(text, longest=180)
     file = tmp_path / f"{name} [01234567].m4a.part"
     file.write_bytes(b"")
     assert list(tmp_path.iterdir()) == [file]

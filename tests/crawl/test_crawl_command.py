@@ -76,6 +76,33 @@ def test_cookies_are_looked_at_before_anybody_is_asked(
     assert done.returncode == 0 and "needs a JavaScript runtime" in done.stderr
 
 
+def test_no_secret_of_a_cookie_file_is_printed(environment: dict[str, str], tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    good = "127.0.0.1\tFALSE\t/\tTRUE\t0\tSID\t"
+    for text in (
+        f"# Netscape HTTP Cookie File\n{good}sesame\n{good}sesame\tmore\nsesame\n#HttpOnly_{good}sesame\n",
+        f"{good}sesame\n",
+        '[{"value": "sesame"}]\n',
+    ):
+        cookies.write_text(text)
+        # With the traceback, in which the library would quote the line.
+        line = [*COMMAND, "Los Ríos", "-o", str(tmp_path), "--cookies", str(cookies), "--dry-run"]
+        done = subprocess.run(
+            line, env=environment | {"MUSICLDM_DEBUG": "1"}, capture_output=True, text=True, timeout=60
+        )
+        assert "sesame" not in done.stdout + done.stderr
+        assert ("has 2 lines that are no cookies" in done.stderr) == (done.returncode == 0), done.stderr
+
+
+def test_no_plugin_of_yt_dlp_is_run(environment: dict[str, str], tmp_path: Path) -> None:
+    package = tmp_path / "home/.config/yt-dlp/plugins/own/yt_dlp_plugins/extractor"
+    package.mkdir(parents=True)
+    (package / "own.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}
+    assert command(environment, "Los Ríos", "-o", tmp_path / "raw").returncode == 0
+    assert not (tmp_path / "was here").exists()
+
+
 def test_a_failure_is_said_under_quiet_too(world: World, environment: dict[str, str], tmp_path: Path) -> None:
     world.youtube.videos["vidagua0001"].refusal = "This video is private"
     done = command(environment, "Los Ríos", "-o", tmp_path, "--quiet")
@@ -228,6 +255,22 @@ def test_partly_done_is_done_unless_strict(world: World, tmp_path: Path, capsys:
     with pytest.raises(typer.Exit):
         crawl(["Glass Bells"], tmp_path, limit=2, strict=True)
     assert "Given up by an earlier crawl and not tried again: 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_nothing_found_is_a_failure_under_strict(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry_run: bool
+) -> None:
+    glass, rios = world.musicbrainz.people
+    rios.releases = []
+    glass.releases = [Release("r9", "Stage", "2001", [[Song("9", "Loud", 100.0)]], ("Live",))]
+    for artist, reason in (("Los Ríos", "Left out: 1."), ("Glass Bells", "Nothing was found.")):
+        crawl([artist], tmp_path, dry_run=dry_run)  # without --strict it has said so, and that is all
+        capsys.readouterr()
+        with pytest.raises(typer.Exit) as stop:
+            crawl([artist], tmp_path, dry_run=dry_run, strict=True)
+        assert stop.value.exit_code == 1 and reason in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("here")

@@ -11,7 +11,8 @@ import pytest
 from musicldm.core.errors import AmbiguousError, NetworkError, NotFoundError
 from musicldm.crawl.musicbrainz import MusicBrainz
 from musicldm.crawl.settings import CrawlSettings
-from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song
+from tests.crawl.conftest import World
+from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song, Work
 
 
 def album(number: int) -> Release:
@@ -193,3 +194,24 @@ def test_no_network(settings: CrawlSettings, fence: list[str]) -> None:
     with pytest.raises(NetworkError, match=r"\(musicbrainz\.org\) cannot be reached"):
         MusicBrainz(CrawlSettings()).find_artist("Prolific")
     assert fence.pop() == "musicbrainz.org"  # the fence played the missing network
+
+
+def test_songs_in_another_role(world: World) -> None:
+    """As a guest on releases of others; as the composer of what others play; not as the one who wrote the words."""
+    glass, rios = world.musicbrainz.people
+    glass.releases[0].media[0].append(Song("70000000-1", "With the Rivers", 190.0, by=rios.id))
+    rios.works = [
+        Work("w1", [Song("71000000-1", "Waltz", 90.0), Song("72000000-1", "Waltz, filmed", 90.0, video=True)]),
+        Work("w2", [Song("73000000-1", "Words", 90.0)], "lyricist"),
+        Work("w3", [Song("74000000-1", "March", None)]),
+    ]
+    world.musicbrainz.page = 2
+    service = MusicBrainz(world.settings)
+    artist = service.find_artist("Los Ríos")
+    assert [track.title for track in service.tracks(artist)] == ["Agua Clara"]
+    credited = service.tracks(artist, role="credited")
+    assert {(track.title, track.artist.name) for track in credited} == {
+        ("Agua Clara", "Los Ríos"), ("With the Rivers", "Los Ríos")
+    }  # fmt: skip
+    composed = service.tracks(artist, role="composer")
+    assert [(track.title, track.seconds) for track in composed] == [("Waltz", 90.0), ("March", None)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from musicldm.core.durable import locked
+from musicldm.core.durable import Journal, locked
 from musicldm.core.errors import ConfigError, NetworkError, NotFoundError, OutputError, UsageError
 from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Selection
 from musicldm.crawl.fetch import fetch
@@ -108,6 +111,14 @@ def test_an_unknown_artist_stops_nobody_else(world: World, tmp_path: Path) -> No
     assert [str(error) for error in plan.unknown] == ["MusicBrainz knows no artist 'Nobody at all'."]
     with pytest.raises(NotFoundError, match=r"'Nobody'.* 'No one'"):
         plan_crawl(["Nobody", "No one"], tmp_path, world.settings)
+
+
+def test_one_name_in_several_spellings_is_asked_for_once(world: World, tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "Los Ríos")
+    plan = plan_crawl([decomposed, "LOS RÍOS", decomposed.upper(), "Los Ríos"], tmp_path, world.settings)
+    assert [artist.name for artist in plan.artists] == ["Los Ríos"] and not plan.unknown
+    searches = [path for path in world.musicbrainz.requests if path.startswith("/ws/2/artist/?")]
+    assert len(searches) == 1 and quote("ríos") in searches[0]
 
 
 def test_an_artist_whom_the_network_loses_is_left_out(world: World, tmp_path: Path) -> None:
@@ -335,3 +346,55 @@ def test_titles_from_hell_stay_in_their_folder(world: World, tmp_path: Path) -> 
     paths = [(out / record["path"]).resolve() for record in outcome.fetched]
     assert all(path.is_file() and path.parent.parent == out for path in paths) and len(set(paths)) == len(titles)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+# ---- What no crawl has fetched
+
+
+def test_a_persons_own_song_is_not_replaced(world: World, tmp_path: Path, song: bytes) -> None:
+    mine = tmp_path / GLASS / "Grün [10000000-1].webm"  # what kind it will be is not known yet
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    mine.with_suffix(".lrc").write_bytes(b"words")
+    with pytest.raises(OutputError, match=r"Grün \[10000000-1\]\.webm is not replaced"):
+        crawl(world, tmp_path)
+    mine.with_suffix(".lrc").unlink()
+    assert files(tmp_path) == {f"{GLASS}/{mine.name}"} and mine.read_bytes() == b"mine"
+    mine = mine.rename(mine.with_suffix(".m4a"))
+    plan = plan_crawl([GLASS], tmp_path, world.settings)
+    assert len(fetch(plan, world.settings, overwrite=True).fetched) == 3 and mine.read_bytes() == song
+
+
+def test_another_catalog_is_not_added_to(world: World, tmp_path: Path) -> None:
+    (tmp_path / "catalog.jsonl").write_text('{"book": 1}\n{"book": 2}\n')
+    with pytest.raises(OutputError, match=r"catalog\.jsonl is not replaced"):
+        crawl(world, tmp_path)
+    assert files(tmp_path) == {"catalog.jsonl"} and '"book": 2' in (tmp_path / "catalog.jsonl").read_text()
+
+
+def test_an_override_leaves_a_better_file_of_ones_own(world: World, tmp_path: Path, song: bytes) -> None:
+    crawl(world, tmp_path)
+    mine = tmp_path / GLASS / "Grün [10000000-1].m4a"
+    mine.write_bytes(b"a better one")
+    wish = {"10000000-1": "vidagua0001"}
+    with pytest.raises(OutputError, match="not replaced"):
+        crawl(world, tmp_path, overrides=wish)
+    assert mine.read_bytes() == b"a better one" and catalog(tmp_path)["Grün"]["chosen"]["id"] == "vidgruen001"
+    mine.write_bytes(song)
+    (record,) = crawl(world, tmp_path, overrides=wish).fetched
+    assert record["chosen"]["id"] == "vidagua0001" and mine.read_bytes() == song + b"\0" * 11
+
+
+def test_a_song_that_comes_meanwhile_stays(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, append = tmp_path / GLASS / "Grün [10000000-1].m4a", Journal.append
+
+    def late(self: Journal, record: dict[str, Any]) -> None:
+        append(self, record)
+        if record["title"] == "Grün" and record["status"] == FETCHED:
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(b"mine")
+
+    monkeypatch.setattr(Journal, "append", late)
+    with pytest.raises(OutputError, match="not replaced"):
+        crawl(world, tmp_path)
+    assert target.read_bytes() == b"mine" and catalog(tmp_path)["Grün"]["status"] == FAILED

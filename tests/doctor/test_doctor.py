@@ -331,11 +331,16 @@ def test_a_denoiser_that_has_learned_nothing(model: Bundle, data: Path, tmp_path
     assert "of what a guess by loudness leaves" in found
 
 
-def test_weights_that_are_no_numbers_and_a_file_cut_short(model: Bundle, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_and_a_file_cut_short(
+    model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     part = model.component("codec")
     tensors = {name: tensor.clone() for name, tensor in part.tensors.items()}
     next(iter(tensors.values()))[:] = float("nan")
-    (found,) = faults(rewritten(tmp_path, model, codec=replace(part, tensors=tensors)))
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle, "check_finite", lambda tensors: None)  # as an earlier release wrote it
+        rewritten(tmp_path, model, codec=replace(part, tensors=tensors))
+    (found,) = faults(tmp_path)
     assert found.startswith("wrong") and "not finite" in found
     (weights,) = tmp_path.glob("codec-*")
     weights.write_bytes(weights.read_bytes()[:-1])

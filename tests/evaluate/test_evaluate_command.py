@@ -294,6 +294,12 @@ def test_where_no_page_can_go_is_said_before_any_work(musicldm: Command, tmp_pat
         for page, sentence in ((nowhere / "page.html", f"There is no folder {nowhere}"), (tmp_path, "is a folder")):
             done = musicldm("evaluate", *which, "--html", page)
             assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (which, done.err)
+        mine = tmp_path / "mine.html"
+        mine.write_text("<html>")
+        done = musicldm("evaluate", *which, "--html", mine)
+        assert done.code == 1 and f"{mine} is not replaced" in done.err and mine.read_text() == "<html>"
+        done = musicldm("evaluate", *which, "--html", mine, "--overwrite")
+        assert done.code == 1 and "not replaced" not in done.err and str(nowhere) in done.err, "the next fault"
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[]", '{"cells": {"noise": {"latent": [0], "mel": [0]}}}', "{}"])

@@ -98,6 +98,24 @@ def test_where_it_cannot_go_is_said_before_the_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_a_page_that_nobody_has_changed_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    page().write(path)
+    made = path.read_bytes()
+    path.write_bytes(made[: made.rindex(b"<!-- musicldm")])  # as release 0.1 wrote it
+    page().write(path)
+    assert path.read_bytes() == made
+    for mine in (made.replace(b"<main>", b"<main>My notes."), made + b"<!-- mine -->", b"<html>", b"", b"\xff\xfe"):
+        path.write_bytes(mine)
+        for attempt in (lambda: check_target(path), lambda: page().write(path)):
+            with pytest.raises(OutputError, match="is not replaced"):
+                attempt()
+        assert path.read_bytes() == mine
+    check_target(path, overwrite=True)
+    page().write(path, overwrite=True)
+    assert path.read_bytes() == made and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_thumbnail_shows_where_the_sound_is() -> None:
     """Time from left to right, pitch from bottom to top."""
     half = np.concatenate([np.zeros((1, RATE), np.float32), tone(1, 3000)], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import torch
 
 from musicldm.conditions.base import ConditionConfig
 from musicldm.core.errors import DataError
+from musicldm.core.padded import Padded
 from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
+from musicldm.latents.examine import info
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
 
@@ -102,7 +105,7 @@ def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> 
 
 
 def test_crops_are_uniform_over_frames_and_not_over_tracks(tmp_path: Path) -> None:
-    dataset = LatentDataset(numbered(tmp_path / "store", 20, 110, 8, 7), crop_frames=8)
+    dataset = LatentDataset(numbered(tmp_path / "store", 20, 110, 8), crop_frames=8)
     firsts = np.concatenate([first_frames(dataset, dataset.batch(step, 500).latents) for step in range(40)])
     possible = [*range(0, 13), *range(20, 123), 130]
     counts = np.array([np.sum(firsts == frame) for frame in possible])
@@ -167,6 +170,17 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
     np.testing.assert_array_equal(values["frame"], first - begins[which])
 
 
+def test_one_name_in_several_spellings_is_one_artist_and_nobody_is_none(tmp_path: Path) -> None:
+    store = LatentStore.create(tmp_path / "store", HEADER)
+    with store.writer(**SMALL) as writer:
+        for number, artist in enumerate(("Zoë", "ZOË", "", unicodedata.normalize("NFD", "Zoë"), "Zoë")):
+            writer.append(replace(track(number, 20), artist=artist), [latents(number, 20)])
+    dataset = LatentDataset(store, 8)
+    assert dataset.artists == ["Zoë"] and info(store).artists == 1
+    places = dataset.with_conditions(ConditionConfig().fitted(dataset).readers()).batch(0, 100).conditions["artist"]
+    assert set(places.tolist()) == {0, -1}
+
+
 def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> None:
     """Held out, or too short: their embedding would never be trained. The split does not change who is where."""
     store = LatentStore.create(tmp_path / "store", HEADER)
@@ -175,7 +189,7 @@ def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> 
         for number, (artist, length, split) in enumerate((*who, ("Zoë", 30, "heldout"))):
             writer.append(replace(track(number, length, split), artist=artist), [latents(number, length)])
     training, heldout = (LatentDataset(store, 8, split) for split in ("train", "heldout"))
-    assert training.artists == heldout.artists == ["Abba", "Zoë"]
+    assert training.artists == heldout.artists == ["Abba", "Short", "Zoë"]
     readers = ConditionConfig().fitted(training).readers()
     places = [
         set(split.with_conditions(readers).batch(0, 100).conditions["artist"].tolist()) for split in (training, heldout)
@@ -217,15 +231,23 @@ def test_splits_keep_apart_and_statistics_are_of_the_training_tracks(tmp_path: P
     assert heldout.statistics.count == 80
 
 
-def test_tracks_shorter_than_a_crop_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_tracks_shorter_than_a_crop_come_whole(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 9, 10, 11, 3)
     dataset = LatentDataset(store, crop_frames=10)
-    assert sorted(entry.frames for entry in dataset.tracks) == [10, 11]
-    assert dataset.left_out == 2
-    assert dataset.seconds == pytest.approx(21 * 4 / 100, abs=0.03)
-    with pytest.raises(DataError, match="crop of 12 frames; the longest has 11") as caught:
-        LatentDataset(store, crop_frames=12)
-    assert "0.4 seconds" in caught.value.hint
+    assert dataset.short == 2
+    assert dataset.seconds == pytest.approx(33 * 4 / 100, abs=0.05)
+    batch = dataset.fixed_batch(5)  # as many as there are positions, in the order of the tracks' keys
+    assert isinstance(batch, Padded)
+    assert sorted(batch.missing.tolist()) == [0, 0, 0, 1, 7]
+    raw = dataset.statistics.denormalise(batch.batch.latents).transpose(1, 2)
+    found = {}
+    for crop, missing in zip(raw, batch.missing.tolist(), strict=True):
+        if missing:
+            found[10 - missing] = crop[: 10 - missing]
+    for number, frames in ((0, 9), (3, 3)):
+        torch.testing.assert_close(found[frames], torch.from_numpy(latents(number, frames)[0]), atol=0.02, rtol=0.01)
+    whole = LatentDataset(store, crop_frames=3)
+    assert not isinstance(whole.batch(0, 8), Padded)
 
 
 def test_nothing_to_read_is_said_in_a_sentence(tmp_path: Path) -> None:

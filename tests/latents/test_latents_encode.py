@@ -66,6 +66,7 @@ def add_track(folder: Path, number: int, samples: int, rate: int = RATE, channel
         "sample_rate": rate,
         "channels": channels,
         "samples": samples,
+        "seconds": samples / rate,
         "content": f"content {number}",
         "split": "train",
         "artist": f"Artist {number}",
@@ -326,6 +327,17 @@ def test_the_command_prints_the_store_and_says_what_it_did(data: Path, tmp_path:
     assert about["store"] == str(tmp_path / "store")
     assert about["bytes"] > 0
     assert result.stderr == ""
+
+
+def test_another_artist_of_what_is_encoded_already_is_said(data: Path, tmp_path: Path, saved: Path) -> None:
+    """A store's tracks are never changed: it keeps whose they were."""
+    assert run(data, tmp_path / "store", "--vae", saved).exit_code == 0
+    records = list(open_manifest(data).records.values())
+    open_manifest(data).append(records[0] | {"artist": "Somebody else"})
+    open_manifest(data).append(records[1] | {"artist": records[1]["artist"].upper()})  # the same in capitals
+    result = run(data, tmp_path / "store", "--vae", saved, "--json")
+    assert json.loads(result.stdout)["relabelled"] == 1
+    assert "Tracks with another artist in" in result.stderr
 
 
 def test_what_was_left_out_fails_only_a_strict_run(data: Path, tmp_path: Path, saved: Path) -> None:

@@ -358,3 +358,33 @@ def test_keys_of_both_schemas_are_what_they_always_were() -> None:
     old = replace(HEADER, codec="vae", schema=1)
     assert old.key("sound") == "6d7d6176edd64135a17879ecaa0768ea3636e9e6ca35ddad6435fb32b9eaf570"
     assert HEADER.key("sound") == "d65ef4f57df28221056dc6674def36ca27c5c4a422db961931a1f6ef3a28f87e"
+
+
+def test_a_folder_of_somebody_else_is_no_garbage(tmp_path: Path) -> None:
+    """Only what has a segment's name can have been left by a killed writer."""
+    store = filled(tmp_path / "store", 20)
+    mine = store.path / "parts" / "listening notes"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    killed = store.path / "parts" / "20200101T000000000000-0123abcd"
+    killed.mkdir()
+    with store.writer(**SMALL):
+        pass
+    assert (mine / "notes.txt").read_text() == "mine" and not killed.exists()
+
+
+def test_where_a_store_can_go_is_known_before_there_is_one(tmp_path: Path) -> None:
+    LatentStore.check_target(tmp_path / "new" / "store")
+    LatentStore.check_target(filled(tmp_path / "store", 20).path)
+    LatentStore.check_target("s3://bucket/store")
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    zarr.create_array(tmp_path / "zarr", shape=(1,), dtype="u1")
+    for name, kind, sentence in (
+        ("file", OutputError, "is no folder"),
+        ("other", OutputError, "is not empty"),
+        ("zarr", DataError, "zarr"),
+    ):
+        with pytest.raises(kind, match=sentence):
+            LatentStore.check_target(tmp_path / name)

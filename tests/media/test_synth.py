@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from musicldm.core.errors import OutputError
 from musicldm.media import synth
 from musicldm.media.audio import files
 
@@ -33,6 +34,19 @@ def test_one_seed_one_album(album: list[Path], tmp_path: Path) -> None:
     other = synth.compose(tmp_path / "other", seed=4, songs_each=1, seconds_each=6)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in album[::2]]
     assert all(one.read_bytes() != two.read_bytes() for one, two in zip(again, other, strict=True))
+
+
+def test_a_song_of_somebody_else_is_no_song_that_was_composed(tmp_path: Path) -> None:
+    first, *_ = synth.compose(tmp_path, songs_each=1, seconds_each=1)
+    composed, date = first.read_bytes(), first.stat().st_mtime_ns
+    synth.compose(tmp_path, songs_each=1, seconds_each=1)
+    assert first.stat().st_mtime_ns == date, "it was there"
+    first.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="not replaced"):
+        synth.compose(tmp_path, songs_each=2, seconds_each=1)
+    assert first.read_bytes() == b"mine" and len(list(tmp_path.rglob("*.wav"))) == 4
+    synth.compose(tmp_path, songs_each=1, seconds_each=1, overwrite=True)
+    assert first.read_bytes() == composed
 
 
 def test_an_artist_sounds_more_like_itself_than_like_others(album: list[Path]) -> None:

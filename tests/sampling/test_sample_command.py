@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from musicldm.cli import sidecar
 from musicldm.core import bundle
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import probe
 from musicldm.media.audio.loudness import LoudnessMeter
-from musicldm.sampling import Extend, Infill, Loop, New, Pipeline, Task, Vary
+from musicldm.sampling import Extend, Infill, Loop, New, Original, Pipeline, Task, Vary
 from tests.toy_model import ARTISTS, HOP, RATE, heard, toy_bundle
 from tests.toys import Command
 
@@ -40,7 +44,8 @@ def test_every_task_leaves_a_file_and_says_how(sample: Command, song: Path, tmp_
         assert done.code == 0, (name, done.err)
         assert json.loads(done.out)["files"] == [str(out)]
         assert abs(heard(out).shape[1] - samples) <= HOP, name
-        recipe = json.loads(out.with_suffix(".json").read_text())
+        recipe = json.loads(sidecar.beside(out).read_text())
+        assert recipe.pop("sha256") == hashlib.sha256(out.read_bytes()).hexdigest()
         assert json.loads(probe(out).comment) == recipe
         assert recipe["trained_on"] == {"tracks": 1, "artists": {ARTISTS[0]: 1}, "licences": {"CC0-1.0": 1}}
         assert recipe["options"]["steps"] == 3 and len(recipe["model"]["hash"]) == 64
@@ -49,13 +54,14 @@ def test_every_task_leaves_a_file_and_says_how(sample: Command, song: Path, tmp_
 def test_the_command_does_what_the_library_does(sample: Command, model: Path, song: Path, tmp_path: Path) -> None:
     pipeline = Pipeline.load(model, "cpu")
     audio = torch.from_numpy(heard(song))
+    original = Original(torch.from_numpy(files.read(song)), 11025)
     request = pipeline.request(steps=3, seed=5, artist=ARTISTS[0], guidance=2.0, sampler="dpm++2m")
     given = ["--seed", 5, "--artist", ARTISTS[0], "--guidance", 2, "--sampler", "dpm++2m", "--bit-depth", "float"]
     tasks: list[tuple[list[object], Task]] = [
         (["--seconds", 1], New(1.0)),
         (["--vary", song, "--strength", 0.3], Vary(audio, 0.3)),
-        (["--infill", song, "--from", 1, "--to", 2], Infill(audio, [(1.0, 2.0)])),
-        (["--extend", song, "--seconds", 1], Extend(audio, 1.0)),
+        (["--infill", song, "--from", 1, "--to", 2], Infill(audio, [(1.0, 2.0)], original)),
+        (["--extend", song, "--seconds", 1], Extend(audio, 1.0, original)),
         (["--loop", "--seconds", 1], Loop(1.0)),
     ]
     for arguments, task in tasks:
@@ -84,7 +90,7 @@ def test_from_one_to_another(sample: Command, song: Path, tmp_path: Path) -> Non
         assert len(takes) == (3 if "-n" in task else 5)
     assert sample("--seed", 1, "--seconds", 1, "-o", tmp_path / "seed1.wav").code == 0
     assert np.array_equal(files.read(takes[0]), files.read(tmp_path / "seed1.wav"))
-    assert sample("--replay", takes[3].with_suffix(".json"), "-o", tmp_path / "again.wav").code == 0
+    assert sample("--replay", sidecar.beside(takes[3]), "-o", tmp_path / "again.wav").code == 0
     assert (tmp_path / "again.wav").read_bytes() == takes[3].read_bytes()
 
 
@@ -133,19 +139,85 @@ def test_only_a_file_is_replaced(sample: Command, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     for name, sentence in (("pipe.wav", "is no file"), ("folder.wav", "is a folder")):
-        done = sample("--seconds", 1, "-o", tmp_path / name)
+        done = sample("--seconds", 1, "-o", tmp_path / name, "--overwrite")
         assert done.code == 1 and sentence in done.err and "Hint:" in done.err
     assert (tmp_path / "pipe.wav").is_fifo() and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_file_of_somebody_else_is_not_overwritten(sample: Command, tmp_path: Path) -> None:
-    """The recipe goes beside the take; what is there and is none stays."""
-    (tmp_path / "out.json").write_text('{"mine": 1}')
+@pytest.mark.parametrize("mine", ["out.wav", "out.wav.json"])
+def test_a_file_of_somebody_else_is_not_replaced(
+    sample: Command, tmp_path: Path, song: Path, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the take goes nor where its recipe goes; that is known before a model is loaded."""
+    (tmp_path / mine).write_bytes(song.read_bytes())
+    with monkeypatch.context() as unloadable:
+        unloadable.setattr(Pipeline, "load", None)
+        done = sample("--seconds", 1, "-o", tmp_path / "out.wav")
+    assert done.code == 1 and f"{mine} is not replaced" in done.err and "--overwrite" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == [mine]
+    assert (tmp_path / mine).read_bytes() == song.read_bytes()
+    for overwrite in (["--overwrite"], []):  # the second time, it is a take
+        assert sample("--seconds", 1, "-o", tmp_path / "out.wav", *overwrite).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.wav", "out.wav.json"]
+
+
+def test_a_take_that_was_edited_since_is_not_replaced(sample: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    assert sample("--seconds", 1, "-o", out).code == 0
+    edited = bytearray(out.read_bytes())
+    edited[-100] ^= 1  # by a program that keeps the metadata
+    out.write_bytes(edited)
+    assert sample("--seconds", 1, "-o", out).code == 1 and out.read_bytes() == edited
+    sidecar.beside(out).unlink()  # without it, the metadata tell that musicldm made it
+    assert sample("--seconds", 1, "-o", out).code == 0 and out.read_bytes() != edited
+
+
+def test_what_comes_while_a_take_is_made_stays(
+    sample: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Pipeline.stream
+
+    def slowly(*arguments: Any, **options: Any) -> Iterator[torch.Tensor]:
+        (tmp_path / "out.wav").write_bytes(b"mine")
+        return stream(*arguments, **options)
+
+    monkeypatch.setattr(Pipeline, "stream", slowly)
     done = sample("--seconds", 1, "-o", tmp_path / "out.wav")
-    assert done.code == 2 and "in the way" in done.err
-    assert (tmp_path / "out.json").read_text() == '{"mine": 1}' and not (tmp_path / "out.wav").exists()
-    for _ in range(2):
-        assert sample("--seconds", 1, "-o", tmp_path / "again.wav").code == 0
+    assert done.code == 1 and "is not replaced" in done.err
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out.wav", b"mine")]
+
+
+def test_takes_of_two_formats_have_a_recipe_each(musicldm: Command, sample: Command, tmp_path: Path) -> None:
+    for seed, name in ((1, "dup.wav"), (2, "dup.flac")):
+        assert sample("--seconds", 1, "--seed", seed, "-o", tmp_path / name).code == 0
+    assert {path.name for path in tmp_path.glob("*.json")} == {"dup.wav.json", "dup.flac.json"}
+    assert musicldm("sample", "--replay", tmp_path / "dup.wav.json", "-o", tmp_path / "again.wav").code == 0
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "dup.wav").read_bytes()
+
+
+def test_a_take_of_0_1_is_replaced_with_its_own_recipe(sample: Command, tmp_path: Path) -> None:
+    """Then the recipe had the name of the take without its suffix, and no hash."""
+    for seed, name in ((1, "take.wav"), (2, "take.flac")):
+        assert sample("--seconds", 1, "--seed", seed, "-o", tmp_path / name).code == 0
+        recipe = json.loads(sidecar.beside(tmp_path / name).read_text())
+        sidecar.beside(tmp_path / name).unlink()
+        del recipe["sha256"]
+    shared = tmp_path / "take.json"  # with the recipe of the last
+    shared.write_text(json.dumps(recipe))
+    assert sample("--seconds", 1, "--seed", 3, "-o", tmp_path / "take.wav").code == 0
+    assert json.loads(shared.read_text()) == recipe, "it is that of take.flac"
+    assert sample("--seconds", 1, "--seed", 3, "-o", tmp_path / "take.flac").code == 0
+    assert {path.name for path in tmp_path.glob("*.json")} == {"take.wav.json", "take.flac.json"}
+
+
+def test_no_recipe_insists(musicldm: Command, sample: Command, tmp_path: Path, song: Path) -> None:
+    assert sample("--seconds", 1, "-o", tmp_path / "a.wav").code == 0
+    recipe = json.loads((tmp_path / "a.wav.json").read_text())
+    recipe["options"] |= {"overwrite": True, "output": str(tmp_path / "mine.wav")}
+    (tmp_path / "evil.json").write_text(json.dumps(recipe))
+    (tmp_path / "mine.wav").write_bytes(song.read_bytes())
+    done = musicldm("sample", "--replay", tmp_path / "evil.json", "-o", tmp_path / "mine.wav")
+    assert done.code == 1 and (tmp_path / "mine.wav").read_bytes() == song.read_bytes()
 
 
 # ---- Bad input ------------------------------------------------------------------------------------------------------
@@ -158,8 +230,6 @@ def test_tasks_and_options_that_exclude_each_other(sample: Command, song: Path, 
         (["--strength", 0.5], "--strength does not go with new music"),
         (["--infill", song, "--from", 1], "needs a --to"),
         (["--seed", 3, "--interpolate-seeds", 1, 2], "--seed does not go with --interpolate-seeds"),
-        (["-o", tmp_path / "new" / "out.json", "--format", "wav"], "cannot hold both"),
-        (["-o", tmp_path / "new" / "take.{i}", "--format", "wav", "-n", 2], "more than one take"),
         (["--infill", song], "no spans"),
         (["--from", 1, "--to", 2], "does not go with new music"),
         (["--vary", song, "--seconds", 3], "--seconds does not go with --vary"),
@@ -176,12 +246,12 @@ def test_tasks_and_options_that_exclude_each_other(sample: Command, song: Path, 
         (["--steps", 1001], "1001 sampling steps"),
         (["--guidance", 3], "there is none"),
         (["--guidance-interval", 1, 0], "larger"),
-        (["--guidance", "nan", "--artist", ARTISTS[0]], "not a valid guidance scale"),
+        (["--guidance", "nan", "--artist", ARTISTS[0]], "not a valid number"),
         (["--seconds", -1], "more than 0"),
-        (["--seconds", "inf"], "cannot be sampled"),
+        (["--seconds", "inf"], "not a valid number"),
         (["--seconds", 1e-9], "cannot be sampled"),
-        (["--extend", song, "--seconds", 1e300], "cannot be sampled"),
-        (["--window", "inf"], "not a valid window"),
+        (["--extend", song, "--seconds", 1e300], "not a valid number"),
+        (["--window", "inf"], "not a valid number"),
         (["--spacing", "karras"], "karras"),
         (["--infill", song, "--from", 2, "--to", 1], "no length"),
         (["--infill", song, "--from", 2, "--to", 9], "outside"),
@@ -258,15 +328,3 @@ def test_models_that_cannot_be_used(musicldm: Command, model: Path, tmp_path: Pa
         done = musicldm("sample", "-m", tmp_path / name, *arguments, "-o", tmp_path / "out.wav")
         assert done.code == code and sentence in done.err and "Hint:" in done.err, (name, done.err)
     assert not (tmp_path / "out.wav").exists()
-
-
-def test_a_stereo_model_takes_mono(musicldm: Command, song: Path, tmp_path: Path) -> None:
-    bundle.write(tmp_path / "stereo", toy_bundle(channels=2))
-    soundfile.write(tmp_path / "mono.wav", heard(song)[0], RATE)
-    out = tmp_path / "out.wav"
-    spans = ["--from", 1, "--to", 2, "--steps", 2]
-    done = musicldm("sample", "-m", tmp_path / "stereo", "--infill", tmp_path / "mono.wav", *spans, "-o", out)
-    assert done.code == 0, done.err
-    audio = files.read(out)
-    assert audio.shape[0] == 2 and np.array_equal(audio[0, : RATE // 2], audio[1, : RATE // 2])
-    assert not np.array_equal(audio[0], audio[1])

@@ -25,13 +25,13 @@ def test_a_take_is_made_again_from_its_recipe(
     assert sample(*odd, "-o", tmp_path / name).code == 0
     second = tmp_path / name.replace("take", "take-2")
     wanted = second.read_bytes()
-    for source in (second, second.with_suffix(".json")):
+    for source in (second, Path(f"{second}.json")):
         again = tmp_path / f"again{second.suffix}"
         done = musicldm("sample", "--replay", source, "-o", again, "--device", "cpu")
         assert done.code == 0, done.err
         assert again.read_bytes() == wanted
     done = musicldm("sample", "--replay", second, "-o", again, "--device", "cpu", "--seed", 5)
-    assert again.read_bytes() != wanted and json.loads(again.with_suffix(".json").read_text())["options"]["eta"] == 0.5
+    assert again.read_bytes() != wanted and json.loads(Path(f"{again}.json").read_text())["options"]["eta"] == 0.5
 
 
 def test_a_place_with_odd_blanks_is_found_again(sample: Command, song: Path, tmp_path: Path) -> None:
@@ -50,14 +50,14 @@ def test_a_recipe_goes_on_from_other_music_and_with_other_takes(
     mine = Path(shutil.copy(song, tmp_path / "in.flac"))
     assert sample("--vary", mine, "-o", tmp_path / "a.wav").code == 0
     mine.unlink()
-    again = ("--replay", tmp_path / "a.json", "-o", tmp_path / "b.wav")
+    again = ("--replay", tmp_path / "a.wav.json", "-o", tmp_path / "b.wav")
     done = musicldm("sample", *again)
     assert done.code == 1 and "not there as it was" in done.err and "where the take was made" in done.err
     assert musicldm("sample", *again, "--vary", song).code == 0
     assert (tmp_path / "b.wav").read_bytes()[-1000:] == (tmp_path / "a.wav").read_bytes()[-1000:]
     task = ["--interpolate-seeds", 1, 2, "--seconds", 0.5]
     assert sample(*task, "-n", 3, "-o", tmp_path / "c-{i}.wav").code == 0
-    done = musicldm("sample", "--replay", tmp_path / "c-2.json", "-n", 4, "-o", tmp_path / "d-{i}.wav")
+    done = musicldm("sample", "--replay", tmp_path / "c-2.wav.json", "-n", 4, "-o", tmp_path / "d-{i}.wav")
     assert [Path(line).name for line in done.out.splitlines()] == [f"d-{i}.wav" for i in (1, 2, 3, 4)]
     assert np.array_equal(files.read(tmp_path / "d-4.wav"), files.read(tmp_path / "c-3.wav"))
 
@@ -85,7 +85,7 @@ def test_recipes_that_cannot_be_followed(
     (tmp_path / "none.json").write_text("[]")
     bundle.write(tmp_path / "other", toy_bundle(artists=()))
     for arguments, sentence in (
-        (["--replay", tmp_path / "a.json", "-m", tmp_path / "other"], "another model"),
+        (["--replay", tmp_path / "a.wav.json", "-m", tmp_path / "other"], "another model"),
         (["--replay", tmp_path / "bad.json"], "does not say"),
         (["--replay", tmp_path / "none.json"], "does not say"),
         (["--replay", tmp_path / "nowhere.json"], "cannot be read"),
@@ -95,7 +95,7 @@ def test_recipes_that_cannot_be_followed(
         done = musicldm("sample", *arguments, "-o", tmp_path / "out.wav")
         assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (arguments, done.err)
     Path(mine).write_bytes(song.read_bytes() + b"x")
-    done = musicldm("sample", "--replay", tmp_path / "a.json", "-o", tmp_path / "out.wav")
+    done = musicldm("sample", "--replay", tmp_path / "a.wav.json", "-o", tmp_path / "out.wav")
     assert done.code == 1 and "not there as it was" in done.err
     assert not (tmp_path / "out.wav").exists()
 
@@ -116,7 +116,7 @@ def test_a_take_of_0_1_is_made_again(
 ) -> None:
     arguments = [song if each == "SONG" else each for each in kind]
     assert sample(*arguments, "-o", tmp_path / "a.wav").code == 0
-    recipe = json.loads((tmp_path / "a.json").read_text())
+    recipe = json.loads((tmp_path / "a.wav.json").read_text())
     names = {"vary": "init", "repaint": "resample"}
     recipe["options"] = {names.get(name, name): value for name, value in recipe["options"].items()}
     (tmp_path / "old.json").write_text(json.dumps(recipe))

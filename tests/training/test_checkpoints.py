@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import random
@@ -20,6 +21,7 @@ from musicldm.core.errors import DataError, OutputError
 from musicldm.training import checkpoints
 from musicldm.training.checkpoints import Checkpoints, read
 from musicldm.training.state import TrainState
+from tests.training.toy_training import train
 
 
 def state(step: int, numbers: int = 200) -> dict[str, Any]:
@@ -196,3 +198,45 @@ def test_a_checkpoint_of_release_0_1(tmp_path: Path) -> None:
     assert (state.loss_mean, state.loss_variance, state.best_loss) == (0.1, 0.2, 1.5)
     assert list(new["state_dict"]) == ["model.a", "ema.a", "discriminator.averaged.a"]
     assert "course" not in new and new["format"] == checkpoints.FORMAT
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": {"step": "many"}},
+        {"state": {"step": -1.5}},
+        {"state": {"step": 3, "best_loss": math.nan}},
+        {"state": {"step": 3, "unknown": 1}},
+        {"state": None},
+        {"state_dict": {"a": "weights"}},
+        {"state_dict": []},
+        {"origin": {"name": 3}},
+    ],
+)
+def test_wrong_contents_give_way_to_the_one_before(tmp_path: Path, damage: dict[str, Any]) -> None:
+    kept = saved(tmp_path, steps=3)
+    torch.save({**state(3), "format": checkpoints.FORMAT, **damage}, kept.last)
+    said: list[str] = []
+    again = Checkpoints(tmp_path, said.append)
+    assert step(again.read()) == 2 and len(said) == 1 and "Going on from the one before it" in said[0]
+    again.mend()
+    again.write(state(4))
+    assert (step(read(again.last)), step(read(again.previous))) == (4, 2)
+
+
+def test_another_trainings_checkpoint_gives_way_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(run, steps=5)
+    last = run / checkpoints.FOLDER / "last.ckpt"
+    train(run, steps=10)
+    good = read(run / checkpoints.FOLDER / "previous.ckpt")
+    for name, wrong in (
+        ("state_dict", {"other": torch.zeros(3)}),
+        ("optimizer", {}),
+        ("optimizer", {**good["optimizer"], "state": {0: {"exp_avg": torch.zeros(7)}}}),
+        ("scaler", {"scale": math.inf}),
+    ):
+        torch.save({**read(last), name: wrong}, last)
+        said: list[str] = []
+        result = train(run, steps=10, announce=said.append)
+        assert result.steps == 10 and "does not fit this training" in said[0], name

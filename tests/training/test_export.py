@@ -21,7 +21,16 @@ def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Comma
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/weights.safetensors").write_bytes(b"precious")
     done = musicldm(*export, tmp_path / "mine")
-    assert done.code == 2 and "holds other files" in done.err
+    assert done.code == 1 and "holds files that are no bundle" in done.err and "--overwrite" in done.err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/bundle.json").write_text('{"version": 1}')  # of an app
+    assert musicldm(*export, tmp_path / "other").code == 1
+    assert (tmp_path / "other/bundle.json").read_text() == '{"version": 1}'
+    (tmp_path / "file").touch()
+    done = musicldm(*export, tmp_path / "file")
+    assert done.code == 1 and "is no folder" in done.err
+    assert musicldm(*export, tmp_path / "mine", "--overwrite").code == 0
+    assert (tmp_path / "mine/weights.safetensors").read_bytes() == b"precious"
     for _ in range(2):
         assert musicldm(*export, tmp_path / "out").code == 0
         (tmp_path / "out/weights.safetensors").write_bytes(b"precious")
@@ -56,3 +65,19 @@ def test_any_checkpoint_becomes_a_bundle(pipeline: Pipeline, musicldm: Command, 
     other.mkdir()
     done = musicldm("bundle", "export", shutil.copy(lost, other), "-o", tmp_path / "out")
     assert done.code == 1 and "does not belong to ldm" in done.err, done.err
+
+
+def test_a_generator_takes_a_codec_of_the_same_latents_only(
+    pipeline: Pipeline, musicldm: Command, tmp_path: Path
+) -> None:
+    export = ["bundle", "export", pipeline.ldm / "checkpoints/last.ckpt", "-o", tmp_path / "out", "--codec"]
+    assert musicldm(*export, pipeline.vae).code == 0
+    made, codec = bundle.read(tmp_path / "out"), bundle.read(pipeline.vae)
+    assert made.component("codec").digest == codec.component("codec").digest
+    assert made.training("codec") == codec.training("codec") and "generator" in made.components
+    other = tmp_path / "other"
+    assert musicldm("bundle", "export", pipeline.vae / "checkpoints/previous.ckpt", "-o", other).code == 0
+    done = musicldm(*export, other)
+    assert done.code == 1 and "was not trained on the latents of other" in done.err
+    done = musicldm("bundle", "export", pipeline.vae / "checkpoints/last.ckpt", "-o", tmp_path / "x", "--codec", other)
+    assert done.code == 1 and "has no generator" in done.err

@@ -19,7 +19,8 @@ def mixed(pipeline: Pipeline, tmp_path: Path) -> Path:
     """The prepared songs, one of them at 22,050 Hz and in stereo."""
     folder = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
     lines = (folder / "manifest.jsonl").read_text().splitlines()
-    record = next(record for record in map(json.loads, lines) if record["split"] == "train")
+    written = map(json.loads, reversed(lines))
+    record = next(each for each in written if (each["split"], each["status"]) == ("train", "done"))
     audio = files.read(folder / record["path"])
     files.write(folder / "other.wav", np.repeat(np.repeat(audio, 2, axis=0), 2, axis=1)[:, : 22050 * 4], 22050)
     record |= {"source": "other.wav", "path": "other.wav", "sample_rate": 22050, "channels": 2, "content": "other"}
@@ -32,7 +33,9 @@ def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command
     train = ["train-vae", mixed, "-o", tmp_path / "vae", "--config", configs["vae"], "--steps", 2]
     refused = musicldm(*train)
     assert refused.code == 1 and "other.wav has 2 channel(s) at 22050 Hz" in refused.err and "--resample" in refused.err
-    assert musicldm(*train, "--resample").code == 0
+    said = "1 track is converted to 16000 Hz, 1 channel: 1 from 22050 Hz, 2 channels."
+    done = musicldm(*train, "--resample")
+    assert done.code == 0 and said in done.err
     tracks = json.loads((tmp_path / "vae/bundle/bundle.json").read_text())["facts"]["codec"]["tracks"]
     assert len(tracks) == 9
 
@@ -40,7 +43,8 @@ def test_a_mixed_folder(mixed: Path, configs: dict[str, Path], musicldm: Command
     left_out = musicldm(*encode)
     assert left_out.code == 0 and "22050 samples a second" in left_out.err
     assert len(LatentStore.open(tmp_path / "store.zarr").tracks) == 8
-    assert musicldm(*encode, "--resample").code == 0
+    done = musicldm(*encode, "--resample")
+    assert done.code == 0 and said in done.err
     store = LatentStore.open(tmp_path / "store.zarr")
     (other,) = (track for track in store.tracks if abs(track.seconds - 4) < 0.01)
     assert len(store.tracks) == 9 and other.samples == 4 * 16000

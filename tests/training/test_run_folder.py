@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.errors import DataError, MismatchError, OutputError
 from musicldm.training.checkpoints import FOLDER
 from musicldm.training.config import TrainingConfig
-from musicldm.training.run_folder import CONFIG, defaults_filled, remember
+from musicldm.training.run_folder import CONFIG, clear, defaults_filled, remember
+from tests.toys import Command
+from tests.training.toy_training import train
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,59 @@ def test_a_damaged_configuration(text: str, run: Path) -> None:
     (run / CONFIG).write_text(text)
     with pytest.raises(DataError, match=r"config\.json is damaged"):
         remember(run, today(), upgrade)
+
+
+# ---- What is not a run's
+
+MINE = {
+    "metrics.csv": "epoch,loss\n1,0.5\n",
+    CONFIG: '{"codec": "mp3", "training": {"steps": 5}, "data": "songs"}',
+    "checkpoints/last.ckpt": "of another program",
+    "demos/step-5/1-original.wav": "mine",
+    "bundle/bundle.json": '{"name": "app"}',
+    "events.jsonl": "{}",
+}
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_a_run_is_not_begun_over_files_of_others(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(MINE[name])
+    with pytest.raises(OutputError, match=rf"{file.name} is not replaced: musicldm did not write it\."):
+        train(tmp_path / "run")
+    assert file.read_text() == MINE[name]
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [file]
+    clear(tmp_path / "run")
+    assert train(tmp_path / "run").steps == 12
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / ".tmp-notes").write_text("mine")
+    clear(tmp_path / "run")  # nothing of a run
+    assert train(tmp_path / "run", steps=14).steps == 14
+    assert (tmp_path / "run" / "notes.txt").exists() and (tmp_path / "run" / ".tmp-notes").exists()
+
+
+@pytest.mark.parametrize("verb", ["train-vae", "train-diffusion"])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_both_trainings_say_so_first(musicldm: Command, tmp_path: Path, verb: str, dry: list[str]) -> None:
+    """Before they look for music."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("metrics.csv", CONFIG):
+        (run / name).write_text(MINE[name])
+    line = verb, tmp_path / "nowhere", "-o", run, *dry
+    done = musicldm(*line)
+    assert done.code == 1 and "2 files are not replaced" in done.err and "--overwrite" in done.err, done.err
+    done = musicldm(*line, "--overwrite")
+    assert "not replaced" not in done.err and (done.code == 0 or "nowhere" in done.err), done.err
+    if dry:
+        assert {path.name: path.read_text() for path in run.iterdir()} == {
+            name: MINE[name] for name in ("metrics.csv", CONFIG)
+        }
+
+
+def test_a_run_whose_configuration_is_gone_is_still_a_run(tmp_path: Path) -> None:
+    train(tmp_path)
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / "bundle" / "bundle.json").unlink()
+    assert train(tmp_path, steps=13).steps == 13

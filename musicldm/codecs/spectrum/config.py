@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from musicldm.codecs.base import LatentSpec
+from musicldm.core.config import Between
 from musicldm.core.errors import ConfigError
 from musicldm.nn.discriminator import DiscriminatorConfig
 from musicldm.training.config import PlanConfig, TrainingConfig
@@ -19,35 +20,35 @@ NAME = "spectrum"
 class SpectrumConfig:
     """The shape of the network."""
 
-    sample_rate: int = 16000
+    sample_rate: Annotated[int, Between(1, 10_000_000)] = 16000
     """Samples a second."""
     audio_channels: int = 1
     """1 mono, 2 stereo, which is coded as mid and side."""
-    latent_channels: int = 32
+    latent_channels: Annotated[int, Between(1, 65536)] = 32
     """D, the numbers in one latent frame."""
-    window_size: int = 2048
+    window_size: Annotated[int, Between(2, 1 << 18)] = 2048
     """Samples in a window of the spectrogram: long enough to tell the lowest partials apart."""
-    column_hop: int = 512
+    column_hop: Annotated[int, Between(1, 1 << 18)] = 512
     """Samples from one column of the spectrogram to the next: short enough to tell onsets apart."""
-    columns: int = 1
+    columns: Annotated[int, Between(1, 4096)] = 1
     """Columns in one latent frame."""
-    floor: float = 1e-4
+    floor: Annotated[float, Between(0, 1)] = 1e-4
     """The magnitude, where a full-scale sine has 0.5, from which on the scale is logarithmic; below it is linear."""
-    width: int = 320
+    width: Annotated[int, Between(1, 65536)] = 320
     """Channels of the network."""
-    blocks: int = 3
+    blocks: Annotated[int, Between(1, 64)] = 3
     """ResNet blocks of the encoder, and of the decoder; their dilations alternate between 1 and 3."""
     bottleneck: Literal["gaussian", "tanh"] = "gaussian"
     """gaussian: a posterior, kept near N(0, 1) by its KL divergence; tanh: numbers in (-1, 1), without either."""
     decoder: Literal["griffinlim", "adversarial"] = "griffinlim"
     """Where phases come from. griffinlim: from the magnitudes, by iteration; adversarial: by a network of one pass."""
-    iterations: int = 16
+    iterations: Annotated[int, Between(0, 1024)] = 16
     """Of Griffin and Lim's algorithm."""
-    phase_block: int = 32
+    phase_block: Annotated[int, Between(2, 65536)] = 32
     """Latent frames over which phases are integrated, on the track's own grid; see `phase`."""
-    head_width: int = 256
+    head_width: Annotated[int, Between(1, 65536)] = 256
     """Channels of the adversarial decoder."""
-    head_blocks: int = 2
+    head_blocks: Annotated[int, Between(0, 64)] = 2
     """Its ResNet blocks."""
 
     def __post_init__(self) -> None:
@@ -57,6 +58,8 @@ class SpectrumConfig:
             raise ConfigError("column_hop, columns, width, blocks and latent_channels must be at least 1.")
         if self.window_size % (2 * self.column_hop):
             raise ConfigError("window_size must be an even multiple of column_hop.")
+        if self.hop > 1 << 20:
+            raise ConfigError(f"A latent frame of {self.hop} samples is too long.")
         if self.iterations < 0 or self.phase_block < 2:
             raise ConfigError("iterations cannot be negative, and phase_block must be at least 2.")
         if self.floor <= 0:

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.vae.losses import LossConfig
+from musicldm.core.config import Between
 from musicldm.core.errors import ConfigError
 from musicldm.nn.discriminator import DiscriminatorConfig
 from musicldm.training.config import PlanConfig, TrainingConfig
 
 NAME = "vae"
 """In `CODECS`."""
+LARGEST_HOP = 1 << 20
+"""Samples in a latent frame."""
 
 
 @dataclass(frozen=True)
 class VAEConfig:
     """The shape of the network."""
 
-    sample_rate: int = 16000
+    sample_rate: Annotated[int, Between(1, 10_000_000)] = 16000
     """Samples a second."""
     audio_channels: int = 1
     """1 mono, 2 stereo."""
-    latent_channels: int = 32
+    latent_channels: Annotated[int, Between(1, 65536)] = 32
     """D, the numbers in one latent frame."""
     front_end: Literal["waveform", "spectral"] = "waveform"
     """waveform: learned filters; spectral: the Fourier transform, real and imaginary parts in and out."""
@@ -35,19 +38,19 @@ class VAEConfig:
     """Of a spectral decoder: emit magnitude and phase in place of real and imaginary part."""
     bottleneck: Literal["gaussian", "tanh"] = "gaussian"
     """gaussian: a posterior, kept near N(0, 1) by its KL divergence; tanh: numbers in (-1, 1), without either."""
-    patch: int = 1
+    patch: Annotated[int, Between(1, 65536)] = 1
     """Samples in one step of the front end."""
-    patch_kernel: int = 7
+    patch_kernel: Annotated[int, Between(1, 1 << 20)] = 7
     """Length of its window in samples; odd where patch is 1, else an even multiple of it: no checkerboard."""
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: Annotated[tuple[Annotated[int, Between(1, 65536)], ...], Between(1, 16)] = (64, 128, 256, 512)
     """Channels of each stage, from the fastest to the slowest."""
-    strides: tuple[int, ...] = (2, 2, 2)
+    strides: Annotated[tuple[Annotated[int, Between(1, 1024)], ...], Between(0, 15)] = (2, 2, 2)
     """Downsampling after each stage but the last; even."""
-    blocks: int = 2
+    blocks: Annotated[int, Between(1, 16)] = 2
     """ResNet blocks in a stage; the dilation triples from one to the next."""
-    attention_block: int = 64
+    attention_block: Annotated[int, Between(1, 65536)] = 64
     """Latent frames that attend to each other, on the track's own grid."""
-    heads: int = 4
+    heads: Annotated[int, Between(1, 1024)] = 4
     """Attention heads."""
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class VAEConfig:
             raise ConfigError("A VAE needs one stride fewer than widths.")
         if any(stride < 2 or stride % 2 for stride in self.strides):
             raise ConfigError("The strides of a VAE must be even.")
+        if self.hop > LARGEST_HOP:
+            raise ConfigError(f"A latent frame of {self.hop} samples is too long: expected at most {LARGEST_HOP}.")
         if self.patch < 1 or self.blocks < 1:
             raise ConfigError("patch and blocks must be at least 1.")
         if self.patch_kernel % self.patch or self.patch_kernel % 2 != self.patch % 2:

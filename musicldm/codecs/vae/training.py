@@ -16,6 +16,7 @@ from musicldm.codecs.vae.config import VAERunConfig
 from musicldm.codecs.vae.losses import vae_loss
 from musicldm.codecs.vae.model import VAE
 from musicldm.core.devices import autocast
+from musicldm.core.padded import groups, split
 from musicldm.media.audio.l1 import waveform_spectrogram_l1
 from musicldm.media.audio.spectrogram import bars
 from musicldm.nn.discriminator import Discriminator
@@ -65,7 +66,7 @@ class VAETraining(CodecTraining[VAE]):
         `study` is the loss of the 2023 study, and `silence` what silence in place of the output would have cost.
         """
         posterior = self.ema.encode(crops)
-        output = self.ema.decode(posterior.mode())
+        output = self.ema.decode(posterior.mode())[..., : crops.shape[-1]]
         losses = vae_loss(crops, output, posterior, self.config.loss, self.config.model.sample_rate)
         losses["study"] = waveform_spectrogram_l1(crops, output)
         losses["silence"] = waveform_spectrogram_l1(crops, torch.zeros_like(crops))
@@ -75,10 +76,16 @@ class VAETraining(CodecTraining[VAE]):
         """The bits that each latent channel carries: dead ones carry none, and cost a generator as much as the rest."""
         if self.heldout is None or self.config.model.bottleneck != "gaussian":
             return []
-        parts = torch.split(self.heldout, self.training_config.micro_batch_size)
-        nats = torch.cat([self.ema.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts])
+        parts = [
+            group.batch
+            for part, _ in split(self.heldout, self.training_config.micro_batch_size)
+            for group in groups(part, self.cut)
+        ]
+        nats = [self.ema.encode(crops.to(self.device)).kl_per_element().cpu() for crops in parts]
         path = folder / "kl-per-channel.png"
-        bits = (nats.mean(dim=(0, 2)) / math.log(2)).sort(descending=True).values.tolist()
+        # [B, D, L] of each -> [D, frames of all]
+        frames = torch.cat([each.movedim(1, 0).flatten(1) for each in nats], dim=1)
+        bits = (frames.mean(dim=1) / math.log(2)).sort(descending=True).values.tolist()
         bars(path, bits, "latent channel of held-out tracks, in order", "bits a frame (KL)")
         return [path]
 

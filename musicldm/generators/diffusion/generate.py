@@ -13,7 +13,8 @@ from torch import Tensor
 
 from musicldm.conditions.base import Conditioning
 from musicldm.core.bundle import Component
-from musicldm.core.devices import autocast, out_of_memory
+from musicldm.core.capacity import out_of_memory
+from musicldm.core.devices import autocast
 from musicldm.core.errors import CapacityError, UsageError
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from musicldm.core.padded import Padded, groups
 from musicldm.generators.base import DemoRequest
 from musicldm.generators.diffusion import upgrade
 from musicldm.generators.diffusion.config import DiffusionRunConfig
@@ -54,21 +55,28 @@ class DiffusionTraining(GeneratorTraining[Diffusion]):
             **{f"raw-t{time}": value for time, value in raw.items()},
         }
 
-    def _heldout_losses(self, model: Diffusion, heldout: LatentBatch) -> dict[int, float]:
+    def _heldout_losses(self, model: Diffusion, heldout: LatentBatch | Padded) -> dict[int, float]:
         """The loss of a model at each of the fixed times."""
         steps, size = len(model.schedule), self.training_config.micro_batch_size
         # For all crops at once, so that the figures do not depend on the size of a micro-batch.
-        noise = torch.randn(heldout.latents.shape, generator=torch.Generator().manual_seed(0))
+        whole = heldout.batch if isinstance(heldout, Padded) else heldout
+        noise = torch.randn(whole.latents.shape, generator=torch.Generator().manual_seed(0))
+        # The noise goes along with its crops.
+        noisy = Padded((whole, noise), heldout.missing) if isinstance(heldout, Padded) else (whole, noise)
+
+        def cut(both: tuple[LatentBatch, Tensor], missing: int) -> tuple[LatentBatch, Tensor]:
+            return self.cut(both[0], missing), both[1][..., : both[1].shape[-1] - missing]
+
         losses = {}
         # The middles of equal stretches, so that neither end of the process is among them.
         for time in [int((i + 0.5) * steps / VALIDATION_LEVELS) for i in range(VALIDATION_LEVELS)]:
             total = 0.0
             for first in range(0, len(noise), size):
-                chosen = slice(first, first + size)
-                crops: LatentBatch = tree_map(lambda column, of=chosen: column[of].to(self.device), heldout)
-                t = torch.full((len(crops.latents),), time, device=self.device)
-                eps = noise[chosen].to(self.device)
-                total += model.loss(crops.latents, t, eps, model.conditions.of_batch(crops)).sum().item()
+                part = tree_map(lambda column, of=slice(first, first + size): column[of].to(self.device), noisy)
+                for group in groups(part, cut):
+                    crops, eps = group.batch
+                    t = torch.full((len(eps),), time, device=self.device)
+                    total += model.loss(crops.latents, t, eps, model.conditions.of_batch(crops)).sum().item()
             losses[time] = total / len(noise)
         return losses
 

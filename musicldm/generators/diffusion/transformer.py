@@ -12,12 +12,14 @@ behind the input.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.conditions.base import ConditionConfig, Conditioning, ConditionSet, Embedding
+from musicldm.core.config import Between
 from musicldm.core.errors import ConfigError
 from musicldm.nn.attention import CrossAttention
 from musicldm.nn.blocks import Block, Checkpointable
@@ -28,15 +30,15 @@ from musicldm.nn.embeddings import TimeEmbedding
 class TransformerConfig:
     """The shape of the network."""
 
-    latent_channels: int = 32
+    latent_channels: Annotated[int, Between(1, 65536)] = 32
     """D; taken from the store when training."""
-    width: int = 256
+    width: Annotated[int, Between(1, 65536)] = 256
     """Channels."""
-    depth: int = 6
+    depth: Annotated[int, Between(1, 256)] = 6
     """Blocks."""
-    heads: int = 4
+    heads: Annotated[int, Between(1, 1024)] = 4
     """Attention heads."""
-    expansion: int = 4
+    expansion: Annotated[int, Between(1, 64)] = 4
     """Width of a block's MLP, in widths."""
 
     def __post_init__(self) -> None:

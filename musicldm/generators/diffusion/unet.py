@@ -11,12 +11,14 @@ projected and added behind the input. After Ho et al. 2020, in one dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.conditions.base import ConditionConfig, Conditioning, ConditionSet, Embedding
+from musicldm.core.config import Between
 from musicldm.core.errors import ConfigError
 from musicldm.nn.attention import CrossAttention, SelfAttention
 from musicldm.nn.blocks import Block, Checkpointable, Downsample, ResnetBlock, Upsample
@@ -28,15 +30,15 @@ from musicldm.nn.norms import RMSNorm
 class UNetConfig:
     """The shape of the network."""
 
-    latent_channels: int = 32
+    latent_channels: Annotated[int, Between(1, 65536)] = 32
     """D; taken from the store when training."""
-    widths: tuple[int, ...] = (128, 256, 384)
+    widths: Annotated[tuple[Annotated[int, Between(1, 65536)], ...], Between(1, 16)] = (128, 256, 384)
     """Channels of each stage; the rate halves from one to the next."""
-    blocks: int = 2
+    blocks: Annotated[int, Between(1, 64)] = 2
     """ResNet blocks in a stage, on the way down and again on the way up."""
-    attention_stages: int = 1
+    attention_stages: Annotated[int, Between(0, 16)] = 1
     """How many of the slowest stages have attention; the middle always has."""
-    heads: int = 4
+    heads: Annotated[int, Between(1, 1024)] = 4
     """Attention heads."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from musicldm.core.errors import DataError, MismatchError
+from musicldm.core.padded import Padded, padded
 from musicldm.core.seeding import derive
 from musicldm.media.audio import resampled
 from musicldm.media.audio.manifest import PreparedTrack, Split, read_tracks
@@ -36,33 +37,32 @@ def check_format(tracks: Sequence[PreparedTrack], sample_rate: int, channels: in
 class CropDataset:
     """Crops of `samples` samples whose starts lie on a grid, uniform over all positions in all tracks of a split.
 
+    A track shorter than a crop has one position: it comes whole, `Padded` where it stands beside longer ones.
     A batch is a pure function of (seed, step): training resumes anywhere, with any number of workers.
 
     Args:
         samples: length of a crop; a multiple of `grid`.
         grid: crops start at multiples of this many samples, where the blocks of the VAE's attention start.
 
+    Attributes:
+        short: how many tracks are shorter than a crop.
+
     Raises:
-        DataError: no track of the split is as long as a crop.
+        DataError: there is no track.
     """
 
     def __init__(self, tracks: Sequence[PreparedTrack], samples: int, grid: int, seed: int = 0) -> None:
         self.samples = samples
         self.grid = grid
         self.seed = seed
-        self.tracks = [track for track in tracks if track.samples >= samples]
-        self.left_out = len(tracks) - len(self.tracks)
+        self.tracks = [track for track in tracks if track.samples]
+        self.short = sum(track.samples < samples for track in self.tracks)
         if not self.tracks:
-            longest = max((track.seconds for track in tracks), default=0.0)
-            wanted = samples / tracks[0].sample_rate if tracks else 0.0
-            raise DataError(
-                f"None of {len(tracks)} training tracks is as long as a crop of {wanted:.2f} s, only {longest:.2f} s.",
-                "Choose shorter crops with --seconds, or add longer music.",
-            )
-        positions = [(track.samples - samples) // grid + 1 for track in self.tracks]
+            raise DataError("There is no track to train on.", "Prepare more music.")
+        positions = [max(0, track.samples - samples) // grid + 1 for track in self.tracks]
         self._ends = list(itertools.accumulate(positions))
 
-    def batch(self, step: int, size: int, part: slice = slice(None)) -> Tensor:
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> Tensor | Padded:
         """Of the `size` crops of a training step, those of a micro-batch: [B, C, samples]."""
         return self._read(self._draw(step, size)[part])
 
@@ -74,7 +74,7 @@ class CropDataset:
             for track, start in positions
         ]
 
-    def fixed_batch(self, count: int) -> Tensor:
+    def fixed_batch(self, count: int) -> Tensor | Padded:
         """`count` crops (or as many as there are) evenly distributed over all positions: [count, C, samples]."""
         count = min(count, self._ends[-1])
         return self._read([int((i + 0.5) * self._ends[-1] / count) for i in range(count)])
@@ -89,9 +89,13 @@ class CropDataset:
         index = bisect.bisect_right(self._ends, position)
         return self.tracks[index], (position - (self._ends[index - 1] if index else 0)) * self.grid
 
-    def _read(self, positions: list[int]) -> Tensor:
-        crops = [track.read(start, start + self.samples) for track, start in map(self._find, positions)]
-        return torch.from_numpy(np.stack(crops))
+    def _read(self, positions: list[int]) -> Tensor | Padded:
+        places = [self._find(position) for position in positions]
+        lengths = [min(self.samples, track.samples) for track, _ in places]
+        crops = np.zeros((len(places), places[0][0].channels if places else 1, self.samples), np.float32)
+        for crop, length, (track, start) in zip(crops, lengths, places, strict=True):
+            crop[:, :length] = track.read(start, start + length)
+        return padded(torch.from_numpy(crops), torch.tensor(lengths), self.samples)
 
 
 def open_splits(

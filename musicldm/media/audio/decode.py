@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ import soxr
 from numpy.typing import NDArray
 
 from musicldm.core.errors import DataError
+from musicldm.media.audio.mixing import Mixer, mixers
+from musicldm.media.audio.wav import wav_data
 
 Floats = NDArray[np.float32]
 
@@ -40,9 +42,9 @@ _CONTAINER_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "fi
 # what comes before a sound that begins late.
 _LENGTH_IS_A_GUESS = {"aac", "ac3", "amr", "avi", "dts", "dtshd", "eac3", "gsm", "loas", "mpeg", "mpegts", "truehd"}
 
-_RATES = (1000, 6_000_000)  # plausible samples a second; a damaged header may state any number
+_ARTIST_TAGS = ("artist", "album_artist", "albumartist", "album artist")
 
-_WAV_SIZE_IS_OPEN = 0x7FFF0000  # writers to a pipe put this or more for a size that they cannot know
+_RATES = (1000, 6_000_000)  # plausible samples a second; a damaged header may state any number
 
 _DAMAGED_PACKETS = 0.01  # the fraction that may fail to decode
 _MISSING_LENGTH = 0.02  # the fraction of the stated length that may be missing …
@@ -63,6 +65,8 @@ class AudioInfo:
     title: str
     comment: str
     """With its white space as it is."""
+    beyond_header: float = 0.0
+    """Seconds of sound that are there beyond what a WAV file's header states; they are decoded, too."""
 
 
 def probe(path: Path) -> AudioInfo:
@@ -73,7 +77,8 @@ def probe(path: Path) -> AudioInfo:
     """
     with _opened(path) as (container, stream):
         tags = {key.lower(): text for key, text in (*container.metadata.items(), *stream.metadata.items())}
-        artist, title = tags.get("artist") or tags.get("album_artist", ""), tags.get("title", "")
+        artist = next((tags[key] for key in _ARTIST_TAGS if tags.get(key, "").strip()), "")
+        wav = wav_data(path)
         return AudioInfo(
             container=container.format.name,
             codec=stream.codec_context.name,
@@ -81,30 +86,58 @@ def probe(path: Path) -> AudioInfo:
             channels=stream.codec_context.channels,
             seconds=_declared_seconds(path, container, stream),
             artist=" ".join(artist.split()),
-            title=" ".join(title.split()),
+            title=" ".join(tags.get("title", "").split()),
             comment=tags.get("comment", ""),
+            beyond_header=wav.beyond_seconds if wav else 0.0,
         )
 
 
 # ---- Decoding ----------------------------------------------------------------------------------------------------
 
 
-def decode(path: Path, sample_rate: int, channels: int) -> Iterator[Floats]:
+def decode(path: Path, sample_rate: int, channels: int, mixer: Mixer | None = None) -> Iterator[Floats]:
     """Stream the best audio track of any file as float32 [channels, n], about BLOCK samples of the source at a time.
 
-    One channel is the mean of all. Of two, each is the mean of the channels on its side and of those on neither; mono
-    is doubled. A file's faults may show only at its end, so what was yielded counts only once the iterator is
-    exhausted.
+    A file's faults may show only at its end, so what was yielded counts only once the iterator is exhausted.
+
+    Args:
+        mixer: of as many channels; one of `mixers`, by which channels that cancel each other can be found. None: means.
 
     Raises:
         DataError: no audio, damaged or truncated, or samples that are not finite numbers.
     """
-    return _resampled(_mixed(_joined(path), channels), sample_rate)
+    return _resampled(_mixed(_joined(path), mixer or Mixer(channels)), sample_rate)
+
+
+LARGEST_SOUND = 1 << 30
+"""Bytes of a sound that is held in memory as a whole: 4½ hours of 16 kHz mono, 50 minutes of 44.1 kHz stereo."""
+
+
+def decode_whole(path: Path, sample_rate: int, channels: int) -> tuple[Floats, bool]:
+    """All of a file, [channels, n]; and whether its channels cancel each other, so that one of them stands for all.
+
+    Raises:
+        DataError: as `decode`; or it is longer than `LARGEST_SOUND`, as a small file may be. No more is decoded then.
+    """
+    limit = LARGEST_SOUND // (4 * channels)
+    for mixer in mixers(channels):
+        blocks, samples = [np.zeros((channels, 0), np.float32)], 0
+        for block in decode(path, sample_rate, channels, mixer):
+            samples += block.shape[1]
+            if samples > limit:
+                raise DataError(f"It is longer than {limit / sample_rate / 60:.3g} minutes.")
+            blocks.append(block)
+    return np.concatenate(blocks, axis=1), bool(mixer.alone)
 
 
 def resample(audio: Floats, from_rate: int, to_rate: int) -> Floats:
     """A whole sound [C, n] at another rate, as `decode` would give it: [C, about n · to_rate / from_rate]."""
     return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate, quality="HQ").T)
+
+
+def resample_pieces(pieces: Iterable[Floats], from_rate: int, to_rate: int) -> Iterator[Floats]:
+    """`resample`, for a sound that comes in pieces [C, n]: the same samples, in other pieces."""
+    return _resampled(((from_rate, piece) for piece in pieces), to_rate)
 
 
 def _joined(path: Path) -> Iterator[av.AudioFrame]:
@@ -151,16 +184,17 @@ def _drained(held: av.AudioFifo) -> Iterator[av.AudioFrame]:
         yield frame
 
 
-def _mixed(frames: Iterator[av.AudioFrame], channels: int) -> Iterator[tuple[int, Floats]]:
+def _mixed(frames: Iterator[av.AudioFrame], mixer: Mixer) -> Iterator[tuple[int, Floats]]:
     """Frames to [channels, n], each beside its sample rate."""
     for frame in frames:
-        block = _mix(_floats(frame), [channel.name for channel in frame.layout.channels], channels)
+        layout = tuple(channel.name for channel in frame.layout.channels)
+        block = mixer.mix(_floats(frame), layout)
         if not np.isfinite(block).all():
             raise DataError("It holds samples that are not finite numbers.")
         yield frame.sample_rate, block
 
 
-def _resampled(blocks: Iterator[tuple[int, Floats]], sample_rate: int) -> Iterator[Floats]:
+def _resampled(blocks: Iterable[tuple[int, Floats]], sample_rate: int) -> Iterator[Floats]:
     """[C, n] at any rates to [C, n] at `sample_rate`; a stream whose rate changes midway is resampled piecewise."""
     rate, resampler = 0, None
     for source_rate, block in blocks:
@@ -194,25 +228,6 @@ def _floats(frame: av.AudioFrame) -> Floats:
     return samples.astype(np.float32, copy=False)
 
 
-def _mix(audio: Floats, layout: list[str], channels: int) -> Floats:
-    """[C, n] to [channels, n]; `layout` has ffmpeg's names: FL FR FC LFE BL BR SL SR …"""
-    if channels == len(audio):
-        return audio
-    if channels == 1:
-        return _mean(audio)
-    # The left side is every channel but those on the right: FL, BL, SL and, in the middle, FC, BC and LFE.
-    left = [i for i, name in enumerate(layout) if "R" not in name]
-    right = [i for i, name in enumerate(layout) if "L" not in name or name.startswith("LFE")]
-    return np.concatenate([_mean(audio[side or slice(None)]) for side in (left, right)])
-
-
-def _mean(audio: Floats) -> Floats:
-    """[C, n] to [1, n]"""
-    mean: Floats = audio.sum(axis=0, keepdims=True)
-    mean /= len(audio)
-    return mean
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """A PyAV container and its best audio stream."""
@@ -221,8 +236,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             raise DataError("It is empty.")
         # "file:" and an absolute path, so that no name is taken for a protocol or an option.
         # Tags in an unstated encoding are common, and no reason to refuse the sound.
+        wav = wav_data(path)
+        # What a recorder that was killed left behind its last header is sound as well.
+        options = {"ignore_length": "1"} if wav and wav.beyond else {}
         with av.open(
-            f"file:{path.absolute()}", container_options=_CONTAINER_OPTIONS, metadata_errors="replace"
+            f"file:{path.absolute()}", container_options=_CONTAINER_OPTIONS | options, metadata_errors="replace"
         ) as container:
             stream: Any = container.streams.best("audio")
             codec = stream and stream.codec_context  # None where ffmpeg has no decoder for it
@@ -290,24 +308,10 @@ def _declared_mp3_seconds(path: Path, sample_rate: int) -> float | None:
 
 def _check_end(path: Path, container: str) -> None:
     """Check that the end of a WAV or Ogg file is there: ffmpeg takes their length from what it finds."""
-    if container == "wav" and (fraction := _fraction_of_wav(path)) < 1 - _MISSING_LENGTH:
-        raise DataError(f"It is truncated: {fraction:.0%} of its samples are there.")
+    if container == "wav" and (wav := wav_data(path)) and wav.fraction < 1 - _MISSING_LENGTH:
+        raise DataError(f"It is truncated: {wav.fraction:.0%} of its samples are there.")
     if container == "ogg" and not _ogg_has_end(path):
         raise DataError("It is truncated: the page that ends it is missing.")
-
-
-def _fraction_of_wav(path: Path) -> float:
-    """The fraction of a WAV file's data that is there; 1 where its header leaves the size open, as a pipe's does."""
-    with path.open("rb") as file:
-        if file.read(12)[:4] != b"RIFF":
-            return 1.0
-        while len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = path.stat().st_size - file.tell()
-                return there / size if 0 < size < _WAV_SIZE_IS_OPEN else 1.0
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return 1.0
 
 
 def _ogg_has_end(path: Path) -> bool:

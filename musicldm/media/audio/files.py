@@ -5,7 +5,6 @@ Shapes: C channels, T samples; audio is float32 [C, T] in [-1, 1]. Files of othe
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -24,7 +23,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from musicldm.core import durable
-from musicldm.core.errors import DataError, MissingProgramError, OutputError, UsageError
+from musicldm.core.errors import DataError, MissingProgramError, UsageError
+from musicldm.media.audio.ffmpeg import check_end
 
 Floats = NDArray[np.float32]
 
@@ -224,6 +224,7 @@ def piecewise(
     format: str | None = None,
     bit_depth: BitDepth = 16,
     comment: str = "",
+    commit: durable.Commit | None = None,
 ) -> Iterator[Callable[[Floats], object]]:
     """`write`, for a sound that comes piece by piece: yields a function that appends float [C, n].
 
@@ -234,6 +235,7 @@ def piecewise(
         samples: how many there will be in all; where there are fewer in the end, the header of a file is corrected.
         bit_depth: of wav and flac; "float" of wav alone, which then keeps samples beyond ±1.
         comment: put into the file's metadata.
+        commit: see `durable.replacing`; of a path.
 
     Raises:
         UsageError, MissingProgramError, OutputError: as `write`; and for a format that has no such bit depth.
@@ -257,7 +259,7 @@ def piecewise(
             target.flush()
         return
     durable.make_folder(target.parent)
-    with durable.replacing(target) as temporary:
+    with durable.replacing(target, commit) as temporary:
         if format == "wav":
             try:
                 with (
@@ -321,6 +323,10 @@ def _whole_wav(
 def _only_grows(file: BinaryIO) -> bool:
     """Whether the file is in append mode, where seeking does not change where writes go."""
     try:
+        try:
+            import fcntl
+        except ImportError:  # on Windows, where nobody can tell it of a file that is given as stdout
+            return file.fileno() == 1
         return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
     except OSError:  # not a file of the operating system
         return False
@@ -386,17 +392,19 @@ def _ffmpeg(path: Path, format: str, sample_rate: int, channels: int, comment: s
     tags = ["-metadata", f"comment={comment}"] if comment else []
     # "file:", so that no path is taken for a protocol. "-y", or ffmpeg would ask before it overwrites.
     command = [program, "-v", "error", "-y", *sound, *tags, "-c:a", codec, *quality, "-f", container, f"file:{path}"]
-    # Not a pipe, which nobody would read: ffmpeg would block once it is full.
-    quiet = subprocess.DEVNULL
-    # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        with process:
-            yield process.stdin
-    except BrokenPipeError:
-        pass  # it has ended before its time, and its exit status says so
-    if process.returncode:
-        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.")
+    # A file for what it says, and not a pipe, which nobody would read: ffmpeg would block once it is full. In the C
+    # locale, in which errors of the system have one name each.
+    with tempfile.TemporaryFile() as said:
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": said}
+        # In a process group of its own: Ctrl-C must not end it before the finished samples are saved.
+        process = subprocess.Popen(command, **streams, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
+        try:
+            with process:
+                yield process.stdin
+        except BrokenPipeError:
+            pass  # it has ended before its time, and its exit status says so
+        said.seek(0)
+        check_end(program, format, path, process.returncode, said.read(1 << 16).decode(errors="replace"))
 
 
 def _encode_lossless(audio: Floats, sample_rate: int, format: str, bit_depth: int) -> bytes:
@@ -421,7 +429,8 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
         with segment.export(format=container, codec=codec, parameters=quality) as file:
             return bytes(file.read())
     except pydub.exceptions.CouldntEncodeError as error:
-        raise OutputError(f"ffmpeg ({program}) could not write {format}.", "Write wav or flac instead.") from error
+        check_end(program, format, Path(tempfile.gettempdir()), 1, str(error))
+        raise
 
 
 def find_ffmpeg() -> str:

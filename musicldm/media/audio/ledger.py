@@ -6,19 +6,29 @@ Only the coordinator writes it; workers see tasks and answer with results.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from musicldm.core import durable
-from musicldm.core.errors import MusicLDMError, OutputError
+from musicldm.core import durable, filenames
+from musicldm.core.config import from_dict
+from musicldm.core.errors import DataError, MusicLDMError, OutputError
+from musicldm.core.guard import Guard, refusal
+from musicldm.core.names import counted, merged
+from musicldm.media.audio.artists import ArtistRule, Whose
+from musicldm.media.audio.forms import form
 from musicldm.media.audio.manifest import Split, open_manifest
-from musicldm.media.audio.prepare import Prepared, PrepareSettings
-from musicldm.media.audio.sources import NO_FILE, SourceFile, look, size_of, utf8
+from musicldm.media.audio.prepare import Prepared, PrepareSettings, TakeError
+from musicldm.media.audio.sources import NO_FILE, SourceFile, digest, look, utf8
 
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
 _HELDOUT_ONE_IN = 20
+_SUSPICIOUS = 1e-3  # peak; -60 dBFS
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 
@@ -42,6 +52,24 @@ class Summary:
     """Of those done in this run."""
     quieter: int
     """Of those done in this run, left below the target loudness, since their peaks would have clipped."""
+    artists: dict[str, int]
+    """Of all usable tracks, the most frequent first; "" stands for nobody known."""
+    artists_from: dict[str, int]
+    """Of how many tracks the artist comes from the catalog, a tag, a folder, the option; or nobody is known."""
+    relabelled: int
+    """Tracks of earlier runs that have another artist now."""
+    converted: dict[str, int]
+    """The form of sources, such as "44100 Hz, 2 channels" -> how many of those done in this run had another form."""
+    lowered: dict[str, float]
+    """Of those done in this run: source -> the dB by which it was lowered since its peak lay beyond full scale."""
+    cancelled: list[str]
+    """Of those done in this run, whose channels cancel each other, so that one of them was taken."""
+    beyond_header: dict[str, float]
+    """Of those done in this run: source -> seconds of its sound that its header does not know of."""
+    trimmed_seconds: float
+    """Silence that was taken off in this run."""
+    takes: list[str] = field(default_factory=list)
+    """Sources that are our own takes, and were left out."""
     duplicates: dict[str, str] = field(default_factory=dict)
     """Source -> the source with the same audio that was kept."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -62,21 +90,38 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Output:
+    file: Path
+    """Under its temporary name."""
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Finished:
     sha256: str
     """Of the source."""
-    file: Path | None
-    """The output under its temporary name; None where the source is still the known one."""
+    output: Output | None
+    """None where the source is still the known one."""
     prepared: Prepared | None
 
 
 class Ledger:
     """The manifest under one run: what is done, what remains, and which track goes where."""
 
-    def __init__(self, source: Path, out: Path, settings: PrepareSettings, files: list[Path]) -> None:
+    def __init__(
+        self,
+        source: Path,
+        out: Path,
+        settings: PrepareSettings,
+        files: list[Path],
+        artists: ArtistRule,
+        overwrite: bool = False,
+    ) -> None:
         self.source = source
         self.out = out
         self.settings = settings
+        self.overwrite = overwrite
+        self.artists = artists
         self.paths: dict[str, Path] = {}
         self.sources: dict[str, SourceFile | None] = {}
         for path in files:
@@ -87,13 +132,17 @@ class Ledger:
                 self.paths[name], self.sources[name] = path, found
         self.tried: dict[str, None] = {}
         self.failed: dict[str, str] = {}
+        self.takes: dict[str, None] = {}
+        self.relabelled = 0
         if not self.sources:
             return  # a wrong folder or a missing disk must not change the manifest
         self.journal = open_manifest(out)
         self.catalog = _read_catalog(source)
         self._take_stock()
         self.targets = self._targets()
-        self.heldout = {record["content"] for record in self.journal.records.values() if record["split"] == "heldout"}
+        self.heldout = {
+            record["content"] for record in self.journal.records.values() if record.get("split") == "heldout"
+        }
 
     # Before the work
 
@@ -106,10 +155,14 @@ class Ledger:
         ):
             if record["status"] not in ("done", "stale"):
                 continue
-            size = size_of(self.out / record["path"])
-            if size is None or size != record.get("bytes", size):
+            if not self._is_ours(record):
                 self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
-            elif name not in self.sources and not self._has_our_shape(record):
+                continue
+            found = look(self.out / record["path"])
+            if found and "sha256" in record and found.mtime_ns != record.get("mtime_ns"):  # copied
+                record = record | {"mtime_ns": found.mtime_ns}  # so that it need not be read again
+                self.journal.append(record)
+            if name not in self.sources and not self._has_our_shape(record):
                 # It cannot be made again; a run with its former settings will list it again.
                 reason = "Its source is gone, and it was prepared with other settings."
                 self.failed[name] = reason
@@ -119,6 +172,40 @@ class Ledger:
                 self._drop(record, self.kept[record["content"]])
             elif record["status"] == "stale":
                 self.journal.append(record | {"status": "done", "reason": ""})
+
+    def _is_ours(self, record: dict[str, Any]) -> bool:
+        """Whether a record's waveform is there as we wrote it; it is read only where its date is another."""
+        path = self.out / record["path"]
+        found = look(path)
+        if found is None or not path.is_file() or found.size != record.get("bytes", found.size):
+            return False
+        if "sha256" not in record:  # nor its size, in a manifest of the first version
+            return "bytes" in record or record["status"] in ("done", "stale")
+        if found.mtime_ns == record.get("mtime_ns"):
+            return True
+        try:
+            return digest(path) == str(record["sha256"])
+        except DataError:
+            return False
+
+    def _guard(self, name: str) -> Guard:
+        """What may be replaced where the output of a source goes: its former version."""
+
+        def ours(path: Path) -> bool:
+            record = self.journal.records.get(name)
+            return record is not None and self.out / record["path"] == path and self._is_ours(record)
+
+        return Guard(ours, self.overwrite)
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """See that no task would replace what is not ours.
+
+        Raises:
+            OutputError: one would.
+        """
+        foreign = [task.target for task in tasks if self._guard(task.name).is_foreign(task.target)]
+        if foreign:
+            raise refusal(foreign)
 
     def plan(self) -> list[Task]:
         """The tasks that remain."""
@@ -147,13 +234,17 @@ class Ledger:
     def _is_current(self, record: dict[str, Any]) -> bool:
         """Whether a record stands for an output as this run would make it, if its source is still the same."""
         made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
+        if record.get("take") and not self.settings.include_takes:
+            return False
+        if "original" not in record and (record.get("clipped", 0) > 0 or record.get("peak", 1) < _SUSPICIOUS):
+            return False  # an earlier release may have clipped it, or let its channels cancel each other
         return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
 
     def _has_our_shape(self, record: dict[str, Any]) -> bool:
-        return bool(record["settings"] == self.settings.shaping())
+        return bool(record.get("settings") == self.settings.shaping())
 
     def _targets(self) -> dict[str, str]:
-        """Where each source's output goes: its own name, and its suffix kept where another has that name."""
+        """Where each source's output goes: its own name, as far as it differs from all others on any file system."""
         suffix = f".{self.settings.format}"
         records = self.journal.records
         # Names once given are kept, or a new file could rename the outputs of old ones.
@@ -162,19 +253,16 @@ class Ledger:
             for name in self.sources
             if name in records and records[name]["path"].endswith(suffix)
         }
-        taken = {record["path"] for record in records.values()}
+        given = [record["path"] for record in records.values()]
+        places = {name: filenames.portable_path(name) for name in self.sources}
         # The names of folders, too: beside `a.wav` there may be a folder that is called `a.wav`.
-        taken |= {str(folder) for name in (*self.sources, *taken) for folder in PurePosixPath(name).parents}
-        for name in self.sources:
+        folders = {folder for path in (*places.values(), *given) for folder in PurePosixPath(path).parents}
+        taken = {filenames.key(each) for each in (*given, *folders)}
+        for name, place in places.items():
             if name not in targets:
-                path = PurePosixPath(name)
-                target = _fitting(path.with_suffix(suffix))
-                if target in taken:
-                    target = _fitting(path.with_name(path.name + suffix))
-                while target in taken:
-                    target = f"{target.removesuffix(suffix)}_{suffix}"
-                targets[name] = target
-                taken.add(target)
+                names = _names(name, place, suffix)
+                targets[name] = next(each for each in names if filenames.key(each) not in taken)
+                taken.add(filenames.key(targets[name]))
         return targets
 
     # During the work
@@ -184,7 +272,7 @@ class Ledger:
         if isinstance(outcome, OutputError):
             raise outcome  # a full disk is not this file's fault, and the next file would meet it too
         before = self.journal.records.get(task.name)
-        if before and isinstance(outcome, Finished) and not outcome.file:
+        if before and isinstance(outcome, Finished) and not outcome.output:
             self.journal.append(before | {"source_file": _as_dict(task.source)})
             return
         self.tried[task.name] = None
@@ -205,10 +293,14 @@ class Ledger:
         if isinstance(outcome, Exception):
             expected = isinstance(outcome, MusicLDMError)
             record["reason"] = str(outcome) if expected else f"{type(outcome).__name__}: {outcome}"
+            if isinstance(outcome, TakeError):
+                self.journal.append(record | {"status": "take"})
+                self.takes[task.name] = None
+                return
             self.journal.append(record)
             self.failed[task.name] = record["reason"]
-        elif outcome.file and outcome.prepared:
-            self._commit_output(task, record, outcome.sha256, outcome.file, outcome.prepared)
+        elif outcome.output and outcome.prepared:
+            self._commit_output(task, record | {"source_sha256": outcome.sha256}, outcome.output, outcome.prepared)
 
     def _retire(self, record: dict[str, Any]) -> None:
         """Remove the former version of an output, which counts no more."""
@@ -216,20 +308,28 @@ class Ledger:
             # The record goes before the file: a kill between the two must not leave a record of a file that is gone.
             del self.kept[record["content"]]
             self.journal.append(record | {"status": "failed", "reason": "It was about to be made again."})
-        (self.out / record["path"]).unlink(missing_ok=True)
+        self._remove(record)
 
-    def _commit_output(self, task: Task, record: dict[str, Any], sha256: str, file: Path, prepared: Prepared) -> None:
-        size = size_of(file)
-        if size is None:
+    def _remove(self, record: dict[str, Any]) -> None:
+        """Remove a record's waveform, if it is the one that we wrote."""
+        if self._is_ours(record):
+            (self.out / record["path"]).unlink(missing_ok=True)
+
+    def _commit_output(self, task: Task, record: dict[str, Any], output: Output, prepared: Prepared) -> None:
+        file, found = output.file, look(output.file)
+        if found is None:
             raise OutputError(
                 f"What a worker has written to {file.parent} is not visible here.",
                 "All machines of a cluster must see the input and the output under the same paths.",
             )
-        artist, title, provenance = self._describe(task, prepared)
+        crawled, original = self._crawled(task.name), asdict(prepared.original)
+        tagged, take = original.pop("artist"), original.pop("take")
+        whose = self.artists.whose(PurePosixPath(task.name), tagged, crawled.get("artist", ""))
         record |= {
-            "source_sha256": sha256,
             "status": "done",
-            "bytes": size,
+            "bytes": found.size,
+            "sha256": output.sha256,
+            "mtime_ns": found.mtime_ns,
             "samples": prepared.samples,
             "seconds": round(prepared.samples / self.settings.sample_rate, 3),
             "sample_rate": self.settings.sample_rate,
@@ -241,11 +341,18 @@ class Ledger:
             "offset": round(prepared.offset, 6),
             "gain": round(prepared.gain, 2),
             "held_back": prepared.held_back,
+            "lowered": round(prepared.lowered, 2),
+            "mono_from": prepared.mono_from,
+            "trimmed": {place: round(seconds, 3) for place, seconds in asdict(prepared.trimmed).items()},
+            "original": original,
+            "take": take,
             "content": prepared.content,
             "split": self._split(prepared.content),
-            "artist": artist,
-            "title": title,
-            "provenance": provenance,
+            "artist": whose.artist,
+            "artist_from": whose.origin,
+            "tagged": tagged,
+            "title": crawled.get("title") or prepared.title or PurePosixPath(task.name).stem,
+            "provenance": crawled.get("provenance") or {},
         }
         rival = self.kept.get(prepared.content)
         # The rule of `_take_stock`. To keep whichever is finished first would differ from run to run.
@@ -253,8 +360,9 @@ class Ledger:
             file.unlink()
             self._drop(record, rival)
             return
-        # The file before its record: without a record it is merely made again, whereas the record is what others trust.
-        durable.move(file, task.target)
+        # First by what the file is known as ours, should a kill follow; then the file; then what others trust.
+        self.journal.append(record | {"status": "failed", "reason": "It was about to get its name."})
+        self._guard(task.name).commit(file, task.target)
         self.journal.append(record)
         self.kept[prepared.content] = task.name
         # Last, since a kill before this leaves both of them, which `_take_stock` settles.
@@ -263,17 +371,35 @@ class Ledger:
 
     def _drop(self, record: dict[str, Any], keeper: str) -> None:
         """Record a duplicate, of which `keeper` is kept, and remove its output."""
-        (self.out / record["path"]).unlink(missing_ok=True)
+        self._remove(record)
         self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
 
-    def _describe(self, task: Task, prepared: Prepared) -> tuple[str, str, dict[str, Any]]:
-        """Artist, title and provenance: from the crawl's catalog, else the file's tags, else its path."""
-        crawled = self.catalog.get(task.name, {})
-        place = PurePosixPath(task.name)
-        folder = place.parent.name or utf8(Path(self.source.resolve().name))
-        artist = crawled.get("artist") or prepared.artist or folder
-        title = crawled.get("title") or prepared.title or place.stem
-        return artist, title, crawled.get("provenance") or {}
+    # The artists
+
+    def _crawled(self, name: str) -> dict[str, Any]:
+        """What the crawl's catalog says of a source."""
+        return self.catalog.get(unicodedata.normalize("NFC", name), {})
+
+    def label(self) -> None:
+        """Give every track whose source is there its artist, by the rule of this run and in one spelling for each."""
+        tracks = [record for record in self._tracks() if record["source"] in self.sources]
+        whose = {record["source"]: self._whose(record) for record in tracks}
+        one = merged(Counter(each.artist for each in whose.values() if each.artist))
+        for record in tracks:
+            artist, origin = whose[record["source"]]
+            artist = one.get(artist, artist)
+            if artist != record["artist"] or record.get("artist_from", origin) != origin:
+                self.relabelled += artist != record["artist"] and record["source"] not in self.tried
+                self.journal.append(record | {"artist": artist, "artist_from": origin})
+
+    def _whose(self, record: dict[str, Any]) -> Whose:
+        place = PurePosixPath(record["source"])
+        tagged = record.get("tagged")
+        if tagged is None:
+            # Releases before this field: what is not the name of the folder they found in a tag.
+            guess = place.parent.name or utf8(Path(self.source.resolve().name))
+            tagged = "" if record["artist"] == guess else record["artist"]
+        return self.artists.whose(place, tagged, self._crawled(record["source"]).get("artist", ""))
 
     # The split
 
@@ -301,6 +427,9 @@ class Ledger:
         tracks = self._tracks()
         records = [self.journal.records[name] for name in self.tried]
         prepared = [record for record in records if record["status"] == "done"]
+        originals = [record["original"] for record in prepared]
+        forms = Counter(form(original["sample_rate"], original["channels"]) for original in originals)
+        forms.pop(form(self.settings.sample_rate, self.settings.channels), None)
         return Summary(
             files=len(self.sources),
             prepared=len(prepared),
@@ -310,6 +439,19 @@ class Ledger:
             hours=sum(record["seconds"] for record in tracks) / 3600,
             prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
             quieter=sum(record["held_back"] for record in prepared),
+            artists=counted(record["artist"] for record in tracks),
+            artists_from=dict(Counter(record.get("artist_from", "earlier release") for record in tracks)),
+            relabelled=self.relabelled,
+            converted=dict(forms.most_common()),
+            lowered={record["source"]: record["lowered"] for record in prepared if record["lowered"]},
+            cancelled=[record["source"] for record in prepared if record["original"]["cancelled"]],
+            beyond_header={
+                record["source"]: record["original"]["beyond_header"]
+                for record in prepared
+                if record["original"]["beyond_header"]
+            },
+            trimmed_seconds=sum(sum(record["trimmed"].values()) for record in prepared),
+            takes=list(self.takes),
             duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
             failed=self.failed,
         )
@@ -317,12 +459,41 @@ class Ledger:
 
 def _read_catalog(source: Path) -> dict[str, dict[str, Any]]:
     """The crawl's records of what it fetched, by their path below the input folder."""
-    records = durable.Journal(source / CATALOG, key="recording").records.values()
-    return {PurePosixPath(record["path"]).as_posix(): record for record in records if record.get("status") == "fetched"}
+
+    def check(record: dict[str, Any]) -> None:
+        if record.get("status") == "fetched":
+            from_dict(_Crawled, record, unknown="pass over")
+
+    records = durable.Journal(source / CATALOG, "recording", check).records.values()
+    # By composed letters, into which some file systems take names apart.
+    return {
+        unicodedata.normalize("NFC", PurePosixPath(record["path"]).as_posix()): record
+        for record in records
+        if record.get("status") == "fetched"
+    }
+
+
+@dataclass(frozen=True)
+class _Crawled:
+    """What is taken from a record of the crawl's catalog."""
+
+    path: str
+    artist: str = ""
+    title: str = ""
+    provenance: dict[str, Any] | None = None
 
 
 def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
     return asdict(source) if source else None
+
+
+def _names(source: str, place: PurePosixPath, suffix: str) -> Iterator[str]:
+    """Names for the output of a source, the best first; the last ones no other source can have."""
+    yield _fitting(place.with_suffix(suffix))
+    yield _fitting(place.with_name(place.name + suffix))
+    whole = hashlib.sha256(source.encode()).hexdigest()
+    for digits in count(8):
+        yield _fitting(place.with_name(f"{place.stem}~{whole[:digits]}{suffix}"))
 
 
 def _fitting(path: PurePosixPath) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from musicldm.core.durable import Journal
+from musicldm.core.config import Between, Count, Hash, Positive, from_dict
+from musicldm.core.durable import Journal, is_journal
 from musicldm.core.errors import DataError
+from musicldm.core.reading import inside
 from musicldm.media.audio import files
 
 MANIFEST = "manifest.jsonl"
@@ -37,6 +39,8 @@ class PreparedTrack:
     """Where it came from and under what licence, as the crawl recorded it."""
     bytes: int | None = None
     """The file's size; None where the manifest is of an earlier version, which did not record it."""
+    mono_from: int | None = None
+    """Of two channels that cancel each other, the one that stands for both in mono; None where their mean does."""
 
     @property
     def seconds(self) -> float:
@@ -68,9 +72,75 @@ class PreparedTrack:
         return audio
 
 
+@dataclass(frozen=True)
+class _Track:
+    """The record of a waveform, as far as models read it."""
+
+    status: Literal["done", "stale", "duplicate"]
+    path: str
+    content: Hash
+    split: Split
+    sample_rate: Annotated[int, Between(1, 10_000_000)]
+    channels: Annotated[int, Between(1, 64)]
+    samples: Count
+    artist: str
+    title: str
+    provenance: dict[str, Any]
+    bytes: Count | None = None
+
+
+@dataclass(frozen=True)
+class _SourceFile:
+    """See `sources.SourceFile`."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The record of a source file, whatever became of it, as far as `preprocess` reads it."""
+
+    source: str
+    path: str
+    status: str
+    split: Split | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    source_file: _SourceFile | None = None
+    content: Hash | None = None
+    source_sha256: Hash | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What such a record adds once there was an output."""
+
+    seconds: Positive
+    silent: bool = False
+    held_back: bool = False
+
+
 def open_manifest(folder: Path) -> Journal:
-    """The journal of `folder`, one record for each source file."""
-    return Journal(folder / MANIFEST, key="source")
+    """The journal of `folder`, one record for each source file.
+
+    Raises:
+        DataError: a record is not one that `preprocess` writes, or names a file outside of the folder.
+    """
+
+    def check(record: dict[str, Any]) -> None:
+        inside(folder, from_dict(_Source, record, unknown="pass over").path)
+        if record["status"] in ("done", "stale", "duplicate"):
+            from_dict(_Track, record, unknown="pass over")
+            from_dict(_Output, record, unknown="pass over")
+
+    return Journal(folder / MANIFEST, "source", check)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of ours; other programs call theirs so, too."""
+    return is_journal(path, "source", "status", "path")
 
 
 def read_tracks(folder: Path) -> list[PreparedTrack]:
@@ -82,7 +152,16 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
     hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
     if not (folder / MANIFEST).is_file():
         raise DataError(f"There are no prepared waveforms in {folder}.", hint)
-    records = [record for record in open_manifest(folder).records.values() if record["status"] == "done"]
+
+    def check(record: dict[str, Any]) -> None:
+        if record.get("status") == "done":
+            inside(folder, from_dict(_Track, record, unknown="pass over").path)
+
+    records = [
+        record
+        for record in Journal(folder / MANIFEST, "source", check).records.values()
+        if record.get("status") == "done"
+    ]
     if not records:
         raise DataError(f"{folder / MANIFEST} lists no usable track.", hint)
     # Absolute, since tracks travel to processes that may have another working directory.
@@ -96,6 +175,7 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
             },
             provenance=record["provenance"],
             bytes=record.get("bytes"),
+            mono_from=record.get("mono_from"),
         )
         for record in records
     ]

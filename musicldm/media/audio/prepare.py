@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from musicldm.core import durable
 from musicldm.core.errors import ConfigError, DataError, OutputError
 from musicldm.media.audio import files
-from musicldm.media.audio.decode import BLOCK, Floats, decode, probe
+from musicldm.media.audio.decode import BLOCK, AudioInfo, Floats, decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
+from musicldm.media.audio.mixing import Mixer, mixers
 from musicldm.media.audio.spool import Spool
+from musicldm.media.audio.takes import is_take
 
 _OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and removed; below, it is inaudible
 _SILENT = 1e-5  # peak; -100 dBFS
@@ -52,6 +54,10 @@ class PrepareSettings:
     """What is longer is refused."""
     keep_silent: bool = False
     """Accept what is silent from end to end, which is refused otherwise."""
+    clip: bool = False
+    """Clip what lies beyond full scale; otherwise a sound that peaks there is lowered as a whole."""
+    include_takes: bool = False
+    """Accept takes of `musicldm sample`, which are refused otherwise."""
 
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 384000:
@@ -77,7 +83,8 @@ class PrepareSettings:
     def shaping(self) -> dict[str, Any]:
         """The settings on which the samples of an output depend."""
         keys = ("sample_rate", "bit_depth", "channels", "format", "loudness", "trim_silence")
-        return {key: getattr(self, key) for key in keys}
+        # Only where it is on: the settings of earlier releases, which did not know it, stay the same settings.
+        return {key: getattr(self, key) for key in keys} | ({"clip": True} if self.clip else {})
 
     def refusal(self, samples: int, silent: bool) -> str:
         """Why a sound of so many samples is refused; empty where it is not."""
@@ -93,6 +100,38 @@ class PrepareSettings:
         if self.format == "wav" and not files.fits_wav(samples, self.channels, self.bit_depth):
             return "It is longer than a WAV file can be; with --format flac there is no such limit."
         return ""
+
+
+class TakeError(DataError):
+    """A file is a take of our own, and those are not asked for."""
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """Seconds of silence that were taken off."""
+
+    start: float = 0.0
+    middle: float = 0.0
+    """Always 0 so far: pauses stay."""
+    end: float = 0.0
+
+
+@dataclass(frozen=True)
+class Original:
+    """The file, as far as its waveform differs from it."""
+
+    sample_rate: int
+    channels: int
+    codec: str
+    """ffmpeg's name."""
+    cancelled: bool
+    """Whether the mean of its channels is nearly silent: the loudest of them was taken instead."""
+    beyond_header: float
+    """Seconds of its sound that its header does not know of."""
+    artist: str
+    """By its tags."""
+    take: bool
+    """Whether `musicldm sample` made it."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +152,14 @@ class Prepared:
     """Gain in dB."""
     held_back: bool
     """Whether its peak kept it below the target loudness."""
+    lowered: float
+    """dB of the gain that are there only because its peak lies beyond full scale; 0 where it does not."""
+    mono_from: int | None
+    """Of two channels that cancel each other, the louder one; None otherwise."""
+    trimmed: Trimmed
+    original: Original
     content: str
     """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
-    artist: str
     title: str
 
 
@@ -126,31 +170,53 @@ def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
         target: written and flushed to the disk; on failure it is removed again.
 
     Raises:
+        TakeError: `source` is a take of our own, and the settings do not include them.
         DataError: `source` is no usable audio, or is refused by the settings.
         OutputError: `target` cannot be written.
     """
     info = probe(source)
+    take = is_take(source, info.comment)
+    if take and not settings.include_takes:
+        raise TakeError("It is a take that musicldm sample made.", "--include-takes prepares it, too.")
     try:
-        with _Sound(settings, target.parent) as sound:
-            for block in decode(source, settings.sample_rate, settings.channels):
-                sound.append(block)
-            start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
-            sound.remove_offset(start, stop)
-            peak, loudness = _measure(sound, start, stop)
-            if refusal := settings.refusal(stop - start, silent=peak < _SILENT):
-                raise DataError(refusal)
-            wanted = _gain(loudness, settings.loudness)
-            # Without a target loudness nothing is changed, not even a peak above the ceiling.
-            gain = min(wanted, _CEILING / peak) if wanted != 1 else wanted
-            clipped = _write(sound, start, stop, gain, target)
-            durable.flush(target)
+        with _decoded(source, target.parent, settings) as sound:
+            return _prepared(sound, target, settings, info, take)
     except BaseException as error:
         with suppress(OSError):
             target.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise durable.cannot_write(target.parent, error) from error
         raise
+
+
+@contextmanager
+def _decoded(source: Path, folder: Path, settings: PrepareSettings) -> Iterator[_Sound]:
+    """All of a file; once more with the loudest of its channels where these cancel each other."""
+    with ExitStack() as stack:
+        for mixer in mixers(settings.channels):
+            stack.close()  # what came of the first attempt
+            sound = stack.enter_context(_Sound(settings, folder))
+            for block in decode(source, settings.sample_rate, settings.channels, mixer):
+                sound.append(block)
+            sound.cancelled = bool(mixer.alone)
+        yield sound
+
+
+def _prepared(sound: _Sound, target: Path, settings: PrepareSettings, info: AudioInfo, take: bool) -> Prepared:
+    """Level and write a sound."""
+    start, stop = _sounding(sound) if settings.trim_silence else (0, sound.samples)
+    sound.remove_offset(start, stop)
+    peak, loudness, mono_from = _measure(sound, start, stop)
+    if refusal := settings.refusal(stop - start, silent=peak < _SILENT):
+        raise DataError(refusal)
+    wanted = _gain(loudness, settings.loudness)
+    gain, lowered = _within(peak, wanted, settings)
+    if lowered:
+        sound.mark(f"lowered by its peak of {peak!r}")
+    clipped = _write(sound, start, stop, gain, target)
+    durable.flush(target)
     decibels = 20 * math.log10(gain)
+    rate = settings.sample_rate
     return Prepared(
         samples=stop - start,
         peak=min(1.0, peak * gain),
@@ -159,11 +225,33 @@ def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
         silent=peak < _SILENT,
         offset=float(np.abs(sound.offset).max()),
         gain=decibels,
-        held_back=gain < wanted,
+        held_back=wanted != 1 and gain < wanted,
+        lowered=lowered,
+        mono_from=mono_from,
+        trimmed=Trimmed(start / rate, 0.0, (sound.samples - stop) / rate),
+        original=Original(
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            codec=info.codec,
+            cancelled=sound.cancelled,
+            beyond_header=info.beyond_header,
+            artist=info.artist,
+            take=take,
+        ),
         content=sound.content,
-        artist=info.artist,
         title=info.title,
     )
+
+
+def _within(peak: float, wanted: float, settings: PrepareSettings) -> tuple[float, float]:
+    """The gain that is possible, and the dB by which it is lower only because of a peak beyond full scale."""
+    if wanted != 1:
+        return min(wanted, _CEILING / peak), 0.0
+    if peak <= 1 or settings.clip:
+        return 1.0, 0.0
+    # Room for dither and rounding, so that not even they clip.
+    gain = (1 - 2.5 / (1 << (settings.bit_depth - 1))) / peak
+    return gain, -20 * math.log10(gain)
 
 
 def _sounding(sound: _Sound) -> tuple[int, int]:
@@ -187,14 +275,15 @@ def _sounding(sound: _Sound) -> tuple[int, int]:
     return int(first) * step, min(int(last + 1) * step, sound.samples)
 
 
-def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None]:
-    """Peak and LUFS of the samples [start, stop)."""
-    meter = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels)
+def _measure(sound: _Sound, start: int, stop: int) -> tuple[float, float | None, int | None]:
+    """Peak and LUFS of the samples [start, stop); and, of two channels that cancel each other, the louder one."""
+    meter, mono = LoudnessMeter(sound.settings.sample_rate, sound.settings.channels), Mixer(1)
     peak = 0.0
     for block in sound.blocks(start, stop):
         peak = max(peak, float(block.max()), -float(block.min()))
         meter.add(block)
-    return peak, meter.integrated()
+        mono.mix(block, ("FL", "FR"))
+    return peak, meter.integrated(), next(iter(mono.cancelled().values()), None)
 
 
 def _gain(loudness: float | None, target: float | None) -> float:
@@ -227,6 +316,8 @@ class _Sound:
         self.settings = settings
         self.offset: Floats = np.zeros((settings.channels, 1), np.float32)
         """The offset of each channel, which `read` subtracts: [C, 1]."""
+        self.cancelled = False
+        """Whether the loudest of the channels stands for all, since these cancel each other."""
         self._spool = Spool(settings.channels, folder)
         # WAV and FLAC hold the same samples: a file in the other format has the same content.
         shaping = {key: value for key, value in settings.shaping().items() if key != "format"}
@@ -251,6 +342,10 @@ class _Sound:
     def content(self) -> str:
         """SHA-256 of all that was appended, and of the settings that shape it."""
         return self._hash.hexdigest()
+
+    def mark(self, change: str) -> None:
+        """Make this another content: it is written otherwise than the settings alone say, and than it once was."""
+        self._hash.update(change.encode())
 
     def remove_offset(self, start: int, stop: int) -> None:
         """Remove the mean of the samples [start, stop), where it is large enough to be a fault."""

@@ -7,23 +7,19 @@ only: not on the order in which workers finish, nor on how often the work was in
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from contextlib import closing, suppress
 from pathlib import Path
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
+from musicldm.core.guard import Guard
 from musicldm.core.jobs import run_all, run_on_cluster
 from musicldm.core.progress import Progress, silent
-from musicldm.media.audio.ledger import Finished, Ledger, Summary, Task
-from musicldm.media.audio.manifest import MANIFEST
+from musicldm.media.audio.artists import USUAL, ArtistRule
+from musicldm.media.audio.ledger import Finished, Ledger, Output, Summary, Task
+from musicldm.media.audio.manifest import MANIFEST, is_manifest
 from musicldm.media.audio.prepare import PrepareSettings, prepare
-from musicldm.media.audio.sources import walk
-
-# Only names that `durable.unfinished` gives: the user may keep other files in that folder.
-_UNFINISHED = re.escape(durable.TEMPORARY) + r"[0-9a-f]{8}\.(wav|flac)"
+from musicldm.media.audio.sources import digest, walk
 
 
 def preprocess(
@@ -34,6 +30,8 @@ def preprocess(
     progress: Progress = silent,
     time_limit: float = 600,
     cluster: str = "",
+    overwrite: bool = False,
+    artists: ArtistRule = USUAL,
 ) -> Summary:
     """Turn every audio file under `source` into a waveform under `out`; files that are done already are skipped.
 
@@ -41,11 +39,14 @@ def preprocess(
         jobs: worker processes on this machine.
         time_limit: seconds after which a file is given up.
         cluster: address of a Dask scheduler, whose workers see the same folders; they take the place of `jobs`.
+        overwrite: replace files in `out` that this has not written, or that were changed since.
+        artists: whose the files are; tracks that are done already get their artist by this rule, too.
 
     Raises:
         DataError: `source` is no folder, or there is nothing usable in it.
         UsageError: `source` lies inside `out`.
-        OutputError: `out` cannot be written, or another run is writing there; what was done stays done.
+        OutputError: `out` cannot be written, another run is writing there, or files would be replaced that this has not
+            written; what was done stays done.
         NetworkError: the cluster cannot be reached.
     """
     source, out = source.absolute(), out.absolute()  # workers elsewhere have another working directory
@@ -54,14 +55,16 @@ def preprocess(
     if source.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"The output {out} would hold the input {source}.", "Choose another folder for the output.")
     with durable.locked(durable.make_folder(out)):
+        Guard(is_manifest, overwrite).clear(out / MANIFEST)
         _sweep(out)
         status = out.stat()
         # The output counts as seen already, so that one inside of the input is not taken for more input.
         files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
-        ledger = Ledger(source, out, settings, files)
+        ledger = Ledger(source, out, settings, files, artists, overwrite)
         if not ledger.sources:
             raise DataError(f"There are no audio files in {source}.")
         tasks = ledger.plan()
+        ledger.check(tasks)
         found = len(ledger.sources)
         while tasks:
             done = found - len(tasks)
@@ -82,11 +85,15 @@ def preprocess(
             # A source that was made again with other sound may have been the kept twin of others, which have no output
             # of their own; they are made now.
             tasks = ledger.orphaned_duplicates()
+            ledger.check(tasks)
         ledger.hold_out()
+        ledger.label()
 
     summary = ledger.summary()
     if not summary.tracks:
         reasons = " ".join(f"{name}: {reason}" for name, reason in list(summary.failed.items())[:3])
+        if summary.takes:
+            reasons = f"{len(summary.takes)} are takes of musicldm sample, which --include-takes prepares. {reasons}"
         raise DataError(f"No file in {source} could be used.", f"{reasons} All reasons are in {out / MANIFEST}.")
     return summary
 
@@ -94,27 +101,17 @@ def preprocess(
 def _sweep(out: Path) -> None:
     """Remove unfinished files of workers that were killed."""
     for leftover in out.rglob(f"{durable.TEMPORARY}*"):
-        if re.fullmatch(_UNFINISHED, leftover.name):
+        if durable.is_unfinished(leftover):
             with suppress(OSError):
                 leftover.unlink()
 
 
 def _work(task: Task) -> Finished:
     # Reading is much faster than decoding: a file that was only touched ends here.
-    digest = _digest(task.path)
-    if digest == task.known:
-        return Finished(digest, None, None)
+    source = digest(task.path)
+    if source == task.known:
+        return Finished(source, None, None)
     durable.make_folder(task.target.parent)
     file = durable.unfinished(task.target)
-    return Finished(digest, file, prepare(task.path, file, task.settings))
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file. Reading all of it also finds a disk's errors, which decoders take for the end of the file."""
-    try:
-        if path.is_dir():
-            os.listdir(path)  # `walk` yields a folder only where it could not list it
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"It cannot be read: {error.strerror or error}.") from error
+    prepared = prepare(task.path, file, task.settings)
+    return Finished(source, Output(file, digest(file)), prepared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import resample
+from musicldm.media.audio.forms import form
 from musicldm.media.audio.manifest import PreparedTrack
 
 _MARGIN = 256  # samples at the lower rate that are read beyond both ends; the filter's response spans 128
@@ -27,14 +29,17 @@ class ResampledTrack(PreparedTrack):
 
     @classmethod
     def of(cls, original: PreparedTrack, sample_rate: int, channels: int) -> ResampledTrack:
-        """`original` at `sample_rate` with one or two channels: mono is the mean of both, stereo is mono twice."""
+        """`original` at `sample_rate` with one or two channels: stereo is mono twice, and mono the mean of both
+        channels, or the louder one where they cancel each other."""
         facts = {each.name: getattr(original, each.name) for each in fields(PreparedTrack)}
-        form = f"{original.content} at {sample_rate} Hz with {channels} channels"
+        changed = f"{original.content} at {sample_rate} Hz with {channels} channels"
+        if original.mono_from is not None and channels == 1:
+            changed += f", by channel {original.mono_from}"
         facts |= {
             "sample_rate": sample_rate,
             "channels": channels,
             "samples": original.samples * sample_rate // original.sample_rate,
-            "content": hashlib.sha256(form.encode()).hexdigest(),
+            "content": hashlib.sha256(changed.encode()).hexdigest(),
         }
         return cls(**facts, original=original)
 
@@ -61,6 +66,9 @@ class ResampledTrack(PreparedTrack):
         audio = self.original.read(start, stop)
         if len(audio) == self.channels:
             return audio
+        if self.channels == 1 and self.original.mono_from is not None:
+            only: files.Floats = audio[self.original.mono_from][None]
+            return only
         mean: files.Floats = audio.mean(axis=0, keepdims=True, dtype=np.float32)
         return np.repeat(mean, self.channels, axis=0)
 
@@ -73,3 +81,9 @@ def fit(tracks: Iterable[PreparedTrack], sample_rate: int, channels: int) -> lis
         else ResampledTrack.of(track, sample_rate, channels)
         for track in tracks
     ]
+
+
+def converted(tracks: Iterable[PreparedTrack]) -> dict[str, int]:
+    """The forms of the originals of those that are converted, and how many have each; see `forms.converted`."""
+    originals = [track.original for track in tracks if isinstance(track, ResampledTrack)]
+    return dict(Counter(form(each.sample_rate, each.channels) for each in originals).most_common())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from musicldm.core.errors import DataError
 
 # Files that often lie beside music and are certainly not audio. All others are tried, and failures are reported.
 _NOT_AUDIO = set(
@@ -61,12 +64,19 @@ def look(path: Path) -> SourceFile | None:
     return SourceFile(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def size_of(path: Path) -> int | None:
-    """In bytes; None where there is no such file."""
+def digest(path: Path) -> str:
+    """SHA-256 of a file. Reading all of it also finds a disk's errors, which decoders take for the end of the file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        return path.stat().st_size
-    except OSError:
-        return None
+        if path.is_dir():
+            os.listdir(path)  # `walk` yields a folder only where it could not list it
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"It cannot be read: {error.strerror or error}.") from error
 
 
 def utf8(path: Path) -> str:

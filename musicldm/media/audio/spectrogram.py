@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 from musicldm.core import durable
 from musicldm.media.audio.mel import hertz_to_mel, mel_power
 
+_SOFTWARE = {"Software": "musicldm"}  # in the picture's metadata
 _SHOWN_DB = 70  # dynamic range of a picture's colours
 
 
-def picture(path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int) -> None:
+def picture(
+    path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int, commit: durable.Commit | None = None
+) -> None:
     """Write a PNG of mel spectrograms, one above the other under their titles, in one scale of colours.
 
     Args:
         path: of the PNG, which is written whole or not at all.
         panels: title -> audio [T] or [C, T], whose channels are averaged.
         sample_rate: of all panels.
+        commit: see `durable.replacing`.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -59,9 +63,16 @@ def picture(path: Path, panels: dict[str, NDArray[np.float32]], sample_rate: int
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=list(axes), label="dB")
     durable.make_folder(path.parent)
-    with durable.replacing(path) as temporary, warnings.catch_warnings():
+    with durable.replacing(path, commit) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a title in a script that the font lacks
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=_SOFTWARE)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that `picture` has written."""
+    # A PNG's text stands before its pixels: the keyword, a zero byte, and the value.
+    with path.open("rb") as file:
+        return b"tEXtSoftware\0musicldm" in file.read(512)
 
 
 def thumbnail(audio: NDArray[np.float32], sample_rate: int, columns: int = 800) -> bytes:

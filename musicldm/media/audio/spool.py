@@ -46,6 +46,12 @@ class Spool:
         self.samples += len(frames)
         return frames.data
 
+    def clear(self) -> None:
+        """Forget all that was appended."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.samples = 0
+
     def read(self, start: int, stop: int) -> Floats:
         """Samples [start, stop), [C, n]."""
         self._file.seek(4 * self.channels * start)

@@ -17,7 +17,7 @@ from musicldm.codecs.training import Material
 from musicldm.core import config
 from musicldm.core.errors import ConfigError
 from musicldm.training.loop import TrainingResult
-from tests.toys import Command, Pipeline
+from tests.toys import TOY_VAE, Command, Pipeline
 
 TOY = """
 codec = "spectrum"
@@ -117,9 +117,11 @@ def test_it_is_the_codec_that_the_command_trains(pipeline: Pipeline, musicldm: C
     assert done.code == 0 and (tmp_path / "out.wav").stat().st_size > 1000
     told = json.loads(musicldm("train-vae", pipeline.wav, "-o", tmp_path / "new", "--dry-run", "--json").out)
     assert "column_hop" in told["model"]
-    told = json.loads(musicldm("train-vae", pipeline.wav, "-o", pipeline.vae, "--dry-run", "--json").out)
+    (tmp_path / "other.toml").write_text(TOY_VAE)  # which names no codec
+    toy = ["--config", tmp_path / "other.toml", "--dry-run", "--json"]
+    told = json.loads(musicldm("train-vae", pipeline.wav, "-o", pipeline.vae, *toy).out)
     assert "patch" in told["model"], "a run goes on with its own codec"
-    new = ["train-vae", pipeline.wav, "-o", tmp_path / "new", "--init-from", pipeline.vae, "--dry-run", "--json"]
+    new = ["train-vae", pipeline.wav, "-o", tmp_path / "new", "--init-from", pipeline.vae, *toy]
     assert "patch" in json.loads(musicldm(*new).out)["model"], "and a new one with that of its first weights"
     done = musicldm(*command, "--codec", "vae")
     assert done.code == 2 and "is for the codec 'spectrum', and not for 'vae'" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -17,7 +18,7 @@ from musicldm.generators.diffusion.config import DiffusionConfig, DiffusionRunCo
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.generators.diffusion.training import DiffusionTraining, train_diffusion
 from musicldm.generators.diffusion.unet import UNetConfig
-from musicldm.generators.training import Material
+from musicldm.generators.training import Material, artists_of_run
 from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
@@ -101,6 +102,16 @@ def test_either_network_conditioned_or_not(network: str, names: list[str], pipel
     assert len(levels) == 8 and set(result.last) == {"loss", "raw", *levels, *(f"raw-{name}" for name in levels)}
     assert result.last["loss"] == pytest.approx(sum(result.last[name] for name in levels) / 8)
     assert result.last["loss"] != result.last["raw"]
+
+
+def test_a_run_that_knows_two_spellings_of_a_name_goes_on_with_both(tmp_path: Path) -> None:
+    """Release 0.1 trained on each spelling apart: the weights are there, and the run must be the same one."""
+    names = ["Abba", "Zo\u00eb", "Zoe\u0308"]
+    run = {"model": {"conditions": {"settings": {"artist": {"names": names}}}}}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    assert artists_of_run(tmp_path, ["Abba", "Zo\u00eb"]) == names
+    assert artists_of_run(tmp_path, ["Abba", "Bach", "Zo\u00eb"]) == ["Abba", "Bach", "Zo\u00eb"]  # another run
+    assert artists_of_run(tmp_path / "new", ["Abba"]) == ["Abba"]
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.0])

@@ -107,6 +107,8 @@ def test_probe_reads_the_header_and_the_tags(tmp_path: Path, tone: Tone, encode:
         "aac", 44100, 1, "Some One", "Any Thing",
     )  # fmt: skip
     assert info.seconds == pytest.approx(2, abs=0.05)
+    of_album = encode(tmp_path / "b.m4a", tone(), artist=" ", album_artist="Some Band")
+    assert probe(of_album).artist == "Some Band"
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".m4a", ".flac", ".webm"])

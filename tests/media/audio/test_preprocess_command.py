@@ -46,7 +46,10 @@ def test_strict_and_json(source: Path, tmp_path: Path) -> None:
     summary = json.loads(done.stdout)
     assert (summary["files"], summary["prepared"], summary["tracks"], summary["heldout"]) == (3, 2, 2, 1)
     assert list(summary["failed"]) == ["bad.mp3"]
-    assert done.stderr.count("\n") == 1  # quiet still names what failed
+    # Quiet still names what failed, and says what was changed or guessed.
+    failed, converted, guessed, strict = done.stderr.splitlines()
+    assert "bad.mp3" in failed and "2 files are converted" in converted and "names of folders: 2 of 2" in guessed
+    assert strict.startswith("Left out: 1.")
 
 
 def test_failures_have_a_sentence_a_hint_and_a_code(tmp_path: Path, source: Path) -> None:

@@ -43,7 +43,8 @@ def finished(out: Path) -> list[Path]:
 def manifest(out: Path) -> dict[str, dict[str, Any]]:
     """The last record of each source."""
     lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    return {record["source"]: record for record in map(json.loads, lines)}
+    # Without the dates of the waveforms, which are those of the run.
+    return {record["source"]: {**record, "mtime_ns": None} for record in map(json.loads, lines)}
 
 
 def melody(chance: np.random.Generator, seconds: int, rate: int = 22050) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,14 @@ def test_channels_are_mixed(tmp_path: Path) -> None:
     assert mono.shape == (2, 400) and np.array_equal(mono[0], mono[1]) and mono.any()
 
 
+def test_of_channels_that_cancel_the_one_that_preprocess_names_is_taken(tmp_path: Path) -> None:
+    plain = prepared(tmp_path, 16000, 2)
+    stereo = replace(plain, mono_from=1)
+    track = ResampledTrack.of(stereo, 16000, 1)
+    assert np.array_equal(track.read(0, 1000)[0], stereo.read(0, 1000)[1])
+    assert track.content != ResampledTrack.of(plain, 16000, 1).content
+
+
 def test_a_resampled_track_is_the_original_under_another_content(tmp_path: Path) -> None:
     original = prepared(tmp_path, 44100, 2)
     forms = [(16000, 1), (16000, 2), (44100, 1)]
@@ -73,7 +82,7 @@ def test_only_what_does_not_fit_is_resampled(tmp_path: Path) -> None:
     assert fitting[0] is tracks[0]
     check_format(fitting, 16000, 1)
     crops = CropDataset(fitting, samples=16000, grid=64, seed=3)
-    assert crops.left_out == 0 and crops.batch(0, 6).shape == (6, 1, 16000)
+    assert crops.short == 0 and crops.batch(0, 6).shape == (6, 1, 16000)
 
 
 def test_a_file_that_changed_is_still_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What README shows of the crawl is what the command prints, letter for letter."""
+"""What the guide shows of the crawl is what the command prints, letter for letter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.crawl.crawl_services import MusicBrainzServer, Person, Release, Song, Video, YouTubeServer
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs/guide/crawl.md").read_text(encoding="utf-8")
 
 
 def recording(artist: int, number: int) -> str:
@@ -65,7 +65,7 @@ def test_the_two_commands_print_what_stands_there(song: bytes, fence_folder: Pat
         "MUSICLDM_YOUTUBE": youtube.address,
         "COLUMNS": "100",
     }
-    (block,) = re.findall(r"### crawl\n.*?```console\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```console\n(.*?)```", GUIDE, re.DOTALL)
     with musicbrainz.running(), youtube.running():
         for line, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
             command = [sys.executable, "-m", *shlex.split(line)]
