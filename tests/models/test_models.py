@@ -217,12 +217,12 @@ def test_a_model_of_the_hub_is_fetched_once(hub: Hub, find: Find, shelf: Path) -
 
 
 def test_a_model_of_the_hub_may_have_format_1(hub: Hub, find: Find) -> None:
-    piano = Path(models.__file__).parent / "piano"
-    assert json.loads((piano / "bundle.json").read_bytes())["format"] == 1
-    hub.repositories["ann/old"] = {each.name: each.read_bytes() for each in piano.iterdir() if each.is_file()}
+    old = Path(__file__).parents[1] / "fixtures/release-0.1/finished/diffusion/bundle"
+    assert json.loads((old / "bundle.json").read_bytes())["format"] == 1
+    hub.repositories["ann/old"] = {each.name: each.read_bytes() for each in old.iterdir() if each.is_file()}
     (path,), _ = find("hf://ann/old")
     assert bundle.read(Path(path)).components.keys() == {"codec", "generator"}
-    assert sorted(hub.served) == ["bundle.json", "denoiser-5f8bea6f.safetensors", "vae-21345937.safetensors"]
+    assert sorted(hub.served) == ["bundle.json", "denoiser-04ed4ae7.safetensors", "vae-a5bee601.safetensors"]
 
 
 def test_what_the_hub_does_not_have_is_said(hub: Hub, find: Find) -> None:
