@@ -20,7 +20,7 @@ class GridLoss:
     onsets_exact: float
     """The fraction of notes that started on the grid, 0 to 1."""
     durations_exact: float
-    """The fraction of notes that both started and ended on it."""
+    """The fraction of notes that lasted a whole number of steps."""
     onset_error_ms: float
     """The 95th percentile of how far in time notes moved, in milliseconds."""
 
@@ -36,12 +36,11 @@ def quantized(score: Score) -> tuple[Score, GridLoss]:
     step = score.resolution // STEPS
     nearest = (2 * onsets + step) // (2 * step) * step
     error = np.abs(score.seconds(nearest) - score.seconds(onsets))
-    exact = onsets % step == 0
     loss = GridLoss(
         notes=score.notes,
         merged=score.notes - gridded.notes,
-        onsets_exact=float(exact.mean()) if len(onsets) else 1.0,
-        durations_exact=float((exact & (ends % step == 0)).mean()) if len(onsets) else 1.0,
+        onsets_exact=float((onsets % step == 0).mean()) if len(onsets) else 1.0,
+        durations_exact=float(((ends - onsets) % step == 0).mean()) if len(onsets) else 1.0,
         onset_error_ms=1000 * float(np.percentile(error, 95)) if len(onsets) else 0.0,
     )
     return gridded, loss

@@ -216,27 +216,36 @@ def _metres(roll: Floats, threshold: float) -> Ints:
         row = roll[channel][None]
         marks.append(np.flatnonzero((row >= threshold)[0] & _peaks(row, BEATS[-1] - 1)[0]))
     steps = roll.shape[1]
+    found = [(0, *METRE)]
+    if not len(marks[0]) or not steps:
+        return np.array(found)
     bars = np.unique(np.append(0, marks[0]))
     beats = np.unique(np.append(bars, marks[1]))
-    found = [(0, *METRE)]
     for bar, end in zip(bars.tolist(), [*bars[1:].tolist(), steps], strict=True):
         inside = beats[(beats >= bar) & (beats < end)]
         start, numerator, denominator = found[-1]
         length = 4 * STEPS * numerator // denominator
-        metre = _metre(end - bar, np.diff(np.append(inside, end)))
-        open = end == steps and end - bar < length and bool(bar)
-        if open and metre[1] == denominator:
-            metre = numerator, denominator  # the last bar is only cut short
-        if metre != (numerator, denominator) or (bar - start) % length:
-            found.append((bar, *metre))
+        beat = _beat(inside, end) if len(marks[1]) else STEPS
+        cut_short = bar > 0 and end == steps and end - bar < length
+        if not cut_short or (len(inside) > 1 and beat * denominator != 4 * STEPS):
+            numerator, denominator = _metre(end - bar, beat)
+        if (numerator, denominator) != found[-1][1:] or (bar - start) % length:
+            found.append((bar, numerator, denominator))
     return np.array(found[1:] if len(found) > 1 and found[1][0] == 0 else found)
 
 
-def _metre(length: int, gaps: Ints) -> tuple[int, int]:
-    """The likeliest metre of a bar of so many steps between whose beats lie these gaps."""
-    common = int(np.bincount(gaps).argmax()) if len(gaps) else STEPS
-    # The beats that were seen, if they fill the bar; else the longest that do, or nearly.
-    for beat in (common, STEPS, STEPS // 2, STEPS // 4, BEATS[-1]):
+def _beat(inside: Ints, end: int) -> int:
+    """The commonest steps from one beat to the next, of the beats in a bar that ends there."""
+    gaps = np.diff(inside) if len(inside) > 1 else end - inside
+    return int(np.bincount(gaps).argmax())
+
+
+def _metre(length: int, seen: int) -> tuple[int, int]:
+    """The likeliest metre of a bar of so many steps, whose beats are seen to take so many."""
+    # The beats that are seen, if they fill the bar; else the longest that do, or nearly.
+    for beat in (seen, STEPS, STEPS // 2, STEPS // 4, BEATS[-1]):
         if beat in BEATS and length % beat == 0 and length // beat <= 255:
             return length // beat, 4 * STEPS // beat
-    return max(1, round(length / BEATS[-1])), 4 * STEPS // BEATS[-1]
+    numerator = max(1, round(length / BEATS[-1]))
+    # Longer than any metre in 1/32: as near as quarters come.
+    return (numerator, 4 * STEPS // BEATS[-1]) if numerator <= 255 else (min(255, round(length / STEPS)), 4)

@@ -25,13 +25,13 @@ def notes_of(score: Score) -> list[tuple[int, int, int, int]]:
     return sorted(row for each in columns for row in zip(*(column.tolist() for column in each), strict=True))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(scores())
 def test_what_is_written_is_read(score: Score) -> None:
     assert read_midi(write_midi(score)) == (score, Repairs())
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(scores())
 def test_another_reader_hears_the_same(score: Score) -> None:
     theirs = symusic.Score.from_midi(write_midi(score))
@@ -53,12 +53,10 @@ def test_another_writer_is_read_and_seconds_agree() -> None:
     track = symusic.Track(program=40, name="Geige")
     for index in range(20):
         track.notes.append(symusic.Note(61 * index, 50, 60 + index, 1 + index))
-    track.pedals.append(symusic.Pedal(10, 400))
     theirs.tracks.append(track)
     score, repairs = read_midi(theirs.dumps_midi())
     assert repairs == Repairs()
     assert (score.tracks[0].program, score.tracks[0].name) == (40, "Geige")
-    assert score.tracks[0].pedals.tolist() == [[10, 410]]
     seconds = [note.time for note in theirs.to("second").tracks[0].notes]
     np.testing.assert_allclose(score.seconds(score.tracks[0].start), seconds, atol=1e-4)
     np.testing.assert_allclose(score.ticks(seconds), score.tracks[0].start, atol=1e-2)
@@ -243,7 +241,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "data before a status": (midi(chunk((0, b"\x40\x40"))), "damaged"),
     "data of 8 bits": (midi(chunk((0, b"\x90\x40\xc0"), (0, off(60)))), "damaged"),
     "an unknown status": (midi(chunk((0, b"\xf4"), *note())), "damaged"),
-    "a delta of five bytes": (midi(chunk((0, on(60)), ended=False)[:-4] + b"\x81\x81\x81\x81\x01\x90<\x40"), ""),
+    "a delta of five bytes": (midi(struct.pack(">4sI", b"MTrk", 8) + b"\x81\x81\x81\x81\x01\x90<\x40"), "damaged"),
     "25 days": (midi(chunk((0, on(60)), *[(0x0FFFFFFF, meta(1, b""))] * 8, (0, off(60)))), "expected at most"),
     "days of slowness": (
         midi(chunk((0, meta(0x51, b"\xff\xff\xff")), *note(length=40_000 * 480))),
@@ -299,7 +297,7 @@ def fuzzed(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=25)
+@settings(max_examples=21)
 @given(scores())
 def test_whatever_the_bytes_it_is_read_or_refused(score: Score) -> None:
     data = write_midi(score)
