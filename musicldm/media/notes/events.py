@@ -152,7 +152,7 @@ def track_bytes(tick: Ints, messages: Bytes, sizes: Ints, length: int, opening: 
     wide[:, : messages.shape[1]] = messages
     rows = np.concatenate([prefix.astype(np.uint8), np.concatenate([wide, end])], axis=1)
     used = np.concatenate([prefix_used, np.arange(end.shape[1]) < np.append(sizes, 3)[:, None]], axis=1)
-    return opening + rows[used].tobytes()
+    return opening + bytes(rows[used].tobytes())
 
 
 def meta_event(kind: int, data: bytes) -> bytes:
@@ -210,7 +210,7 @@ def _beginnings(data: bytes, most: int) -> Ints:
     total, here, end = 0, 0, 2 * len(data)
     while here < end:
         base = here >> 1
-        links = _links(data[base : base + _BLOCK + _LINK]).tolist()
+        links = _links(data[base : base + _BLOCK + _LINK]).data  # not a list: only few are looked up
         here, stop = here - 2 * base, 2 * min(_BLOCK, len(data) - base)
         walked = []
         while 0 <= here < stop:

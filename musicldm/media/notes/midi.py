@@ -113,18 +113,22 @@ def write_midi(score: Score, path: Path | None = None) -> bytes:
 
 
 def _bytes(source: Path | bytes) -> bytes:
-    if isinstance(source, Path):
-        try:
-            # A pipe would be waited for, and a device has no end.
-            if not source.is_file():
-                raise DataError(f"{source} is not a file.", "Check the path.")
-            if source.stat().st_size <= events.MAX_BYTES:
-                source = source.read_bytes()
-        except OSError as error:
-            raise DataError(f"{source} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    if isinstance(source, Path) or len(source) > events.MAX_BYTES:
+    data = source if isinstance(source, bytes) else _read(source)
+    if len(data) > events.MAX_BYTES:
         raise DataError(f"The MIDI file is too large: expected at most {events.MAX_BYTES >> 20} MiB.", _HINT)
-    return source
+    return data
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes; of one that is too large, as many as show it."""
+    try:
+        # A pipe would be waited for, and a device has no end.
+        if not path.is_file():
+            raise DataError(f"{path} is not a file.", "Check the path.")
+        with path.open("rb") as file:
+            return file.read(events.MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
 def _on_ticks(division: int, parts: list[Events]) -> tuple[int, list[Events], int]:
@@ -280,15 +284,16 @@ def _chunk(track: Track, index: int, length: int) -> bytes:
 
     # In the order in which they must come at one tick.
     down, up = track.pedals.T
+    pedal = np.full(len(down), PEDAL)
     groups = [
-        (track.end, events.NOTE_OFF, track.pitch, 64),
-        (up, events.CONTROL, PEDAL, 0),
-        (down, events.CONTROL, PEDAL, 127),
+        (track.end, events.NOTE_OFF, track.pitch, np.full(len(track), 64)),
+        (up, events.CONTROL, pedal, np.zeros_like(pedal)),
+        (down, events.CONTROL, pedal, np.full_like(pedal, 127)),
         (track.start, events.NOTE_ON, track.pitch, track.velocity),
     ]
-    tick = np.concatenate([group[0] for group in groups])
+    tick = np.concatenate([ticks for ticks, _, _, _ in groups])
     messages = np.concatenate(
-        [np.stack(np.broadcast_arrays(status | channel, *data, ticks)[:3], axis=1) for ticks, status, *data in groups]
+        [np.stack([np.full_like(first, kind | channel), first, second], axis=1) for _, kind, first, second in groups]
     )
     order = np.argsort(tick, kind="stable")
     sizes = np.full(len(tick), 3)

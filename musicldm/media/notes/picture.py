@@ -43,7 +43,7 @@ def picture(path: Path, score: Score, title: str = "") -> None:
         # A hair less than the whole length, so that a key that is struck again shows as two notes.
         end = start + 0.96 * (end - start)
         corners = [(start, pitch), (start, pitch + 0.9), (end, pitch + 0.9), (end, pitch)]
-        notes.set_verts(np.stack([np.stack(corner, axis=1) for corner in corners], axis=1))
+        notes.set_verts(list(np.stack([np.stack(corner, axis=1) for corner in corners], axis=1)))
         notes.set_array(np.concatenate([track.velocity for track in played]))
     axis.add_collection(notes, autolim=False)
     for track in score.tracks:

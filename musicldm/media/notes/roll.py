@@ -187,9 +187,9 @@ def _runs(down: NDArray[np.bool_]) -> Ints:
     return union(changes.reshape(-1, 2))
 
 
-def _tempos(octaves: Floats, tolerance: float) -> Ints:
+def _tempos(row: Floats, tolerance: float) -> Ints:
     """The tempo map [n, 2] of tempos in octaves above 120."""
-    octaves = np.clip(octaves, -5, 5).astype(np.float64)
+    octaves = np.clip(row, -5, 5).astype(np.float64)
     if not len(octaves):
         return np.array([[0, TEMPO]])
     if tolerance:

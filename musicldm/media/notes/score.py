@@ -287,9 +287,7 @@ def rescaled(score: Score, resolution: int) -> Score:
     for track in score.tracks:
         start = moved(track.start)
         notes = separate(start, np.maximum(moved(track.end), start + 1), track.pitch, track.velocity)
-        tracks.append(
-            replace(track, **dict(zip(_NOTE, notes.columns, strict=True)), pedals=_apart(moved(track.pedals)))
-        )
+        tracks.append(_with(track, notes, _apart(moved(track.pedals))))
     ends = [times.max(initial=0) for track in tracks for times in (track.end, track.pedals)]
     length = max(int(moved(np.array(score.length))), *map(int, ends), 0)
     metres = score.metres.copy()
@@ -344,7 +342,10 @@ def latest(events: Ints, length: int) -> Ints:
     return events[np.append(np.diff(events[:, 0]) > 0, True)] if len(events) else events
 
 
-_NOTE = ("start", "end", "pitch", "velocity")
+def _with(track: Track, notes: Separated, pedals: Ints) -> Track:
+    """The same instrument with other notes."""
+    start, end, pitch, velocity = notes.columns
+    return replace(track, start=start, end=end, pitch=pitch, velocity=velocity, pedals=pedals)
 
 
 def _columns(track: Track) -> tuple[Ints, Ints, Ints, Ints]:
@@ -360,7 +361,7 @@ def _one_track(alike: Sequence[Track]) -> Track:
     pedals = pedals[np.argsort(pedals[:, 0], kind="stable")]
     if (np.diff(pedals.ravel()) < 0).any():
         pedals = union(pedals)
-    return replace(alike[0], **dict(zip(_NOTE, notes.columns, strict=True)), pedals=pedals)
+    return _with(alike[0], notes, pedals)
 
 
 def _cut(track: Track, first: int, last: int) -> Track:
@@ -389,7 +390,8 @@ def _apart(pedals: Ints) -> Ints:
     starts, ends = pedals.T
     if len(pedals):
         starts = np.append(starts[0], np.maximum(starts[1:], ends[:-1] + 1))
-    return np.stack([starts, ends], axis=1)[starts < ends]
+    apart: Ints = np.stack([starts, ends], axis=1)[starts < ends]
+    return apart
 
 
 def _kept_in_time(score: Score, resolution: int, length: int) -> Ints:
@@ -401,7 +403,8 @@ def _kept_in_time(score: Score, resolution: int, length: int) -> Ints:
     tempos = np.rint(np.diff(seconds) / np.diff(np.append(ticks, ticks[-1] + 1)) * resolution * 1e6)
     # The first tempo is in force before the first event too, and one that does not change needs no event.
     changes = np.append(True, np.diff(tempos) != 0)
-    return np.stack([ticks, np.clip(tempos, 1, 0xFFFFFF).astype(np.int64)], axis=1)[changes]
+    kept: Ints = np.stack([ticks, np.clip(tempos, 1, 0xFFFFFF).astype(np.int64)], axis=1)[changes]
+    return kept
 
 
 def _ints(values: ArrayLike) -> Ints:

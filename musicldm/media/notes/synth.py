@@ -108,16 +108,14 @@ def _blocks(score: Score, rate: int, channels: int, seconds: float) -> Iterator[
 
 
 def _sounding(score: Score, rate: int) -> _Sounding:
-    columns = []
+    columns = [np.empty((5, 0), np.int64)]
     for track in score.tracks:
-        start, end = score.seconds(track.start), score.seconds(_damped(track))
-        times = (np.rint(start * rate), np.rint(end * rate))
-        columns.append((*times, track.pitch, track.velocity, np.full(len(track), track.is_drum)))
-    if not columns:
-        columns.append(tuple(np.empty(0) for _ in range(5)))
-    start, damped, pitch, velocity, drum = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.lexsort((pitch, start))
-    return _Sounding(*(column[order].astype(np.int64) for column in (start, damped, pitch, velocity)), drum[order] > 0)
+        times = np.rint(score.seconds(np.stack([track.start, _damped(track)])) * rate).astype(np.int64)
+        drum = np.full(len(track), track.is_drum, np.int64)
+        columns.append(np.stack([*times, track.pitch, track.velocity, drum]))
+    found = np.concatenate(columns, axis=1)
+    start, damped, pitch, velocity, drum = found[:, np.lexsort((found[2], found[0]))]
+    return _Sounding(start, damped, pitch, velocity, drum > 0)
 
 
 def _damped(track: Track) -> Ints:
@@ -149,7 +147,7 @@ def _sound(notes: _Sounding, note: int, rate: int) -> Floats:
     # z^(jK), with each partial's strength at this velocity: [rows, 2 partials, both real]
     bases = _rotations(pitch, rate)[: -(-count // _ROW)]
     strength = np.concatenate([_strengths(pitch, velocity, rate)] * 2).astype(np.float32)
-    sound: Floats = ((bases * strength) @ rows).reshape(-1)[:count]
+    sound: Floats = np.asarray((bases * strength) @ rows, np.float32).reshape(-1)[:count]
     attack = min(round(_ATTACK * rate), count)
     sound[:attack] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(attack, dtype=np.float32) / attack)
     if held < count and pitch < _UNDAMPED:
@@ -208,13 +206,14 @@ def _drum(pitch: int, velocity: int, rate: int) -> Floats:
     seconds = 1.2 if pitch in _LONG_DRUMS else 0.3
     t = np.arange(round(seconds * rate)) / rate
     if pitch in _LOW_DRUMS:
-        sound = np.sin(2 * np.pi * (50 * t + 6 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
+        sound: NDArray[np.float64] = np.sin(2 * np.pi * (50 * t + 6 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
     else:
         noise = np.random.default_rng(pitch).standard_normal(len(t))
         # A difference of neighbours brightens it: cymbals and hi-hats have little below.
         noise = np.diff(noise, prepend=0.0) if pitch >= 42 else noise
         sound = 0.3 * noise * np.exp(-t / (seconds / 5))
-    return (0.8 * (velocity / 127) ** 1.7 * sound).astype(np.float32)
+    blow: Floats = (0.8 * (velocity / 127) ** 1.7 * sound).astype(np.float32)
+    return blow
 
 
 def _pans(pitch: int, channels: int) -> tuple[np.float32, ...]:

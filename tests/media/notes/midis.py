@@ -56,7 +56,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).map
 
 
 @st.composite
-def tracks(draw: st.DrawFn, length: int, **fixed: Any) -> Track:
+def tracks(draw: st.DrawFn, /, length: int, **fixed: Any) -> Track:
     """A track that fits into so many ticks."""
     ticks = st.integers(0, length - 1)
     notes = st.tuples(ticks, st.integers(1, length), st.integers(21, 108), st.integers(1, 127))
@@ -100,7 +100,8 @@ def gridded(draw: st.DrawFn) -> Score:
             st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 4, 8, 16]), st.integers(2, 4)), min_size=1, max_size=3
         )
     )
-    metres, length = [], 0
+    metres: list[tuple[int, int, int]] = []
+    length = 0
     for numerator, denominator, bars in parts:
         if not metres or metres[-1][1:] != (numerator, denominator):
             metres.append((length, numerator, denominator))

@@ -43,7 +43,7 @@ IMPOSSIBLE: dict[str, Callable[[], object]] = {
     "a pedal of drums": lambda: track((0, 5, 60), pedals=np.array([[0, 4]]), is_drum=True),
     "program 128": lambda: track((0, 5, 60), program=128),
     "100 ticks a quarter": lambda: Score(100, 96),
-    "no tempo": lambda: Score(24, 96, tempos=np.empty((0, 2))),
+    "no tempo": lambda: Score(24, 96, tempos=np.empty((0, 2), np.int64)),
     "a tempo that begins late": lambda: Score(24, 96, tempos=np.array([[1, 500_000]])),
     "a tempo after the end": lambda: Score(24, 96, tempos=np.array([[0, 500_000], [96, 1]])),
     "tempo 0": lambda: Score(24, 96, tempos=np.array([[0, 0]])),

@@ -23,7 +23,9 @@ PEAK = 10 ** (-1 / 20)
 
 def piano(*notes: tuple[int, int, int, int], length: int = 96, pedals: tuple[tuple[int, int], ...] = ()) -> Score:
     """A score of start, end, pitch and velocity; 24 steps are half a second."""
-    return Score(24, length, (Track(*np.array(notes).T, pedals=np.array(pedals, np.int64).reshape(-1, 2)),))
+    start, end, pitch, velocity = np.array(notes).T
+    pedal = np.array(pedals, np.int64).reshape(-1, 2)
+    return Score(24, length, (Track(start, end, pitch, velocity, pedals=pedal),))
 
 
 def energy(sound: np.ndarray, first: float, last: float) -> float:
