@@ -8,6 +8,7 @@ the audio (24 pieces with 89 to 3,891 tempo events).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,23 @@ class Notes:
     """In (0, 1]."""
 
 
-def notes_of(file: Path, rendered: bool = True) -> Notes:
+def files_in(folder: Path) -> dict[str, Path]:
+    """The MIDI files anywhere below a folder, by their names without the extension."""
+    return {file.stem: file for file in sorted(folder.rglob("*.mid"))}
+
+
+def name_of(track: str | Path) -> str:
+    """The MIDI file's name in a track's: `Composer/Title [elise].wav` -> `elise`; empty where there is none."""
+    named = re.search(r"\[([^\[\]]+)\]\.\w+$", str(track))
+    return named[1] if named else ""
+
+
+def notes_of(file: Path, rendered: bool = True, trimmed: bool = False) -> Notes:
     """The notes of a file.
 
     Args:
         rendered: at the times at which fluidsynth (2.3) plays them; else at those that the file says.
+        trimmed: counted from the first onset, as in a recording whose silence was trimmed.
     """
     score = symusic.Score(file)
     tempos = score.tempos.numpy()
@@ -57,7 +70,8 @@ def notes_of(file: Path, rendered: bool = True) -> Notes:
     onset, end, pitch, velocity = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(onset, kind="stable")
     order = order[np.isin(pitch[order], PITCHES)]
-    return Notes(onset[order], end[order], pitch[order] - PITCHES[0], velocity[order] / 127)
+    first = onset[order][0] if trimmed else 0.0
+    return Notes(onset[order] - first, end[order] - first, pitch[order] - PITCHES[0], velocity[order] / 127)
 
 
 class Clock:

@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import json
 import math
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from midi import PITCHES, Notes, notes_of
+from midi import PITCHES, Notes, files_in, name_of, notes_of
 from torch import Tensor, nn
 
 from musicldm.latents.predictability import predictability
@@ -92,16 +91,12 @@ class Piece:
 
 def pieces_of(store: LatentStore, midis: Path, trimmed: bool) -> list[Piece]:
     """The tracks of which there are notes, whether they are held out from training or not."""
-    files = {file.stem: file for file in sorted(midis.rglob("*.mid"))}
+    files = files_in(midis)
     pieces = []
     for entry in store.tracks:
-        named = re.search(r"\[([^\[\]]+)\]\.\w+$", entry.source)
-        if named and named[1] in files and entry.frames >= CROP:
-            notes = notes_of(files[named[1]])
-            if trimmed:
-                first = notes.onset[0]
-                notes = Notes(notes.onset - first, notes.end - first, notes.key, notes.velocity)
-            pieces.append(Piece(named[1], entry, notes))
+        name = name_of(entry.source)
+        if name in files and entry.frames >= CROP:
+            pieces.append(Piece(name, entry, notes_of(files[name], trimmed=trimmed)))
     if len(pieces) < 2:
         raise SystemExit(f"{store.path} has {len(pieces)} tracks named after a file in {midis}: two are needed.")
     return sorted(pieces, key=lambda piece: piece.name)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from midi import PITCHES, notes_of
+from midi import PITCHES, files_in, name_of, notes_of
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -77,19 +76,22 @@ def main() -> None:
 def excerpts_of(codec: Codec, options: argparse.Namespace) -> Iterator[Excerpt]:
     """One of each held-out track, as far as there is a MIDI file of it if those are asked for."""
     spec = codec.spec
-    files = {file.stem: file for file in sorted(options.midis.rglob("*.mid"))} if options.midis else {}
+    files = files_in(options.midis) if options.midis else {}
     for track in open_splits(options.data, spec.rate, spec.media_channels)["heldout"]:
         start = track.samples // 3
         audio = torch.from_numpy(track.read(start, min(track.samples, start + int(options.seconds * spec.rate))))
-        named = re.search(r"\[([^\[\]]+)\]\.\w+$", str(track.path))
-        if options.midis and not (named and named[1] in files):
+        name = name_of(track.path)
+        if options.midis and name not in files:
             continue
         notes: list[Note] = []
-        if named and named[1] in files:
-            found = notes_of(files[named[1]])
-            began = start / spec.rate + (found.onset[0] if options.trimmed else 0)
-            columns = zip(found.onset - began, found.end - began, found.key, found.velocity, strict=True)
-            notes = [Note(on, int(key) + PITCHES[0], off, round(127 * loud)) for on, off, key, loud in columns]
+        if options.midis:
+            found = notes_of(files[name], trimmed=options.trimmed)
+            columns = zip(found.onset, found.end, found.key, found.velocity, strict=True)
+            began = start / spec.rate
+            notes = [
+                Note(on - began, int(key) + PITCHES[0], off - began, round(127 * loud))
+                for on, off, key, loud in columns
+            ]
         yield Excerpt(audio, notes)
 
 

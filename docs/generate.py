@@ -17,20 +17,11 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterator
-from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py: change the code instead. -->\n\n"
-CONFIGURATIONS = {
-    "Codec `spectrum`": ("musicldm.codecs.spectrum", "musicldm.codecs.spectrum.config:SpectrumRunConfig"),
-    "Codec `vae`": ("musicldm.codecs.vae", "musicldm.codecs.vae.config:VAERunConfig"),
-    "Generator `diffusion`": (
-        "musicldm.generators.diffusion",
-        "musicldm.generators.diffusion.config:DiffusionRunConfig",
-    ),
-}
 
 
 def main() -> None:
@@ -132,18 +123,21 @@ def escaped(text: str) -> str:
 
 def configuration() -> str:
     """Every key of every run's configuration."""
+    from musicldm.codecs.base import CODECS
+    from musicldm.core.config import presets
+    from musicldm.generators.base import GENERATORS
+
     parts = [
         NOTE + "# Configuration files\n",
         "`--config FILE.toml` takes these keys, table by table. What a file leaves out is as the preset has it, what a "
         "preset leaves out is the default below, and options of the command line win over both.\n",
     ]
-    for title, (owner, place) in CONFIGURATIONS.items():
-        presets = sorted(
-            path.name.removesuffix(".toml") for path in resources.files(owner).joinpath("presets").iterdir()
-        )
-        names = ", ".join(f"`{name}`" for name in presets if not name.startswith("_"))
-        parts.append(f"## {title}\n\nPresets: {names}.\n")
-        parts += tables("", attribute(place))
+    for registry in (CODECS, GENERATORS):
+        for name in registry.names():
+            family = registry.load(name)
+            names = ", ".join(f"`{preset}`" for preset in presets(family.package))
+            parts.append(f"## {registry.kind.capitalize()} `{name}`\n\nPresets: {names}.\n")
+            parts += tables("", family.run_config)
     return "\n".join(parts)
 
 
@@ -237,11 +231,6 @@ def block(thing: Any) -> str:
     text = re.sub(r"^(Args|Raises|Returns|Yields|Attributes):\n", r"**\1**\n\n", text, flags=re.MULTILINE)
     text = re.sub(r"^    (\w[\w., ]*): ", r"- `\1`: ", text, flags=re.MULTILINE)
     return text + "\n"
-
-
-def attribute(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
 
 
 if __name__ == "__main__":

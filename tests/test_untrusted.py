@@ -152,7 +152,7 @@ def test_a_card_without_end_and_names_that_steer(
 def prepared(tmp_path: Path, musicldm: Command) -> tuple[Path, Path]:
     """One track, prepared: the folder that it was in, and the one that it is in."""
     (tmp_path / "in").mkdir()
-    tone = np.sin(np.arange(8000) / 5).astype(np.float32)[None] / 2
+    tone = (np.sin(np.arange(8000) / 5)[None] / 2).astype(np.float32)
     files.write(tmp_path / "in" / "a.wav", tone, 16000)
     assert musicldm("preprocess", tmp_path / "in", tmp_path / "out", "--jobs", 1).code == 0
     return tmp_path / "in", tmp_path / "out"

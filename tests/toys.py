@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from musicldm.core.padded import Padded
 
 TOY_VAE = """
 [model]
@@ -99,3 +102,12 @@ class Pipeline:
     store: Path
     ldm: Path
     said: dict[str, Done]
+
+
+T = TypeVar("T")
+
+
+def full(batch: T | Padded) -> T:
+    """A batch, of which no crop may be shorter than the others."""
+    assert not isinstance(batch, Padded)
+    return batch

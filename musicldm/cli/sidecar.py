@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -16,7 +15,7 @@ from musicldm.core.config import Between, Hash, from_dict
 from musicldm.core.durable import Commit, write_json
 from musicldm.core.errors import DataError, MismatchError
 from musicldm.core.guard import Guard
-from musicldm.core.reading import parse_json, read_file
+from musicldm.core.reading import parse_json, read_file, sha256
 
 if TYPE_CHECKING:
     from musicldm.sampling import Pipeline
@@ -71,7 +70,7 @@ class Recipe:
             take=take,
             of=of,
             options={name: value for name, value in sorted(recorded.items()) if name in RECORDED},
-            inputs={str(path): _sha256(path) for path in options.inputs},
+            inputs={str(path): sha256(path) for path in options.inputs},
             trained_on=pipeline.provenance(),
             changes=changes,
         )
@@ -125,7 +124,7 @@ class Recipe:
                 f"The take was made by another model, {self.model.name!r}.", "Name that one with --model."
             )
         for name, digest in self.inputs.items():
-            if Path(name) in inputs and (not Path(name).is_file() or _sha256(Path(name)) != digest):
+            if Path(name) in inputs and (not Path(name).is_file() or sha256(Path(name)) != digest):
                 raise MismatchError(
                     f"{name} is not there as it was when the take was made.",
                     "Bring it back, or name another file; a path counts from the folder where the take was made.",
@@ -179,7 +178,7 @@ def is_take(path: Path) -> bool:
     with suppress(OSError, ValueError, AttributeError):
         digest = parse_json(read_file(beside(path), LARGEST)).get(DIGEST)
         if isinstance(digest, str):
-            return digest == _sha256(path)
+            return digest == sha256(path)
     return is_one(path)
 
 
@@ -187,7 +186,7 @@ def committing(guard: Guard, recipe: Recipe) -> Commit:
     """A take's `durable.Commit`: the file gets its name, and the recipe goes beside it with the file's hash."""
 
     def commit(temporary: Path, take: Path) -> None:
-        data = recipe.to_dict() | {DIGEST: _sha256(temporary)}
+        data = recipe.to_dict() | {DIGEST: sha256(temporary)}
         guard.check(take)
         # The former recipes first: a kill must not leave one beside the wrong take.
         for former in _former(take):
@@ -231,7 +230,7 @@ def _in_range(value: Any, limits: Recorded) -> bool:
         return len(value) <= LONGEST_TEXT and all(_in_range(each, limits) for each in value)
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT and "\0" not in value
-    return limits.low <= value <= limits.high  # NaN is in no range
+    return bool(limits.low <= value <= limits.high)  # NaN is in no range
 
 
 def _is_address(model: str) -> bool:
@@ -254,8 +253,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from musicldm.core import durable, guard
 from musicldm.core.config import Between, Hash, from_dict
 from musicldm.core.errors import BundleError, DataError, MusicLDMError, OutputError
-from musicldm.core.reading import inside, read_json
+from musicldm.core.reading import inside, read_json, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -194,7 +194,7 @@ def _halves(component: Component) -> dict[str, Tensor]:
 def is_one(folder: Path) -> bool:
     """Whether a folder's index is that of a bundle, as far as one sees without reading the weights."""
     try:
-        index = json.loads((folder / INDEX).read_bytes())
+        index = read_json(folder / INDEX, LARGEST_INDEX)
         return isinstance(index["format"], int) and isinstance(index.get("components", index.get("parts")), dict)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
@@ -409,9 +409,7 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
             f"{path} is cut short: {path.stat().st_size:,} bytes of {size:,}.",
             REPAIR_HINT,
         )
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
+    if sha256(path) != digest:
         raise BundleError(
             f"{path} was changed since it was written.",
             REPAIR_HINT,

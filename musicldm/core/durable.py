@@ -146,7 +146,7 @@ def disk_full(error: OSError, path: Path | None = None) -> OutputError | None:
         return None
     place = path or error.filename
     where = f"Cannot write {place}: " if place else ""
-    return OutputError(f"{where}{os.strerror(error.errno)}.", "Free some space, or choose a path on another disk.")
+    return OutputError(f"{where}{os.strerror(error.errno or 0)}.", "Free some space, or choose a path on another disk.")
 
 
 @contextmanager
@@ -277,9 +277,10 @@ class Journal:
                     record = parse_json(line)
                     if isinstance(record, dict) and isinstance(record.get(key), str | int):
                         self.records[record[key]] = record
-        for name, record in self.records.items() if check else ():
+        for name, record in self.records.items():
             try:
-                check(record)
+                if check is not None:
+                    check(record)
             except MusicLDMError as error:
                 raise DataError(
                     f"{path} is damaged: {name}: {error.message}",
@@ -321,7 +322,7 @@ def is_journal(path: Path, key: str, *others: str) -> bool:
         return data[: len(begin)] == begin[: len(data)]
     for line in data.splitlines():
         with suppress(ValueError):
-            record = json.loads(line)
+            record = parse_json(line)
             if isinstance(record, dict) and {key, *others} <= record.keys():
                 return True
     return False

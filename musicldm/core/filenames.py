@@ -10,6 +10,8 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
+from musicldm.core.text import caseless
+
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
 
 
@@ -33,6 +35,5 @@ def portable_path(path: str) -> PurePosixPath:
 
 
 def key(path: str | PurePosixPath) -> str:
-    """What two paths have in common that some file system takes for one: canonical caseless matching of Unicode."""
-    folded = unicodedata.normalize("NFD", str(path)).casefold()
-    return unicodedata.normalize("NFD", folded)
+    """What two paths have in common that some file system takes for one: see `text.caseless`."""
+    return caseless(str(path))

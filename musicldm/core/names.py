@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from musicldm.core.errors import AmbiguousError
+from musicldm.core.text import caseless
 
 
 @lru_cache(maxsize=1 << 16)
 def folded(name: str) -> str:
     """What all spellings of a name share: those with composed and decomposed accents, in capitals or not.
 
-    Two names are one where this is the same (Unicode's canonical caseless match, and single spaces).
+    Two names are one where this is the same (`text.caseless`, and single spaces).
     """
-    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-    return " ".join(unicodedata.normalize("NFC", decomposed).split())
+    return " ".join(unicodedata.normalize("NFC", caseless(name)).split())
 
 
 def composed(name: str) -> str:

@@ -7,6 +7,7 @@ JSON is then checked, field by field, by `config.from_dict`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -49,6 +50,28 @@ def read_file(path: Path, limit: int = LARGEST_JSON) -> bytes:
             return file.read(limit)
     finally:
         os.close(descriptor)
+
+
+def head(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file, by which its kind is told; fewer where it is shorter, none where it cannot be
+    read."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(data: bytes | str, nan: bool = False) -> Any:

@@ -1,8 +1,9 @@
-"""Text of unknown origin, made fit to be printed."""
+"""Text of unknown origin: made fit to be printed, and to be compared."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # C0 with ESC and the line ends, DEL and C1; the marks that reorder what follows (CVE-2021-42574) or end a line; and
 # halves of surrogate pairs, which cannot be printed at all.
@@ -23,3 +24,11 @@ def escaped_json(text: str) -> str:
     # Outside of its strings JSON has none but line ends, so nothing else changes. Half a surrogate pair is an escape
     # already, or was none of ours.
     return _CONTROL.sub(lambda found: found[0] if found[0] in "\n\r\t" else f"\\u{ord(found[0]):04x}", text)
+
+
+def caseless(text: str) -> str:
+    """What texts have in common that differ only in capitals, or in composed and decomposed accents.
+
+    Unicode's canonical caseless matching (The Unicode Standard, D145).
+    """
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from musicldm import __version__
 from musicldm.core.durable import flush
 from musicldm.core.errors import BlockedError, NetworkError, NotNowError, RefusedError
+from musicldm.core.reading import sha256
 from musicldm.crawl.catalog import FAILED, FETCHED, NO_MATCH, REFUSED, UNLICENSED, Selection, Track, is_cc
 from musicldm.crawl.matching import THRESHOLD, Candidate, scored
 from musicldm.crawl.pace import Pace
@@ -142,12 +142,6 @@ def _take(youtube: YouTube, track: Track, chosen: Candidate, selection: Selectio
     record |= {"status": FETCHED, "path": path.as_posix(), "seconds": seconds, "sha256": sha256(file)}
     record["provenance"] |= _source(chosen, video)
     return Result(record, file)
-
-
-def sha256(file: Path) -> str:
-    """The hash of a file, by which a crawl knows what it has fetched."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _why_none(best: Candidate | None) -> str:

@@ -21,7 +21,8 @@ from musicldm.core.durable import TEMPORARY, Journal, is_journal, locked, make_f
 from musicldm.core.errors import BlockedError, NetworkError, OutputError
 from musicldm.core.guard import Guard, refusal
 from musicldm.core.progress import Progress, silent
-from musicldm.crawl.attempt import Claims, Result, attempt, sha256
+from musicldm.core.reading import sha256
+from musicldm.crawl.attempt import Claims, Result, attempt
 from musicldm.crawl.catalog import (
     CATALOG,
     FAILED,

@@ -20,6 +20,7 @@ from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
 from musicldm.core.guard import Guard
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import parse_json
 from musicldm.evaluate.metrics import Comparison, Reconstruction
 from musicldm.evaluate.notes import OnsetScore, onset_score
 from musicldm.evaluate.sounds import require_audio
@@ -111,13 +112,9 @@ def reconstruct_file(
 def is_reconstruction(path: Path) -> bool:
     """Whether a file's metadata say that it is a reconstruction of ours."""
     try:
-        return REMARK in dict(json.loads(probe(path).comment))
+        return REMARK in dict(parse_json(probe(path).comment))
     except (DataError, ValueError, TypeError):
         return False
-
-
-def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> None:
-    """Decode `seconds` seconds of `source` from `start` on; no more of it is read."""
 
 
 def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | None, progress: Progress) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from musicldm.core.errors import DataError
 from musicldm.core.names import folded
 from musicldm.core.padded import Padded, groups
 from musicldm.core.progress import Progress, silent
+from musicldm.core.reading import read_json
 from musicldm.core.seeding import derive
 from musicldm.generators.base import DemoRequest, Render
 from musicldm.generators.module import GeneratorModule
@@ -213,7 +213,7 @@ def artists_of_run(run: Path, artists: list[str], upgrade: Upgrade = unchanged) 
     An earlier release counted each spelling of a name as an artist: such a run goes on with the model that it has.
     """
     try:
-        before = upgrade(dict(json.loads((run / CONFIG).read_bytes())))
+        before = upgrade(dict(read_json(run / CONFIG)))
         names = list(map(str, before["model"]["conditions"]["settings"]["artist"]["names"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return artists  # no run, or a damaged one, which is reported later

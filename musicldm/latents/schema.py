@@ -39,7 +39,7 @@ FORMAT = "musicldm-latents"
 SEGMENT_FORMAT = "musicldm-latents-part"
 METADATA = "zarr.json"
 SEGMENTS = "parts"
-ARRAYS = ("mean", "logvar")
+ARRAYS: tuple[Literal["mean"], Literal["logvar"]] = ("mean", "logvar")
 
 SCHEMA_1_NAMES = {
     "rate": "sample_rate",

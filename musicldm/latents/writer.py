@@ -149,7 +149,7 @@ class StoreWriter:
     def commit_nothing(self) -> None:
         """Add a segment without tracks, which only stands for those that it replaces."""
         segment, name = _new_segment()
-        moments, sizes = Moments.none(self._header.channels), {array: list[int]() for array in ARRAYS}
+        moments, sizes = Moments.none(self._header.channels), {str(array): list[int]() for array in ARRAYS}
         table = SegmentTable(segment, 0, self._chunk_frames, self._shard_frames, sizes, moments, self._replaces)
         self._storage.write(f"{name}/{METADATA}", group_json(table.to_attributes([])))
         self._on_commit(table, [])

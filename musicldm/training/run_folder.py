@@ -96,7 +96,7 @@ def clear(run: Path) -> None:
 def is_run(run: Path) -> bool:
     """Whether a folder is that of a run of ours."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        config = json.loads((run / CONFIG).read_bytes())
+        config = read_json(run / CONFIG)
         # Others have such a file, too, but no hash of the tracks in it.
         if isinstance(config["training"], dict) and re.fullmatch("[0-9a-f]{64}", config["data"]):
             return True

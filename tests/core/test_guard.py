@@ -46,7 +46,7 @@ def test_what_is_ours_or_not_there_is_written_and_nothing_else(tmp_path: Path) -
     file.write_bytes(b"mine")
     for attempt in (lambda: guard.check(file), lambda: write(file, guard)):
         with pytest.raises(OutputError, match="is not replaced: musicldm did not write it") as refused:
-            attempt()
+            attempt()  # type: ignore[no-untyped-call]
         assert "--overwrite" in refused.value.hint
     assert file.read_bytes() == b"mine" and os.listdir(tmp_path) == ["file"]
     insisting = Guard(is_ours, overwrite=True)

@@ -218,17 +218,15 @@ class _MusicBrainzHandler(Handler):
             return
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        if url.path == "/ws/2/artist/":
+        entity, _, identifier = url.path.removeprefix("/ws/2/").partition("/")
+        known = [person for person in self.server.people if person.id == identifier]
+        if entity == "artist" and not identifier:
             body = self._artists(query["query"])
-        elif url.path.startswith("/ws/2/artist/"):
-            known = [person for person in self.server.people if url.path == f"/ws/2/artist/{person.id}"]
-            if not known:
-                self.send(404, "text/plain", b"")
-                return
+        elif entity == "artist" and known:
             body = self._artist(known[0])
-        elif url.path == "/ws/2/release/":
+        elif entity == "release":
             body = self._releases(query)
-        elif url.path == "/ws/2/work/":
+        elif entity == "work":
             body = self._works(query)
         else:
             self.send(404, "text/plain", b"")

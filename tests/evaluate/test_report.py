@@ -109,7 +109,7 @@ def test_only_a_page_that_nobody_has_changed_is_replaced(tmp_path: Path) -> None
         path.write_bytes(mine)
         for attempt in (lambda: check_target(path), lambda: page().write(path)):
             with pytest.raises(OutputError, match="is not replaced"):
-                attempt()
+                attempt()  # type: ignore[no-untyped-call]
         assert path.read_bytes() == mine
     check_target(path, overwrite=True)
     page().write(path, overwrite=True)

@@ -19,6 +19,7 @@ from musicldm.latents.dataset import Crops, LatentBatch, LatentDataset
 from musicldm.latents.examine import info
 from musicldm.latents.store import LatentStore
 from tests.latents.latent_toys import HEADER, SMALL, filled, latents, pieces, track
+from tests.toys import full
 
 
 def numbered(path: Path, *frames: int) -> LatentStore:
@@ -73,7 +74,7 @@ def first_frames(dataset: LatentDataset, batch: torch.Tensor) -> npt.NDArray[np.
 def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 40, 90, 20)
     dataset = LatentDataset(store, crop_frames=12, seed=7)
-    batch = dataset.batch(3, 5).latents
+    batch = full(dataset.batch(3, 5)).latents
     assert batch.shape == (5, 3, 12)
     assert batch.dtype == torch.float32
     assert batch.is_contiguous()
@@ -81,18 +82,18 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
     np.random.seed(99)
     dataset.batch(4, 5)
     again = LatentDataset(LatentStore.open(store.path), crop_frames=12, seed=7)
-    assert torch.equal(again.batch(3, 5).latents, batch)
-    assert torch.equal(pickle.loads(pickle.dumps(dataset)).batch(3, 5).latents, batch)
-    assert not torch.equal(dataset.batch(4, 5).latents, batch)
-    assert not torch.equal(LatentDataset(store, crop_frames=12, seed=8).batch(3, 5).latents, batch)
-    assert LatentDataset(store, crop_frames=12, seed=-1).batch(0, 1).latents.isfinite().all()
+    assert torch.equal(full(again.batch(3, 5)).latents, batch)
+    assert torch.equal(full(pickle.loads(pickle.dumps(dataset)).batch(3, 5)).latents, batch)
+    assert not torch.equal(full(dataset.batch(4, 5)).latents, batch)
+    assert not torch.equal(full(LatentDataset(store, crop_frames=12, seed=8).batch(3, 5)).latents, batch)
+    assert full(LatentDataset(store, crop_frames=12, seed=-1).batch(0, 1)).latents.isfinite().all()
 
 
 def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> None:
     plain = LatentDataset(numbered(tmp_path / "store", 40, 90), crop_frames=12, seed=7)
     dataset = plain.with_conditions(READERS)
-    whole = dataset.batch(3, 6)
-    micro_batches = [dataset.batch(3, 6, slice(first, first + 2)) for first in (0, 2, 4)]
+    whole = full(dataset.batch(3, 6))
+    micro_batches = [full(dataset.batch(3, 6, slice(first, first + 2))) for first in (0, 2, 4)]
     assert torch.equal(torch.cat([some.latents for some in micro_batches]), whole.latents)
     assert whole.conditions.keys() == READERS.keys()
     for name, values in whole.conditions.items():
@@ -106,7 +107,7 @@ def test_parts_of_a_batch_make_up_the_whole_and_can_be_named(tmp_path: Path) -> 
 
 def test_crops_are_uniform_over_frames_and_not_over_tracks(tmp_path: Path) -> None:
     dataset = LatentDataset(numbered(tmp_path / "store", 20, 110, 8), crop_frames=8)
-    firsts = np.concatenate([first_frames(dataset, dataset.batch(step, 500).latents) for step in range(40)])
+    firsts = np.concatenate([first_frames(dataset, full(dataset.batch(step, 500)).latents) for step in range(40)])
     possible = [*range(0, 13), *range(20, 123), 130]
     counts = np.array([np.sum(firsts == frame) for frame in possible])
     assert counts.sum() == len(firsts), "a crop never crosses from one track into the next"
@@ -117,7 +118,7 @@ def test_crops_are_uniform_over_frames_and_not_over_tracks(tmp_path: Path) -> No
 
 def test_the_posterior_is_drawn_and_normalised(tmp_path: Path) -> None:
     dataset = LatentDataset(filled(tmp_path / "store", 300, 500), crop_frames=16)
-    batch = torch.cat([dataset.batch(step, 200).latents for step in range(5)])
+    batch = torch.cat([full(dataset.batch(step, 200)).latents for step in range(5)])
     torch.testing.assert_close(batch.mean(dim=(0, 2)), torch.zeros(3), atol=0.05, rtol=0)
     torch.testing.assert_close(batch.std(dim=(0, 2)), torch.ones(3), atol=0.05, rtol=0)
 
@@ -126,7 +127,7 @@ def test_the_noise_is_the_posteriors(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", 16)  # one crop is the whole track
     dataset = LatentDataset(store, crop_frames=16)
     mean, logvar = (torch.from_numpy(side.astype(np.float16)).float() for side in latents(0, 16))
-    raw = dataset.statistics.denormalise(dataset.batch(0, 5000).latents).transpose(1, 2)
+    raw = dataset.statistics.denormalise(full(dataset.batch(0, 5000)).latents).transpose(1, 2)
     noise = (raw - mean) / torch.exp(logvar / 2)
     torch.testing.assert_close(noise.mean(dim=0), torch.zeros(16, 3), atol=0.08, rtol=0)
     torch.testing.assert_close(noise.std(dim=0), torch.ones(16, 3), atol=0.06, rtol=0)
@@ -134,17 +135,17 @@ def test_the_noise_is_the_posteriors(tmp_path: Path) -> None:
 
 def test_a_fixed_batch_is_evenly_spaced_posterior_means(tmp_path: Path) -> None:
     dataset = LatentDataset(numbered(tmp_path / "store", 107, 57), crop_frames=8).with_conditions(READERS)
-    batch = dataset.fixed_batch(6)
+    batch = full(dataset.fixed_batch(6))
     assert first_frames(dataset, batch.latents).tolist() == [12, 37, 62, 87, 119, 144]
     begins = [frame / HEADER.frame_rate for frame in (12, 37, 62, 87, 12, 37)]
     assert batch.conditions["start"].tolist() == pytest.approx(begins)
-    check_equal(batch, dataset.fixed_batch(6))
+    check_equal(batch, full(dataset.fixed_batch(6)))
 
     store = filled(tmp_path / "other", 16)
     dataset = LatentDataset(store, crop_frames=16)
     mean, _ = store.read(store.tracks[0])
     expected = dataset.statistics.normalise(torch.from_numpy(mean).float().T[None])
-    torch.testing.assert_close(dataset.fixed_batch(1).latents, expected)
+    torch.testing.assert_close(full(dataset.fixed_batch(1)).latents, expected)
 
 
 def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_batch_says_whose_crops_they_are_and_where_they_begin(tmp_path: Path) 
             begin += length
     dataset = LatentDataset(store, crop_frames=8).with_conditions(READERS)
     assert dataset.artists == ["Abba", "Zoë"]
-    batch = dataset.batch(0, 200)
+    batch = full(dataset.batch(0, 200))
     first = first_frames(dataset, batch.latents)
     begins, lengths, letters = np.array([0, 30, 80]), np.array([30, 50, 9]), np.array([ord(who) for who in "ZAZ"])
     which = np.searchsorted(begins, first, side="right") - 1
@@ -177,7 +178,9 @@ def test_one_name_in_several_spellings_is_one_artist_and_nobody_is_none(tmp_path
             writer.append(replace(track(number, 20), artist=artist), [latents(number, 20)])
     dataset = LatentDataset(store, 8)
     assert dataset.artists == ["Zoë"] and info(store).artists == 1
-    places = dataset.with_conditions(ConditionConfig().fitted(dataset).readers()).batch(0, 100).conditions["artist"]
+    places = full(dataset.with_conditions(ConditionConfig().fitted(dataset).readers()).batch(0, 100)).conditions[
+        "artist"
+    ]
     assert set(places.tolist()) == {0, -1}
 
 
@@ -192,7 +195,8 @@ def test_whoever_is_not_trained_on_is_no_artist_of_the_model(tmp_path: Path) -> 
     assert training.artists == heldout.artists == ["Abba", "Zoë"]
     readers = ConditionConfig().fitted(training).readers()
     places = [
-        set(split.with_conditions(readers).batch(0, 100).conditions["artist"].tolist()) for split in (training, heldout)
+        set(full(split.with_conditions(readers).batch(0, 100)).conditions["artist"].tolist())
+        for split in (training, heldout)
     ]
     assert places == [{0, 1}, {-1, 1}]
 
@@ -204,7 +208,7 @@ def test_the_order_in_which_tracks_came_does_not_matter(tmp_path: Path) -> None:
         for number in order:
             with store.writer(**SMALL) as writer:
                 writer.append(track(number, 20), [latents(number, 20)])
-        batches.append(LatentDataset(store, crop_frames=5).batch(0, 30).latents)
+        batches.append(full(LatentDataset(store, crop_frames=5).batch(0, 30)).latents)
     torch.testing.assert_close(*batches, atol=1e-6, rtol=0)  # the statistics are merged in another order
 
 
@@ -217,8 +221,8 @@ def test_a_compressed_store_reads_ahead_and_gives_the_same(tmp_path: Path) -> No
     expected = LatentDataset(plain, crop_frames=12).with_conditions(READERS)
     dataset = LatentDataset(packed, crop_frames=12).with_conditions(READERS)
     for step in (0, 1, 2, 5, 8, 11, 3, 3):
-        check_equal(dataset.batch(step, 4), expected.batch(step, 4))
-    check_equal(pickle.loads(pickle.dumps(dataset)).batch(4, 4), expected.batch(4, 4))
+        check_equal(full(dataset.batch(step, 4)), full(expected.batch(step, 4)))
+    check_equal(full(pickle.loads(pickle.dumps(dataset)).batch(4, 4)), full(expected.batch(4, 4)))
 
 
 def test_splits_keep_apart_and_statistics_are_of_the_training_tracks(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from musicldm.latents.schema import SegmentTable, TrackEntry, crc_of_json
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import INDEX
 from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
+from tests.toys import full
 
 EXTRA = {"language": "en", "tempo": {"bpm": 120.5}, "extra": [1, 2]}
 
@@ -48,7 +49,7 @@ def test_a_store_with_fields_of_a_later_release_is_a_store(later: Path) -> None:
     assert check_whole(store) == list(range(8))
     assert verify(store) == []
     assert info(store).tracks == 8
-    assert LatentDataset(store, 8).batch(0, 4).latents.shape == (4, HEADER.channels, 8)
+    assert full(LatentDataset(store, 8).batch(0, 4)).latents.shape == (4, HEADER.channels, 8)
     assert all(entry.extra == EXTRA for entry in store.tracks)
     assert store.tracks[0].key == HEADER.key("sound 0")
 

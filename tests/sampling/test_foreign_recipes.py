@@ -154,7 +154,7 @@ def test_a_sound_bomb_is_not_held_in_memory(
     ],
 )
 def test_no_number_is_a_fault(sample: Command, song: Path, tmp_path: Path, option: str, value: str) -> None:
-    task = {
+    task: dict[str, list[str | Path]] = {
         "--from": ["--infill", song, "--to", "1"],
         "--to": ["--infill", song, "--from", "1"],
         "--strength": ["--vary", song],
@@ -164,6 +164,7 @@ def test_no_number_is_a_fault(sample: Command, song: Path, tmp_path: Path, optio
     number = (
         "9" * 30 if option in ("--seed", "--steps", "--repaint", "--take", "--count") and value == "1e300" else value
     )
-    done = sample(*task.get(option, ["--seconds", "0.2"]), *steps, f"{option}={number}", "-o", tmp_path / "out.wav")
+    line = [*task.get(option, ["--seconds", "0.2"]), *steps, f"{option}={number}"]
+    done = sample(*line, "-o", tmp_path / "out.wav")
     assert done.code in (1, 2) or (option, value) in (("--seed", "-1"), ("--guidance", "-1"), ("--normalize", "-1"))
     assert "fault in musicldm" not in done.err, done.err

@@ -75,12 +75,13 @@ def test_what_is_made_is_the_models_own_at_another_rate(model: Path, tmp_path: P
     audio = torch.from_numpy(song(tmp_path / "song.wav", rate, 1))
     heard = torch.from_numpy(decode_whole(tmp_path / "song.wav", RATE, 1)[0])
     for kind, seconds in (("infill", (1.1, 1.9)), ("extend", (3.1, 3.9))):
+        originals = None, Original(audio, rate)
+        tasks: list[Infill] | list[Extend]
         if kind == "infill":
-            spans = [(1.0, 2.0)]
-            plain, kept = (Infill(heard, spans, original) for original in (None, Original(audio, rate)))
+            tasks = [Infill(heard, [(1.0, 2.0)], original) for original in originals]
         else:
-            plain, kept = (Extend(heard, 1.0, original) for original in (None, Original(audio, rate)))
-        low, high = (pipeline.sample(task, steps=3, seed=2) for task in (plain, kept))
+            tasks = [Extend(heard, 1.0, original) for original in originals]
+        low, high = (pipeline.sample(task, steps=3, seed=2) for task in tasks)
         wanted = resample(low.numpy(), RATE, rate)  # the treble of both has gone through one filter
         first, last = (round(second * rate) for second in seconds)
         error = np.square(wanted - high.numpy())[:, first:last].mean() / np.square(wanted[:, first:last]).mean()

@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 from musicldm.media.audio import files
 from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.training.data import Batches, Workers
-from tests.toys import Pipeline
+from tests.toys import Pipeline, full
 
 
 def test_slices_of_a_batch_make_up_the_whole_and_its_crops_can_be_named(pipeline: Pipeline) -> None:
     tracks = open_splits(pipeline.wav, 16000, 1)["train"]
     crops = CropDataset(tracks, 4096, 4096, seed=3)
-    whole = crops.batch(5, 6)
-    assert torch.equal(torch.cat([crops.batch(5, 6, slice(first, first + 3)) for first in (0, 3)]), whole)
+    whole = full(crops.batch(5, 6))
+    assert torch.equal(torch.cat([full(crops.batch(5, 6, slice(first, first + 3))) for first in (0, 3)]), whole)
     for crop, name in zip(whole, crops.describe(5, 6), strict=True):
         file, second = name.removesuffix(" s").rsplit(" at ", 1)
         starts = [start for start in range(0, 200 * 4096, 4096) if f"{start / 16000:.1f}" == second]

@@ -11,6 +11,7 @@ import pytest
 
 from musicldm import LatentStore
 from musicldm.media.audio import files
+from musicldm.media.audio.manifest import open_manifest
 from tests.toys import Command, Pipeline
 
 
@@ -18,14 +19,14 @@ from tests.toys import Command, Pipeline
 def mixed(pipeline: Pipeline, tmp_path: Path) -> Path:
     """The prepared songs, one of them at 22,050 Hz and in stereo."""
     folder = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
-    lines = (folder / "manifest.jsonl").read_text().splitlines()
-    written = map(json.loads, reversed(lines))
-    record = next(each for each in written if (each["split"], each["status"]) == ("train", "done"))
+    manifest = open_manifest(folder)
+    tracks = (each for each in manifest.records.values() if each["status"] == "done")
+    record = next(dict(each) for each in tracks if each["split"] == "train")
     audio = files.read(folder / record["path"])
     files.write(folder / "other.wav", np.repeat(np.repeat(audio, 2, axis=0), 2, axis=1)[:, : 22050 * 4], 22050)
     record |= {"source": "other.wav", "path": "other.wav", "sample_rate": 22050, "channels": 2, "content": "other"}
     record |= {"samples": 22050 * 4, "bytes": (folder / "other.wav").stat().st_size}
-    (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    manifest.append(record)
     return folder
 
 

@@ -27,7 +27,7 @@ from musicldm.core.progress import Progress, silent
 from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.training import train_diffusion
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import read_tracks
+from musicldm.media.audio.manifest import open_manifest, read_tracks
 from musicldm.noise.schedule import NoiseConfig
 from musicldm.training.loop import TrainingResult
 from tests.toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
@@ -147,10 +147,8 @@ def test_other_music_does_not_resume(pipeline: Pipeline, tmp_path: Path) -> None
     """A run that went on with other tracks could have seen what it now holds out."""
     train("vae", pipeline, tmp_path / "run", steps=2)
     fewer = shutil.copytree(pipeline.wav, tmp_path / "wav")
-    lines = (fewer / "manifest.jsonl").read_text().splitlines()
-    lost = json.loads(lines[-1])["source"]
-    kept = [line for line in lines if json.loads(line)["source"] != lost]
-    (fewer / "manifest.jsonl").write_text("\n".join(kept) + "\n")
+    _, *kept = open_manifest(fewer).records.values()
+    (fewer / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
     with pytest.raises(MismatchError, match="data differ"):
         train_vae(fewer, tmp_path / "run", vae_plan(steps=4), CPU)
 
@@ -247,13 +245,12 @@ def test_clips_shorter_than_the_crop(
     pipeline: Pipeline, configs: dict[str, Path], musicldm: Command, tmp_path: Path
 ) -> None:
     wav = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
-    written = [json.loads(line) for line in (wav / "manifest.jsonl").read_text().splitlines()]
-    lines = list({record["source"]: record for record in written}.values())  # the last line of each counts
-    short = next(record for record in lines if record["split"] == "train")
+    records = list(open_manifest(wav).records.values())
+    short = next(record for record in records if record["split"] == "train")
     short["samples"] = 8000
     files.write(wav / short["path"], files.read(wav / short["path"])[:, :8000], 16000)
     short["bytes"] = (wav / short["path"]).stat().st_size
-    (wav / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    (wav / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     command = ["train-vae", wav, "--config", configs["vae"], "--steps", 1]
     done = musicldm(*command, "-o", tmp_path / "some")
     assert done.code == 0 and "1 of" in done.err and "are shorter than a crop of" in done.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicldm.core.errors import DataError
+from musicldm.core.reading import sha256
 
 # Files that often lie beside music and are certainly not audio. All others are tried, and failures are reported.
 _NOT_AUDIO = set(
@@ -73,8 +73,7 @@ def digest(path: Path) -> str:
     try:
         if path.is_dir():
             os.listdir(path)  # `walk` yields a folder only where it could not list it
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise DataError(f"It cannot be read: {error.strerror or error}.") from error
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from musicldm.core.reading import parse_json
 
 _RECIPE = {"musicldm", "model", "take", "options"}  # keys of every release's recipes
 _LONGEST = 1 << 20  # bytes
@@ -30,6 +31,6 @@ def is_take(path: Path, comment: str) -> bool:
 
 def _read(text: str) -> Any:
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else None
-    except (ValueError, RecursionError):
+        return parse_json(text) if text.lstrip().startswith("{") else None
+    except ValueError:
         return None

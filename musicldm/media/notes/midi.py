@@ -17,6 +17,7 @@ import numpy as np
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError
+from musicldm.core.reading import head
 from musicldm.media.notes import events
 from musicldm.media.notes.events import Events
 from musicldm.media.notes.score import (
@@ -48,13 +49,7 @@ _HINT = "Look at it in a sequencer, or leave it out."
 def is_midi(source: Path | bytes) -> bool:
     """Whether a file, or its bytes, begin as MIDI does; False where it cannot be read."""
     if isinstance(source, Path):
-        try:
-            if not source.is_file():
-                return False
-            with source.open("rb") as file:
-                source = file.read(12)
-        except OSError:
-            return False
+        source = head(source, 12)
     return source[:4] == b"MThd" or (source[:4] == b"RIFF" and source[8:12] == b"RMID")
 
 

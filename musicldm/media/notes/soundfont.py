@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicldm.core.errors import DataError, MissingProgramError, UsageError
+from musicldm.core.reading import head
 from musicldm.media.notes.midi import write_midi
 from musicldm.media.notes.score import Ints, Score, Track, separate
 
@@ -58,14 +59,8 @@ def find_soundfont() -> Path | None:
 
 def is_soundfont(path: Path) -> bool:
     """Whether a file begins as soundfonts do."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError:
-        return False
-    return head[:4] == b"RIFF" and head[8:] == b"sfbk"
+    begin = head(path, 12)
+    return begin[:4] == b"RIFF" and begin[8:] == b"sfbk"
 
 
 def render_soundfont(

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -211,7 +211,7 @@ def test_outputs_differ_on_any_file_system(tmp_path: Path, out: Path, tone: Tone
     assert set(made) == set(NEARLY)
     assert sorted(made.values()) == sorted(track.path.relative_to(out).as_posix() for track in read_tracks(out))
     whole = {filenames.key(each) for each in made.values()}
-    folders = {filenames.key(folder) for path in made.values() for folder in Path(path).parents}
+    folders = {filenames.key(folder) for path in made.values() for folder in PurePosixPath(path).parents}
     assert len(whole) == len(NEARLY) and not whole & folders
     for path in made.values():
         assert str(filenames.portable_path(path)) == path, "valid on Windows, too"

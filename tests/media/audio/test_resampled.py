@@ -15,6 +15,7 @@ from musicldm.media.audio import files
 from musicldm.media.audio.dataset import CropDataset, check_format
 from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
 from musicldm.media.audio.resampled import ResampledTrack, fit
+from tests.toys import full
 
 
 def prepared(folder: Path, rate: int, channels: int, seconds: float = 3.0, name: str = "a.wav") -> PreparedTrack:
@@ -82,7 +83,7 @@ def test_only_what_does_not_fit_is_resampled(tmp_path: Path) -> None:
     assert fitting[0] is tracks[0]
     check_format(fitting, 16000, 1)
     crops = CropDataset(fitting, samples=16000, grid=64, seed=3)
-    assert crops.short == 0 and crops.batch(0, 6).shape == (6, 1, 16000)
+    assert crops.short == 0 and full(crops.batch(0, 6)).shape == (6, 1, 16000)
 
 
 def test_a_file_that_changed_is_still_refused(tmp_path: Path) -> None:
