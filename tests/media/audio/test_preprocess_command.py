@@ -71,7 +71,8 @@ def test_ctrl_c_ends_it_quietly_and_nothing_is_lost(tmp_path: Path, encode: Enco
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     manifest = out / "manifest.jsonl"
-    while process.poll() is None and not (manifest.exists() and manifest.stat().st_size):
+    # Until a first file is done; before that, its line says that it is about to get its name.
+    while process.poll() is None and not (manifest.exists() and '"status": "done"' in manifest.read_text()):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=10)
