@@ -1,114 +1,188 @@
 """Do the measures of scores tell music from what is none? `python benchmarks/notes.py MIDI_FOLDER`
 
-Of the MIDI files every twentieth, by a hash of its name, is held out. Each measure of these against the rest is a row;
-beside it the same of baselines, made of the held-out pieces (a Markov chain: trained on the rest, and as long as they
-are). A measure is of use where music is nearer to music than its baselines are. Then the longest passage that each
-held-out piece shares with the rest, and the same of the baselines: what `copied` has to exceed.
+By a hash of their names, the MIDI files fall into twenty parts. One is held out, and each measure of its pieces against
+the rest stands beside the same of baselines, made of these pieces (a Markov chain: trained on the rest, as long as they
+are). With `--folds 20` each part is held out once. A measure is of use where music is nearer to music than its
+baselines are: the fraction of folds in which it is follows in brackets.
+
+Then the longest passages that pieces share with the rest: held-out ones, baselines, and as many copies of some bars of
+the rest, in another key.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
+import operator
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from musicldm.core import durable
 from musicldm.core.seeding import derive
 from musicldm.evaluate.attributes import ATTRIBUTES
 from musicldm.evaluate.score_baselines import MarkovChain, random_notes, shuffled_bars, shuffled_notes
-from musicldm.evaluate.score_features import ScoreFeatures
-from musicldm.evaluate.score_similarity import overlaps_of
+from musicldm.evaluate.score_features import ScoreFeatures, wasserstein
+from musicldm.evaluate.score_similarity import Overlaps
 from musicldm.evaluate.shared_passages import SharedPassage, shared_passages
 from musicldm.media.notes.grid import quantized
 from musicldm.media.notes.midi import read_midi
-from musicldm.media.notes.score import Score
+from musicldm.media.notes.score import STEPS, Score
 
-Row = dict[str, float | None]
+PARTS = 20
+MUSIC = "held-out"
+
+Distances = dict[str, float]
+Found = list[tuple[str, str, SharedPassage]]
+"""A piece, the one that shares a passage with it, and that passage."""
+
+
+@dataclass
+class Results:
+    """By measure, then set, a distance for each fold; and by set, the longest passage of each piece."""
+
+    distances: defaultdict[str, defaultdict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    passages: defaultdict[str, Found] = field(default_factory=lambda: defaultdict(list))
+    seconds: list[float] = field(default_factory=list)
+    """Of each search for passages."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that is measured of one score."""
+
+    features: ScoreFeatures
+    overlaps: Overlaps
+    attributes: tuple[float, ...]
+
+    @classmethod
+    def of(cls, score: Score) -> Measured:
+        attributes = tuple(attribute(score) for attribute in ATTRIBUTES.values())
+        return cls(ScoreFeatures.of(score), Overlaps.of(score), attributes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="MIDI files")
-    parser.add_argument("--every", type=int, default=20, help="one in so many is held out")
+    parser.add_argument("--folds", type=int, default=1, help=f"parts to hold out, of {PARTS}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
 
-    files = sorted(options.folder.rglob("*.mid"))
-    scores = {file.stem: quantized(read_midi(file)[0])[0] for file in files}
-    names = [name for name in scores if derive(name) % options.every == 0]
-    heldout = [scores[name] for name in names]
-    rest = {name: score for name, score in scores.items() if name not in names}
-    chain = MarkovChain(list(rest.values()))
-    sets = {
-        "held-out": heldout,
-        "shuffled bars": [shuffled_bars(score, options.seed) for score in heldout],
-        "shuffled notes": [shuffled_notes(score, options.seed) for score in heldout],
-        "random notes": [random_notes(score, options.seed) for score in heldout],
-        "Markov chain": [chain.sample(score.length, options.seed + n) for n, score in enumerate(heldout)],
-    }
-    console = Console()
-    hours = sum(score.duration for score in heldout) / 3600
-    console.print(f"{len(heldout)} pieces held out, {hours:.2f} hours; the rest: {len(rest)}")
-    rows = measured(sets, list(rest.values()))
-    table(console, "Against the rest", list(sets), rows)
-
-    began = time.perf_counter()
-    found = {name: shared_passages(some, list(rest.values())) for name, some in sets.items()}
-    seconds = time.perf_counter() - began
-    lengths: dict[str, Row] = {
-        label: {name: float(pick([each.length for each in passages])) for name, passages in found.items()}
-        for label, pick in {"median": np.median, "longest": np.max}.items()
-    }
-    title = f"Length in notes of the longest shared passages ({seconds / len(sets):.1f} s to find those of a set)"
-    table(console, title, list(sets), lengths)
-    passages(console, names, list(rest), found["held-out"])
+    scores = {file.stem: quantized(read_midi(file)[0])[0] for file in sorted(options.folder.rglob("*.mid"))}
+    measured = {name: Measured.of(score) for name, score in scores.items()}
+    console, results = Console(width=120), Results()
+    pieces = 0
+    for fold in track(range(options.folds), console=Console(stderr=True)):
+        names = [name for name in scores if derive(name) % PARTS == fold]
+        if names:
+            pieces += len(names)
+            hold_out(names, scores, measured, results, options.seed)
+    console.print(f"{len(scores)} pieces; {pieces} held out in {options.folds} folds")
+    show_distances(console, results)
+    show_passages(console, results)
     if options.json:
-        durable.write_json(options.json, {"measures": rows, "passages": lengths})
+        lengths = {name: [passage.length for _, _, passage in found] for name, found in results.passages.items()}
+        durable.write_json(options.json, {"distances": results.distances, "passages": lengths})
 
 
-def measured(sets: dict[str, list[Score]], rest: Sequence[Score]) -> dict[str, Row]:
-    """Each measure of each set against the rest."""
-    rows: dict[str, Row] = {}
-    features, overlaps = ScoreFeatures.of(rest), overlaps_of(rest)
-    for name, some in sets.items():
-        for measure, value in ScoreFeatures.of(some).distances(features).items():
-            rows.setdefault(f"distance: {measure}", {})[name] = value
-        own = overlaps_of(some)
-        for statistic, likeness in own.likeness(overlaps).items():
-            rows.setdefault(f"consistency: {statistic}", {})[name] = likeness.consistency
-            rows.setdefault(f"variance: {statistic}", {})[name] = likeness.variance
-        for attribute, of in ATTRIBUTES.items():
-            rows.setdefault(f"mean: {attribute}", {})[name] = float(np.mean([of(score) for score in some]))
-    return rows
+def hold_out(
+    names: Sequence[str], scores: dict[str, Score], measured: dict[str, Measured], results: Results, seed: int
+) -> None:
+    """Measure one part, and its baselines, against the rest."""
+    heldout = [scores[name] for name in names]
+    rest = [name for name in scores if name not in names]
+    training = [scores[name] for name in rest]
+    chain = MarkovChain(training)
+    sets = {
+        MUSIC: heldout,
+        "shuffled bars": [shuffled_bars(score, seed) for score in heldout],
+        "shuffled notes": [shuffled_notes(score, seed) for score in heldout],
+        "random notes": [random_notes(score, seed) for score in heldout],
+        "Markov chain": [
+            chain.sample(score.length, derive(seed, name)) for name, score in zip(names, heldout, strict=True)
+        ],
+    }
+    reference = [measured[name] for name in rest]
+    for label, some in sets.items():
+        own = [measured[name] for name in names] if label == MUSIC else list(map(Measured.of, some))
+        for measure, distance in distances(own, reference).items():
+            results.distances[measure][label].append(distance)
+    for bars in (4, 8):
+        sets[f"{bars} copied bars"] = [copied(training, bars, derive(seed, name, bars)) for name in names]
+    began = time.perf_counter()
+    found = iter(shared_passages([score for some in sets.values() for score in some], training))
+    results.seconds.append(time.perf_counter() - began)
+    for label in sets:
+        results.passages[label] += [(name, rest[(each := next(found)).piece], each) for name in names]
 
 
-def table(console: Console, title: str, names: Sequence[str], rows: dict[str, Row]) -> None:
-    shown = Table(title=title)
-    for name in ("", *names):
+def distances(own: Sequence[Measured], reference: Sequence[Measured]) -> Distances:
+    """By measure, 0 where two sets agree."""
+    features = [functools.reduce(operator.add, (each.features for each in some)) for some in (own, reference)]
+    overlaps = [functools.reduce(operator.add, (each.overlaps for each in some)) for some in (own, reference)]
+    found = features[0].distances(features[1])
+    for statistic, likeness in overlaps[0].likeness(overlaps[1]).items():
+        found[f"1 − consistency of {statistic}"] = 1 - (likeness.consistency or 0)
+        found[f"1 − variance of {statistic}"] = 1 - (likeness.variance or 0)
+    columns = [np.array([each.attributes for each in some]).T for some in (own, reference)]
+    for attribute, mine, theirs in zip(ATTRIBUTES, *columns, strict=True):
+        found[f"attribute: {attribute}"] = wasserstein(mine, theirs)
+    return found
+
+
+def copied(training: Sequence[Score], bars: int, seed: int) -> Score:
+    """Some bars of a training score, from any on, at most five semitones higher or lower."""
+    rng = np.random.default_rng(seed)
+    while True:
+        score = training[int(rng.integers(len(training)))]
+        edges = np.append(score.bars(), score.length)
+        first = int(rng.integers(max(1, len(edges) - bars)))
+        part = score.cut(int(edges[first]), int(edges[min(first + bars, len(edges) - 1)])).merged()
+        if part.notes > 1:
+            low, high = part.tracks[0].pitch.min(), part.tracks[0].pitch.max()
+            return part.transposed(int(np.clip(rng.integers(-5, 6), -low, 127 - high)))
+
+
+def show_distances(console: Console, results: Results) -> None:
+    shown = Table(title="Distance from the rest: the median over folds")
+    sets = list(next(iter(results.distances.values())))
+    for name in ("", *sets):
         shown.add_column(name, justify="right" if name else "left")
-    for label, row in rows.items():
-        values = (row[name] for name in names)
-        shown.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
+    for measure, row in results.distances.items():
+        music = np.array(row[MUSIC])
+        cells = [f"{np.median(music):.3f}"]
+        for name in sets[1:]:
+            cells.append(f"{np.median(row[name]):.3f} ({np.mean(music < np.array(row[name])):.2f})")
+        shown.add_row(measure.replace("_", " "), *cells)
     console.print(shown)
 
 
-def passages(console: Console, names: Sequence[str], rest: Sequence[str], found: Sequence[SharedPassage]) -> None:
-    shown = Table(title="Held-out pieces, the longest first")
-    for column in ("piece", "length", "notes", "at quarter", "shared with", "at quarter", "semitones"):
-        shown.add_column(column)
-    for name, passage in sorted(zip(names, found, strict=True), key=lambda pair: -pair[1].length):
-        shown.add_row(
-            name,
-            *map(str, (passage.length, passage.notes, passage.start // 24, rest[passage.piece])),
-            *map(str, (passage.piece_start // 24, passage.transposition)),
-        )
+def show_passages(console: Console, results: Results) -> None:
+    shown = Table(title=f"Length of the longest shared passage, in notes ({np.median(results.seconds):.1f} s a search)")
+    for name in ("", "pieces", "5 %", "median", "95 %", "longest", "beyond 99 % of held-out"):
+        shown.add_column(name, justify="right" if name else "left")
+    lengths = {name: np.array([each.length for _, _, each in found]) for name, found in results.passages.items()}
+    limit = np.quantile(lengths[MUSIC], 0.99)
+    for name, values in lengths.items():
+        quantiles = (f"{value:.0f}" for value in np.quantile(values, [0.05, 0.5, 0.95, 1]))
+        shown.add_row(name, str(len(values)), *quantiles, f"{(values > limit).mean():.2f}")
+    console.print(shown)
+    shown = Table(title="The longest of held-out pieces")
+    for name in ("piece", "length", "notes", "at quarter", "shared with", "at quarter", "semitones"):
+        shown.add_column(name)
+    for name, other, passage in sorted(results.passages[MUSIC], key=lambda each: -each[2].length)[:12]:
+        where = (passage.start // STEPS, other, passage.piece_start // STEPS, passage.transposition)
+        shown.add_row(name, str(passage.length), str(passage.notes), *map(str, where))
     console.print(shown)
 
 

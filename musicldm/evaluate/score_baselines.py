@@ -81,7 +81,7 @@ class MarkovChain:
         self._followers: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for score in scores:
             self._add(melodic(score))
-        if not self._followers:
+        if not self._chords:
             raise DataError("A Markov chain of nothing is not valid: expected a score with two chords.")
 
     def _add(self, track: Track) -> None:

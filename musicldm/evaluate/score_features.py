@@ -6,13 +6,15 @@ the distribution of these. Tempo and dynamics do not count.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from musicldm.core.errors import DataError
+from musicldm.core.errors import DataError, UsageError
 from musicldm.evaluate.score_windows import SIXTEEN_QUARTERS, SIXTEENTH, Floats, Windows, melodic
 from musicldm.media.notes.score import STEPS, Ints, Score, Track
 
@@ -30,16 +32,19 @@ _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _SCALES = np.array([[(pitch - tonic) % 12 in _MAJOR for pitch in range(12)] for tonic in range(12)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoreFeatures:
-    """The features of a set of scores; W windows."""
+    """The features of a score, or of the set of scores whose features were added; W windows.
+
+    Windows in which no note starts have a density of 0, and no other feature.
+    """
 
     pitch_classes: Floats
-    """The fraction of notes on each, from C on, [12]. Transposed music differs in it."""
+    """Notes on each, from C on, [12]. Transposed music differs in it."""
     durations: Floats
-    """The fraction of notes in each bin, [BINS]."""
+    """Notes in each bin, [BINS]."""
     inter_onsets: Floats
-    """Of the times from one step with an onset to the next such one, the fraction in each bin, [BINS]."""
+    """In each bin, times from a step with an onset to the next such one, [BINS]."""
     density: Floats
     """Notes a quarter, [W]."""
     polyphony: Floats
@@ -50,47 +55,41 @@ class ScoreFeatures:
     """Of steps with an onset, the fraction that lies on a sixteenth, [W]."""
     range: Floats
     """Semitones from the lowest note to the highest, [W]."""
-    windows: int
-    """All of them; those in which no note starts have a density of 0, and no other feature."""
 
     @classmethod
-    def of(cls, scores: Iterable[Score], windows: Windows = SIXTEEN_QUARTERS) -> ScoreFeatures:
+    def of(cls, score: Score, windows: Windows = SIXTEEN_QUARTERS) -> ScoreFeatures:
         """
         Raises:
-            UsageError: a score is not on the grid.
-            DataError: there are no notes in any.
+            UsageError: the score is not on the grid.
         """
-        counts = [np.zeros(12), np.zeros(BINS), np.zeros(BINS)]
-        scalars: list[tuple[float, ...]] = []
-        density: list[float] = []
-        for score in scores:
-            track = melodic(score)
-            onsets = np.unique(track.start)
-            counts[0] += np.bincount(track.pitch % 12, minlength=12)
-            counts[1] += _binned(track.end - track.start)
-            counts[2] += _binned(np.diff(onsets))
-            down = keys_down(track, score.length)
-            spans = windows.of(score)
-            for (first, last), (start, end) in zip(
-                track.start.searchsorted(spans).tolist(), spans.tolist(), strict=True
-            ):
-                density.append((last - first) * STEPS / (end - start))
-                if last > first:
-                    scalars.append(_scalars(track.start[first:last], track.pitch[first:last], down[start:end]))
-        if not counts[0].sum():
-            raise DataError("A set of scores without notes has no features.", "Give scores with notes.")
-        pitch_classes, durations, inter_onsets = (count / max(count.sum(), 1) for count in counts)
+        track, spans = melodic(score), windows.of(score)
+        onsets: Ints = np.unique(track.start)
+        down = keys_down(track, score.length)
+        notes = track.start.searchsorted(spans)  # which are in the order of their starts
+        scalars = [
+            _scalars(track.start[first:last], track.pitch[first:last], down[start:end])
+            for (first, last), (start, end) in zip(notes.tolist(), spans.tolist(), strict=True)
+            if last > first
+        ]
         polyphony, consistency, on_sixteenths, span = np.array(scalars).reshape(-1, len(SCALARS) - 1).T
         return cls(
-            pitch_classes,
-            durations,
-            inter_onsets,
-            np.array(density),
-            polyphony,
-            consistency,
-            on_sixteenths,
-            span,
-            windows=len(density),
+            pitch_classes=np.bincount(track.pitch % 12, minlength=12).astype(float),
+            durations=_binned(track.end - track.start),
+            inter_onsets=_binned(onsets[1:] - onsets[:-1]),
+            density=np.diff(notes)[:, 0] * STEPS / np.diff(spans)[:, 0],
+            polyphony=polyphony,
+            scale_consistency=consistency,
+            on_sixteenths=on_sixteenths,
+            range=span,
+        )
+
+    def __add__(self, other: ScoreFeatures) -> ScoreFeatures:
+        columns = ((getattr(self, name), getattr(other, name)) for name in SCALARS)
+        return ScoreFeatures(
+            self.pitch_classes + other.pitch_classes,
+            self.durations + other.durations,
+            self.inter_onsets + other.inter_onsets,
+            *map(np.concatenate, columns),
         )
 
     def distances(self, reference: ScoreFeatures) -> dict[str, float]:
@@ -101,10 +100,24 @@ class ScoreFeatures:
         that is, how far values have to move on average for one distribution to become the other.
 
         Raises:
-            DataError: a set has notes in none of its windows.
+            DataError: in none of a set's windows does a note start.
         """
+        if not len(self.range) or not len(reference.range):
+            raise DataError("A set of scores without notes has no features.", "Give longer scores, or such with notes.")
         found = {name: jensen_shannon(getattr(self, name), getattr(reference, name)) for name in HISTOGRAMS}
         return found | {name: wasserstein(getattr(self, name), getattr(reference, name)) for name in SCALARS}
+
+
+def features_of(scores: Iterable[Score], windows: Windows = SIXTEEN_QUARTERS) -> ScoreFeatures:
+    """Those of all scores together: a long one counts more.
+
+    Raises:
+        UsageError: a score is not on the grid, or there is none.
+    """
+    each = [ScoreFeatures.of(score, windows) for score in scores]
+    if not each:
+        raise UsageError("Features of nothing are not valid: expected one score or more.")
+    return functools.reduce(operator.add, each)
 
 
 def jensen_shannon(p: Floats, q: Floats) -> float:
