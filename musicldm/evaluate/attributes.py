@@ -64,17 +64,16 @@ def highest_voice(score: Score) -> Ints:
     """The pitches of the highest voice, [notes]; see `mean_interval`."""
     track = melodic(score)
     voice: list[int] = []
-    end = top = -1  # of the note that is highest now
-    last = len(track) - 1
-    for index, (start, stop, pitch) in enumerate(
-        zip(track.start.tolist(), track.end.tolist(), track.pitch.tolist(), strict=True)
-    ):
-        # Notes of one step come in the order of their pitches: only the last is its highest.
-        if index < last and track.start[index + 1] == start:
-            continue
-        if start >= end or pitch >= top:
-            voice.append(pitch)
-            end, top = stop, pitch
+    down: list[tuple[int, int]] = []  # the end and pitch of notes that started before and may still be down
+    onsets, first = np.unique(track.start, return_index=True)
+    chords = np.split(np.stack([track.end, track.pitch], axis=1), first[1:])
+    for onset, chord in zip(onsets.tolist(), chords if len(onsets) else [], strict=True):
+        down = [(end, pitch) for end, pitch in down if end > onset]
+        struck = [(end, pitch) for end, pitch in chord.tolist()]
+        highest = max(pitch for _, pitch in struck)
+        if all(pitch < highest for _, pitch in down):
+            voice.append(highest)
+        down += struck
     return np.array(voice, np.int64)
 
 

@@ -34,7 +34,20 @@ def test_intervals_are_those_of_the_highest_voice() -> None:
     chords = score((0, 24, 60), (0, 24, 67), (24, 48, 59), (24, 48, 72), (36, 48, 64), (48, 72, 64))
     assert highest_voice(chords).tolist() == [67, 72, 64]
     assert mean_interval(chords) == (5 + 8) / 2
+    # A higher note that comes and goes above a held one does not set free what is below that.
+    assert highest_voice(score((0, 48, 60), (12, 18, 65), (24, 30, 55), (48, 60, 50))).tolist() == [60, 65, 50]
     assert mean_interval(tune([60])) == 0
+
+
+@given(anything())
+def test_nothing_is_above_the_highest_voice(piece: Score) -> None:
+    track = piece.tracks[0]
+    wanted = [
+        int(pitch)
+        for start, pitch in zip(track.start, track.pitch, strict=True)
+        if pitch == track.pitch[(track.start <= start) & (start < track.end)].max()
+    ]
+    assert highest_voice(piece).tolist() == wanted
 
 
 def test_syncopation_is_a_weak_place_after_a_rest_on_the_strong_one() -> None:

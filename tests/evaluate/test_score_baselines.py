@@ -119,3 +119,10 @@ def test_a_chain_of_two_chords_alternates() -> None:
     with pytest.raises(DataError, match="two chords"):
         MarkovChain([score((0, 12, 60), (0, 12, 64)), Score(24, 96)])
     assert steps(MarkovChain([score((0, 12, 60), (24, 36, 64))]).sample(96)) == [(60,)] * 4
+
+
+def test_the_end_of_one_score_does_not_lead_to_the_next() -> None:
+    ends = [score((0, 12, pitch), (12, 24, pitch + 1)) for pitch in (60, 70)]
+    pairs = set(pairwise(steps(MarkovChain(ends).sample(24 * 60))))
+    # With nothing that has ever followed, any chord does.
+    assert pairs == {((one,), (other,)) for one in (60, 70) for other in (60, 70)}
