@@ -78,7 +78,7 @@ def highest_voice(score: Score) -> Ints:
 
 
 def _syncopation(score: Score, unit: int) -> float:
-    """The paper says odd positions, counted from 1, which are the strong ones; its pictures show the weak ones."""
+    """Of steps with an onset, the fraction on a weak `unit`, every second one of its bar, after an empty strong one."""
     onsets = np.unique(melodic(score).start)
     if not len(onsets):
         return 0.0
