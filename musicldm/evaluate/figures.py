@@ -11,7 +11,8 @@ from musicldm.evaluate.distances import FeatureSet, Reference
 from musicldm.evaluate.estimates import Estimate, jackknife
 from musicldm.evaluate.excerpts import EXCERPT
 from musicldm.evaluate.extractor import PieceFeatures
-from musicldm.evaluate.similarity import STATISTICS, likeness
+from musicldm.evaluate.likeness import likeness
+from musicldm.evaluate.similarity import STATISTICS
 from musicldm.evaluate.two_sample import two_sample_test
 
 

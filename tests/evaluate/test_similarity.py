@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from musicldm.evaluate.levels import level
-from musicldm.evaluate.similarity import chroma, likeness, onsets, overlaps
+from musicldm.evaluate.likeness import likeness
+from musicldm.evaluate.similarity import chroma, onsets, overlaps
 
 RATE = 16000
 

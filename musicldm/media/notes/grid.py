@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musicldm.core.errors import UsageError
 from musicldm.media.notes.score import STEPS, Score, rescaled
 
 
@@ -23,6 +24,18 @@ class GridLoss:
     """The fraction of notes that lasted a whole number of steps."""
     onset_error_ms: float
     """The 95th percentile of how far in time notes moved, in milliseconds."""
+
+
+def require_grid(score: Score) -> None:
+    """
+    Raises:
+        UsageError: the score is not on the grid.
+    """
+    if score.resolution != STEPS:
+        raise UsageError(
+            f"A score of {score.resolution} ticks a quarter is not valid here: expected {STEPS}.",
+            "Take it through musicldm.media.notes.grid.quantized first.",
+        )
 
 
 def quantized(score: Score) -> tuple[Score, GridLoss]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicldm.core.errors import DataError, UsageError
+from musicldm.media.notes.grid import require_grid
 from musicldm.media.notes.score import METRE, STEPS, TEMPO, Ints, Score, Track, union
 
 Floats = NDArray[np.float32]
@@ -79,11 +80,7 @@ def roll_of(score: Score, first: int = 0, last: int | None = None) -> Floats:
     Raises:
         UsageError: the score is not on the grid, or has no such steps.
     """
-    if score.resolution != STEPS:
-        raise UsageError(
-            f"A score of {score.resolution} ticks a quarter is not valid here: expected {STEPS}.",
-            "Take it through musicldm.media.notes.grid.quantized first.",
-        )
+    require_grid(score)
     last = score.length if last is None else last
     if not 0 <= first <= last <= score.length:
         raise UsageError(f"{first} to {last} is not a valid part: expected steps in order from 0 to {score.length}.")
