@@ -34,7 +34,7 @@ from musicldm.evaluate.metrics import Comparison
 from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.training import train_diffusion
 from musicldm.latents.encode import encode
-from musicldm.media.audio.dataset import open_splits
+from musicldm.media.dataset import open_splits
 from musicldm.training.loop import TrainingResult
 
 SPECTRUM: dict[str, Any] = {"codec": "spectrum", "loss": {}, "model": {}}
@@ -158,8 +158,8 @@ def reconstruction(run: Path, data: Path) -> dict[str, float]:
     spec = codec.spec
     comparison, spent, heard, changes, variances = Comparison(spec.rate), 0.0, 0.0, 0.0, 0.0
     for track in open_splits(data, spec.rate, spec.media_channels)["heldout"][:JUDGED_TRACKS]:
-        start = track.samples // 3
-        audio = torch.from_numpy(track.read(start, min(track.samples, start + int(JUDGED_SECONDS * spec.rate))))
+        start = track.length // 3
+        audio = torch.from_numpy(track.read(start, min(track.length, start + int(JUDGED_SECONDS * spec.rate))))
         pieces = encode_long(codec, lambda a, b, audio=audio: audio[:, a:b], audio.shape[-1])  # type: ignore[misc]
         z = torch.cat([mean for mean, _ in pieces], dim=1)
         began = time.process_time()

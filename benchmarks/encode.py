@@ -35,7 +35,7 @@ from musicldm.core import bundle
 from musicldm.core.config import from_dict, preset
 from musicldm.latents.encode import encode
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import PreparedTrack, open_manifest, read_tracks
+from musicldm.media.manifest import PreparedTrack, open_manifest, read_tracks
 
 WINDOW_SECONDS = 30.0  # encode's default
 
@@ -105,8 +105,8 @@ def noise(folder: Path, name: str, seconds: float, config: VAEConfig) -> None:
 def cut(track: PreparedTrack, codec: Codec) -> list[tuple[int, int]]:
     """The first and last sample of each of a track's windows."""
     spec = codec.spec
-    cover = windows(spec.frames(track.samples), round(WINDOW_SECONDS * spec.frame_rate), codec.context, codec.grid)
-    return [(first * spec.hop, min(last * spec.hop, track.samples)) for _, _, first, last in cover]
+    cover = windows(spec.frames(track.length), round(WINDOW_SECONDS * spec.frame_rate), codec.context, codec.grid)
+    return [(first * spec.hop, min(last * spec.hop, track.length)) for _, _, first, last in cover]
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -153,7 +153,7 @@ def forward(vae: VAE, batches: list[Tensor]) -> None:
 
 
 def batches(data: Path, vae: VAE, rounds: int) -> Table:
-    longest = max(read_tracks(data), key=lambda track: track.samples)
+    longest = max(read_tracks(data), key=lambda track: track.length)
     start, stop = cut(longest, vae)[0]
     window = torch.from_numpy(longest.read(start, stop))
     sizes = (1, 2, 4, 8)

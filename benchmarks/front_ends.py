@@ -24,7 +24,7 @@ from musicldm.codecs.windows import reconstruct
 from musicldm.core import config
 from musicldm.evaluate.metrics import Comparison
 from musicldm.media.audio import spectrogram
-from musicldm.media.audio.dataset import open_splits
+from musicldm.media.dataset import open_splits
 
 CONTENDERS: dict[str, dict[str, Any]] = {
     "spectral": {"front_end": "spectral", "patch": 512, "patch_kernel": 2048, "widths": [352], "strides": []},
@@ -83,7 +83,7 @@ def contend(name: str, data: Path, folder: Path, minutes: float, threads: int) -
     vae = VAE.load(folder)
     comparison = Comparison(vae.config.sample_rate)
     for track in open_splits(data, vae.config.sample_rate, 1)["heldout"]:
-        original = torch.from_numpy(track.read(0, track.samples))
+        original = torch.from_numpy(track.read(0, track.length))
         comparison.add(original, reconstruct(vae, original))
     figures = comparison.result()
     return {
@@ -118,7 +118,7 @@ def show(options: argparse.Namespace) -> None:
     """The table, and spectrograms of one held-out excerpt."""
     table = Table("", "M parameters", "steps", "minutes", "mel", "SI-SDR, dB", "STFT", "L1", "of silence's")
     track = open_splits(options.data, 16000, 1)["heldout"][0]
-    original = torch.from_numpy(track.read(track.samples // 2, track.samples // 2 + 10 * 16000))
+    original = torch.from_numpy(track.read(track.length // 2, track.length // 2 + 10 * 16000))
     panels = {"original": original.numpy()}
     for name in options.only:
         result = json.loads((options.output / name / "result.json").read_text())

@@ -30,9 +30,9 @@ from musicldm.evaluate.passages import levels
 from musicldm.evaluate.stores import codec_for
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.dataset import open_splits
 from musicldm.media.audio.decode import decode
-from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.media.dataset import open_splits
+from musicldm.media.manifest import PreparedTrack
 
 Audio = files.Floats
 Disturb = Callable[[Audio], Audio]
@@ -152,7 +152,7 @@ def drawn(
     rng: np.random.Generator,
 ) -> Iterator[Audio]:
     """Passages of `samples` and a third of a hop, anywhere in the tracks in which something can be recognised."""
-    rooms = np.array([max(0, track.samples - samples - hop) for track in tracks])
+    rooms = np.array([max(0, track.length - samples - hop) for track in tracks])
     while count:
         number = int(rng.choice(len(tracks), p=rooms / rooms.sum()))
         start = int(rng.integers(rooms[number] // hop + 1)) * hop

@@ -45,8 +45,8 @@ from musicldm.evaluate.frechet import Gaussian, frechet_distance
 from musicldm.generators.diffusion.generate import DiffusionGenerator, DiffusionOptions
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
-from musicldm.media.audio.dataset import open_splits
-from musicldm.media.audio.manifest import Split
+from musicldm.media.dataset import open_splits
+from musicldm.media.manifest import Split
 from musicldm.noise.samplers import SAMPLERS
 from musicldm.noise.schedule import NoiseLevel
 from musicldm.sampling import Pipeline
@@ -147,7 +147,7 @@ class Bench:
     def music(self) -> dict[str, Gaussian]:
         """All of the training music, by what measures it."""
         entries = [entry for entry in self.entries.values() if entry.split == "train"]
-        waveforms = (torch.from_numpy(track.read(0, track.samples)) for track in self.splits["train"])
+        waveforms = (torch.from_numpy(track.read(0, track.length)) for track in self.splits["train"])
         return {
             "latent": Gaussian.of(stored_textures(self.store, self.generator.statistics, entries)),
             "mel": Gaussian.of(map(self.of_waveform, waveforms)),
@@ -192,7 +192,7 @@ class Bench:
             begin = first * self.store.header.hop
             stop = first + self.frames
             sounds.latents.append(drawn_latents(self.store, self.generator.statistics, entry, first, stop))
-            sounds.waveforms.append(torch.from_numpy(track.read(begin, min(begin + self.samples, track.samples))))
+            sounds.waveforms.append(torch.from_numpy(track.read(begin, min(begin + self.samples, track.length))))
         return sounds
 
     def through_vae(self, split: Split) -> Sounds:

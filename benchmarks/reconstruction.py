@@ -32,7 +32,7 @@ from musicldm.codecs.spectrum.model import SpectrumCodec
 from musicldm.evaluate.metrics import Comparison
 from musicldm.evaluate.notes import Note, onset_score
 from musicldm.evaluate.transcription import Transcriber, load_transcriber, transcribe_audio
-from musicldm.media.audio.dataset import open_splits
+from musicldm.media.dataset import open_splits
 
 EDGE = 0.5  # seconds at both ends of an excerpt whose notes are not counted: they may sound there in part only
 TIMED_SECONDS, ROUNDS = 60.0, 5
@@ -78,8 +78,8 @@ def excerpts_of(codec: Codec, options: argparse.Namespace) -> Iterator[Excerpt]:
     spec = codec.spec
     files = files_in(options.midis) if options.midis else {}
     for track in open_splits(options.data, spec.rate, spec.media_channels)["heldout"]:
-        start = track.samples // 3
-        audio = torch.from_numpy(track.read(start, min(track.samples, start + int(options.seconds * spec.rate))))
+        start = track.length // 3
+        audio = torch.from_numpy(track.read(start, min(track.length, start + int(options.seconds * spec.rate))))
         name = name_of(track.path)
         if options.midis and name not in files:
             continue

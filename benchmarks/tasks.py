@@ -42,8 +42,8 @@ from torch import Tensor
 from musicldm.codecs.windows import reconstruct
 from musicldm.core.seeding import derive
 from musicldm.evaluate.metrics import mel_distance
-from musicldm.media.audio.manifest import PreparedTrack, read_tracks
 from musicldm.media.audio.mel import log_mel
+from musicldm.media.manifest import PreparedTrack, read_tracks
 from musicldm.sampling import Extend, Infill, Interpolate, Loop, Pipeline, Request, Vary
 from musicldm.sampling.running import FADE
 from musicldm.sampling.windowing import WindowSize, plan
@@ -94,8 +94,8 @@ class Bench:
         samples = round(seconds * self.rate)
         for attempt in range(100):
             chance = np.random.default_rng(derive(self.seed, "crop", str(track.content), number, attempt))
-            begin = int(chance.integers(0, max(1, track.samples - samples)))
-            audio = torch.from_numpy(track.read(begin, min(track.samples, begin + samples)))
+            begin = int(chance.integers(0, max(1, track.length - samples)))
+            audio = torch.from_numpy(track.read(begin, min(track.length, begin + samples)))
             if audio.square().mean().sqrt() > 1e-3:
                 break
         return audio

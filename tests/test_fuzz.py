@@ -29,10 +29,11 @@ from musicldm.latents import examine
 from musicldm.latents.schema import crc_of_json
 from musicldm.latents.store import LatentStore
 from musicldm.latents.table import TrackTable
-from musicldm.media.audio.artists import USUAL
-from musicldm.media.audio.ledger import Ledger
-from musicldm.media.audio.manifest import MANIFEST, read_tracks
+from musicldm.media.artists import USUAL
 from musicldm.media.audio.prepare import PrepareSettings
+from musicldm.media.ledger import Ledger, Settings
+from musicldm.media.manifest import MANIFEST, read_tracks
+from musicldm.media.notes.prepare import NoteSettings
 from musicldm.models import hub
 from musicldm.training import memory_plan, run_folder
 from musicldm.training.config import TrainingConfig
@@ -40,6 +41,7 @@ from tests.latents.latent_toys import filled
 from tests.mutations import mutations, written
 from tests.toy_model import toy_bundle
 
+SETTINGS = Settings(PrepareSettings(), NoteSettings())
 RELEASE = Path(__file__).parent / "fixtures" / "release-0.1"
 SECONDS = 20  # of processor time for one reading, a thousand times what it takes
 ROOM = 2 << 30  # bytes that readings may allocate beyond what is there
@@ -142,7 +144,7 @@ def test_manifests(tmp_path: Path, times: int) -> None:
         (tmp_path / MANIFEST).write_bytes(text.replace(b"\n", b" ") + b"\n" + lines[1] + b"\n")
         for track in read_tracks(tmp_path):
             assert tmp_path.resolve() in track.path.parents and track.seconds >= 0
-        ledger = Ledger(tmp_path / "in", tmp_path, PrepareSettings(), [tmp_path / "in" / "a.wav"], USUAL)
+        ledger = Ledger(tmp_path / "in", tmp_path, SETTINGS, [tmp_path / "in" / "a.wav"], USUAL)
         ledger.plan()
         ledger.summary()
 

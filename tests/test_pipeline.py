@@ -23,7 +23,7 @@ from musicldm.evaluate.frechet import Gaussian, frechet_distance
 from musicldm.generators.diffusion.model import Diffusion
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import read_tracks
+from musicldm.media.manifest import read_tracks
 from musicldm.sampling import Pipeline as SamplingPipeline
 from tests.toy_model import generator_of
 from tests.toys import Command, Pipeline

@@ -22,7 +22,7 @@ from musicldm.generators.diffusion import upgrade
 from musicldm.latents.examine import verify
 from musicldm.latents.store import LatentStore, Track
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import read_tracks
+from musicldm.media.manifest import read_tracks
 from tests.toys import Command
 
 FIXTURE = Path(__file__).parent / "fixtures/release-0.1"

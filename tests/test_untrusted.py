@@ -20,7 +20,7 @@ from musicldm.crawl.catalog import open_catalog
 from musicldm.latents.schema import crc_of_json
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import read_tracks
+from musicldm.media.manifest import read_tracks
 from musicldm.sampling import Pipeline
 from tests.latents.latent_toys import filled
 from tests.toy_model import toy_bundle

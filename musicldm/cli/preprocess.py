@@ -1,4 +1,4 @@
-"""musicldm preprocess: audio files to waveforms."""
+"""musicldm preprocess: audio files to waveforms, MIDI files to scores on a grid."""
 
 from __future__ import annotations
 
@@ -14,13 +14,26 @@ from musicldm.cli.console import Console
 from musicldm.cli.options import Jobs, Json, Overwrite, Quiet, Strict, check_complete, positive
 
 if TYPE_CHECKING:
-    from musicldm.media.audio.ledger import Summary
     from musicldm.media.audio.prepare import PrepareSettings
+    from musicldm.media.summary import Summary
+
+
+REPAIRS = {
+    "zero_length": "notes without length",
+    "unended": "notes without an end",
+    "doubled": "doubled notes",
+    "overlapping": "overlapping notes",
+    "stray_ends": "ends without a note",
+    "text": "texts that are not UTF-8",
+    "rounded": "events off the file's own ticks",
+    "ignored": "events of other kinds left out",
+}
+"""What `media.notes.tracks.Repairs` counts, in words."""
 
 
 def preprocess(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The folder with the audio files, nested or not.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the waveforms and their manifest.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The folder with audio or MIDI files, nested or not.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for what is prepared, and its manifest.")],
     sample_rate: Annotated[int, typer.Option(min=1000, max=384000, help="Samples per second.")] = 16000,
     bit_depth: Annotated[int, typer.Option(metavar="8|16|24", help="Bits per sample; 8 and 16 are dithered.")] = 16,
     channels: Annotated[int, typer.Option(min=1, max=2, help="1 is the mean of all channels.")] = 1,
@@ -72,14 +85,16 @@ def preprocess(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn audio files of any kind into waveforms: WAV or FLAC in a mirrored tree, with a manifest.
+    """Turn audio files of any kind into waveforms, WAV or FLAC, in a mirrored tree with a manifest.
 
+    MIDI files, which are told by their content, become clean ones with all notes on a grid of 24 steps a quarter.
     Files that are done already are skipped. A file that cannot be used is named with the reason, and the rest goes on.
     """
     from musicldm.core.jobs import CORES
-    from musicldm.media.audio.artists import ArtistRule
+    from musicldm.media.artists import ArtistRule
     from musicldm.media.audio.prepare import PrepareSettings
-    from musicldm.media.audio.preprocess import preprocess as run
+    from musicldm.media.notes.prepare import NoteSettings
+    from musicldm.media.preprocess import preprocess as run
 
     console = Console(quiet, json)
     settings = PrepareSettings(
@@ -95,16 +110,17 @@ def preprocess(
         clip=clip,
         include_takes=include_takes,
     )
+    notes = NoteSettings(min_seconds, max_seconds, include_takes)
     rule = ArtistRule.parse(artist_from)
     start = time.monotonic()
     with console.progress("Preprocessing") as progress:
-        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster, overwrite, rule)
+        summary = run(source, out, settings, jobs or CORES, progress, time_limit, cluster, overwrite, rule, notes)
     minutes = (time.monotonic() - start) / 60
 
     for name, reason in summary.failed.items():
         console.warn(f"Left out {name}: {reason}")
     for name, kept in summary.duplicates.items():
-        console.note(f"Left out {name}: the same audio as {kept}.")
+        console.note(f"Left out {name}: the same as {kept}.")
     if summary.quieter:
         console.note(f"{summary.quieter} tracks are quieter than the target loudness: their peaks would have clipped.")
     _say_what_changed(console, summary, settings)
@@ -140,6 +156,17 @@ def _say_what_changed(console: Console, summary: Summary, settings: PrepareSetti
         console.warn(
             f"{_files(len(summary.takes))} left out as takes that musicldm sample made: {_some(summary.takes)}. "
             "--include-takes uses them, too."
+        )
+    if summary.repairs:
+        kinds = ", ".join(f"{count:,} {REPAIRS[kind]}" for kind, count in summary.repairs.items())
+        console.warn(f"Put right in MIDI files: {kinds}. The manifest has it file by file.")
+    if summary.onsets_exact is not None:
+        lost = f"; {summary.merged:,} notes were merged with another of their pitch" if summary.merged else ""
+        console.note(f"{summary.onsets_exact:.1%} of the notes began on the grid already{lost}.")
+    if summary.off_keys:
+        console.warn(
+            f"{summary.off_keys:,} notes are drums or lie beyond a piano's keys: they are kept, but a codec of piano "
+            "rolls does not see them."
         )
     if summary.trimmed_seconds:
         console.note(f"Silence trimmed: {summary.trimmed_seconds:.1f} s in all.")
@@ -185,5 +212,7 @@ def _show(console: Console, summary: Summary, minutes: float) -> None:
         table.add_row("takes", str(len(summary.takes)))
     table.add_row("failed", str(len(summary.failed)))
     held_out = f"{summary.heldout} held out from training"
+    if summary.scores:
+        table.add_row("of these, MIDI", str(summary.scores), "", f"{summary.notes:,} notes")
     table.add_row("usable in all", str(summary.tracks), f"{summary.hours:.2f}", held_out)
     console.show(table)

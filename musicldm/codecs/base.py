@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from musicldm.core.config import Between
 from musicldm.core.registry import Registry
+from musicldm.media.medium import Medium
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
     from musicldm.training.loop import TrainingResult
     from musicldm.training.rehearsal import Rehearsal
 
-CODECS = Registry("codec", {"spectrum": "musicldm.codecs.spectrum:FAMILY", "vae": "musicldm.codecs.vae:FAMILY"})
-
-Medium = Literal["audio", "notes"]
+CODECS = Registry(
+    "codec",
+    {
+        "spectrum": "musicldm.codecs.spectrum:FAMILY",
+        "vae": "musicldm.codecs.vae:FAMILY",
+        "roll": "musicldm.codecs.roll:FAMILY",
+    },
+)
 
 
 @dataclass(frozen=True)

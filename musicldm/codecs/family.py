@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +17,28 @@ if TYPE_CHECKING:
     from musicldm.training.rehearsal import Rehearsal
 
 
+Describe = Callable[[type[CodecModule], Any], list[tuple[str, str]]]
+"""A codec's class and its configuration -> its size, rates and receptive field, each with its name."""
+
+
 def audio_codec(
     model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str = "loss"
 ) -> CodecFamily:
-    """The family of an audio codec.
+    """The family of an audio codec; see `_family`."""
+    return _family(model, run_config, training, package, figure, description)
+
+
+def notes_codec(
+    model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str = "loss"
+) -> CodecFamily:
+    """The family of a codec of notes; see `_family`."""
+    return _family(model, run_config, training, package, figure, description_of_notes)
+
+
+def _family(
+    model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str, describe: Describe
+) -> CodecFamily:
+    """The family of a codec.
 
     Args:
         model: the codec.
@@ -27,6 +47,7 @@ def audio_codec(
             its `Material`. A name, since whoever only decodes needs no training engine.
         package: the package whose `presets/` folder has its presets.
         figure: the one of its held-out figures that is reported in the end.
+        describe: tells its size, rates and receptive field.
     """
 
     def train(*arguments: Any) -> TrainingResult:
@@ -40,9 +61,6 @@ def audio_codec(
 
         return rehearsal_of(resolve(training), config)
 
-    def describe(config: Any) -> list[tuple[str, str]]:
-        return description(model, config)
-
     return CodecFamily(
         name=run_config().model.spec.codec,
         package=package,
@@ -50,7 +68,7 @@ def audio_codec(
         run_config=run_config,
         train=train,
         rehearsal=rehearsal,
-        describe=describe,
+        describe=partial(describe, model),
         figure=figure,
     )
 
@@ -69,4 +87,18 @@ def description(model: type[CodecModule], config: Any) -> list[tuple[str, str]]:
         ("hop", f"{spec.hop} samples, {spec.frame_rate:.4g} frames a second"),
         ("latent", f"{spec.channels} channels, {ratio} numbers than the waveform"),
         ("receptive field", f"{seconds:.3g} s"),
+    ]
+
+
+def description_of_notes(model: type[CodecModule], config: Any) -> list[tuple[str, str]]:
+    """A codec of notes' size, rates and receptive field, each with its name."""
+    with torch.device("meta"):
+        codec = model(config)
+    spec = codec.spec
+    beats = spec.hop / spec.rate
+    return [
+        ("parameters", f"{sum(weight.numel() for weight in codec.parameters()) / 1e6:.1f} M"),
+        ("notes", f"a piano roll of {spec.rate} steps a beat"),
+        ("latent", f"{spec.channels} channels, a frame for {beats:g} beat{'s' * (beats != 1)}"),
+        ("receptive field", f"{(2 * codec.context + 1) * beats:g} beats"),
     ]

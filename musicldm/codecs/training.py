@@ -1,4 +1,4 @@
-"""What the trainings of all audio codecs share: crops of prepared music, held-out ones, demos, and the bundle."""
+"""What the trainings of all codecs share: crops of prepared music, held-out ones, demos, and the bundle."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from musicldm.core.padded import Padded, groups, split
 from musicldm.core.progress import Progress, silent
 from musicldm.core.seeding import derive
 from musicldm.media.audio import resampled
-from musicldm.media.audio.dataset import CropDataset, open_splits
 from musicldm.media.audio.forms import converted
-from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.media.dataset import CropDataset, open_splits
+from musicldm.media.manifest import PreparedTrack
 from musicldm.training.announce import Announce, announce_short, ignore
 from musicldm.training.config import TrainingConfig, crop_length
 from musicldm.training.init_weights import init_weights
@@ -35,6 +35,7 @@ Model = TypeVar("Model", bound=CodecModule)
 
 DEMO_TRACKS = 2
 DEMO_SECONDS = 8
+"""Of audio; of notes, so many times four beats."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Material:
 
 
 class CodecTraining(Trainable[Model]):
-    """An audio codec in training. A subclass names its model, and says what its losses are.
+    """A codec in training. A subclass names its model, and says what its losses are.
 
     Args:
         config: of the run; an instance of the family's `run_config`.
@@ -136,13 +137,14 @@ def train_codec(
     config = replace(config, training=resolve_precision(config.training, run, device))
     announce = announce if rank_of(config.training) == 0 else ignore
     spec, training, (samples, grid) = config.model.spec, config.training, _crop(config)
-    splits = open_splits(data, spec.rate, spec.media_channels, resample)
+    splits = open_splits(data, spec.rate, spec.media_channels, resample, spec.medium)
     forms = resampled.converted(track for tracks in splits.values() for track in tracks)
     if sentence := converted(forms, "track", spec.rate, spec.media_channels):
         announce(sentence)
     # The seed of the crops has the codec in its address, so that another training with this seed draws other places.
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
-    announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate)
+    unit = "s" if spec.medium == "audio" else "beats"
+    announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate, unit)
     heldout = None
     if splits["heldout"]:
         heldout = CropDataset(splits["heldout"], samples, grid).fixed_batch(training.validation_crops)
@@ -182,7 +184,7 @@ def _crop(config: RunConfig) -> tuple[int, int]:
 
 
 def _excerpt(track: PreparedTrack) -> Tensor:
-    """A few seconds from the middle of a track, [C, T]."""
-    length = min(track.samples, DEMO_SECONDS * track.sample_rate)
-    start = (track.samples - length) // 2
+    """A few seconds, or bars, from the middle of a track, [C, T]."""
+    length = min(track.length, DEMO_SECONDS * track.rate * (1 if track.medium == "audio" else 4))
+    start = (track.length - length) // 2
     return torch.from_numpy(track.read(start, start + length))

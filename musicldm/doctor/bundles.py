@@ -65,10 +65,10 @@ def _sound(examined: Examined, rate: int, channels: int) -> tuple[Tensor, str]:
     for folder, tracks in examined.data:
         some = [track for track in tracks if track.split == "heldout" and track.seconds >= 2] or tracks
         some = resampled.fit(some[:: max(1, len(some) // 4)][:4], rate, channels)
-        length = min(4 * rate, *(track.samples for track in some))
+        length = min(4 * rate, *(track.length for track in some))
         crops = []
         for track in some:
-            start = (track.samples - length) // 2
+            start = (track.length - length) // 2
             try:
                 crops.append(track.read(start, start + length))
             except MusicLDMError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from musicldm.media.audio.manifest import PreparedTrack
+    from musicldm.media.manifest import PreparedTrack
 
 MOST_TRACKS = 200
 """Tracks of a folder whose audio is read, at most, evenly chosen, each in `EXCERPTS` places."""
@@ -29,7 +29,7 @@ SILENT = 1e-4
 
 def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Finding]:
     """All about a folder of audio, prepared or not."""
-    from musicldm.media.audio.manifest import MANIFEST, read_tracks
+    from musicldm.media.manifest import MANIFEST, read_tracks
 
     folder = Path(thing)
     if not (folder / MANIFEST).is_file():
@@ -38,7 +38,7 @@ def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Findin
     tracks = read_tracks(folder)
     examined.data.append((folder, tracks))
     hours = sum(track.seconds for track in tracks) / 3600
-    formats = {(track.sample_rate, track.channels) for track in tracks}
+    formats = {(track.rate, track.channels) for track in tracks}
     artists = sum(bool(name) for name in counted(track.artist for track in tracks))
     text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {artists} artists."
     if len(formats) > 1:
@@ -119,10 +119,10 @@ def _audio(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
 
 
 def _excerpts(track: PreparedTrack) -> Iterator[NDArray[np.float32]]:
-    length = min(track.samples, round(EXCERPT_SECONDS * track.sample_rate))
+    length = min(track.length, round(EXCERPT_SECONDS * track.rate))
     for number in range(EXCERPTS):
         # Away from both ends, where silence is no fault.
-        start = (track.samples - length) * (2 * number + 1) // (2 * EXCERPTS)
+        start = (track.length - length) * (2 * number + 1) // (2 * EXCERPTS)
         yield track.read(start, start + length)
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from musicldm.codecs.base import Codec
     from musicldm.core.bundle import Bundle
     from musicldm.latents.store import LatentStore
-    from musicldm.media.audio.manifest import PreparedTrack
+    from musicldm.media.manifest import PreparedTrack
 
 Verdict = Literal["ok", "warning", "wrong"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from musicldm.codecs.base import Codec, LatentSpec
     from musicldm.core.bundle import Bundle
     from musicldm.latents.store import LatentStore
-    from musicldm.media.audio.manifest import PreparedTrack
+    from musicldm.media.manifest import PreparedTrack
 
 OTHER_SCALE = 1.2
 """By how many times a generator's scale of a channel may differ from the store's."""
@@ -38,7 +38,7 @@ def _same_format(folder: Path, tracks: Sequence[PreparedTrack], name: str, spec:
     if spec.medium != "audio":
         return
     form = spec.rate, spec.media_channels
-    other = sum((track.sample_rate, track.channels) != form for track in tracks)
+    other = sum((track.rate, track.channels) != form for track in tracks)
     if other:
         text = f"{other} of {len(tracks)} tracks do not have the codec's {form[0]} Hz and {form[1]} channel(s)."
         advice = f"Add --resample, or preprocess with --sample-rate {form[0]} --channels {form[1]}."

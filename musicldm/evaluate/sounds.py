@@ -21,10 +21,10 @@ from musicldm.codecs.windows import Reader
 from musicldm.core.errors import DataError, UsageError
 from musicldm.media.audio import resampled
 from musicldm.media.audio.decode import decode, probe
-from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
 from musicldm.media.audio.mixing import mixers
-from musicldm.media.audio.sources import walk
 from musicldm.media.audio.spool import Spool
+from musicldm.media.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.media.sources import walk
 
 Splits = Literal["train", "heldout", "all"]
 
@@ -81,7 +81,7 @@ class Sound:
         """
         if isinstance(self.source, PreparedTrack):
             track = self.source
-            yield track.samples, lambda start, stop: torch.from_numpy(track.read(start, stop))
+            yield track.length, lambda start, stop: torch.from_numpy(track.read(start, stop))
             return
         with Spool(self.channels, Path(tempfile.gettempdir())) as spool:
             # Decoded to its end before anything is read: a fault of the file shows only there.
@@ -112,7 +112,7 @@ def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> li
     """
     if not is_prepared(folder):
         return files_in([folder], sample_rate, channels)
-    tracks = read_tracks(folder)
+    tracks = read_tracks(folder, "audio")
     chosen = [track for track in tracks if split in (track.split, "all")]
     if not chosen:
         others = ", ".join(sorted({track.split for track in tracks}))
@@ -149,7 +149,7 @@ def rate_of(places: Iterable[Path], default: int = 16000) -> int:
     """The sample rate of the first prepared track, or file that can be read."""
     for place in places:
         if place.is_dir() and is_prepared(place):
-            return read_tracks(place)[0].sample_rate
+            return read_tracks(place, "audio")[0].rate
         for file in walk(place, set()) if place.is_dir() else [place]:
             try:
                 return probe(file).sample_rate

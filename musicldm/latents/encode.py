@@ -26,7 +26,7 @@ from musicldm.latents.encoders import READERS, Arrays, EncodeOptions, encode_tra
 from musicldm.latents.schema import StoreHeader, Track
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import resampled
-from musicldm.media.audio.manifest import PreparedTrack, read_tracks
+from musicldm.media.manifest import PreparedTrack, read_tracks
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _prepared(data: Path, codec: Codec, header: StoreHeader, resample: bool) -> 
 
     What a codec was trained on can no longer be held out.
     """
-    found = read_tracks(data)
-    if resample:
+    found = read_tracks(data, header.medium)
+    if resample and header.medium == "audio":
         found = resampled.fit(found, header.rate, header.media_channels)
     facts = codec.facts.get("codec", TrainingFacts())
     seen = {track.content: track.split for track in facts.tracks}
@@ -172,12 +172,12 @@ def _folder(data: Path) -> str:
 
 def _misfit(track: PreparedTrack, header: StoreHeader) -> str:
     """Why a track cannot be taken, by what can be seen without reading it; empty where it can."""
-    if track.sample_rate != header.rate:
-        return f"It has {track.sample_rate} samples a second, and the codec takes {header.rate}."
+    if track.rate != header.rate:
+        return f"It has {track.rate} samples a second, and the codec takes {header.rate}."
     if track.channels != header.media_channels:
         return f"It has {track.channels} channel(s), and the codec takes {header.media_channels}."
-    if not track.samples:
-        return "It has no samples."
+    if not track.length:
+        return "It is empty."
     try:
         track.check()
     except DataError as error:
@@ -271,7 +271,7 @@ def _described(track: PreparedTrack, data: Path, precision: str) -> Track:
     """A prepared track as the store knows it."""
     rounded = {} if precision == "32" else {"precision": precision}
     return Track(
-        samples=track.samples,
+        samples=track.length,
         content=track.content,
         split=track.split,
         artist=track.artist,

@@ -26,7 +26,7 @@ from musicldm.latents.codec import read_codec
 from musicldm.latents.listing import header_in
 from musicldm.latents.snapshot import Snapshot
 from musicldm.latents.storage import storage_at
-from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.media.manifest import PreparedTrack
 
 READERS = min(CORES, 8)
 """Threads that read audio ahead. Not processes: libsndfile lets others run while it decodes, and a process would have
@@ -111,7 +111,7 @@ def _encode_here(
 ) -> Generator[EncodedTrack, None, None]:
     precision = pick_precision(options.precision, codec.device)
     names = list(tracks)
-    sources = ((track.samples, _reader(track)) for track in tracks.values())
+    sources = ((track.length, _reader(track)) for track in tracks.values())
     many = encode_many(codec, sources, options.window_frames, options.batch_size, options.readers, precision)
     # Its reading threads end here, too, where the caller stops before the last track.
     with closing(many):

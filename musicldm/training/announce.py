@@ -12,9 +12,9 @@ def ignore(sentence: str) -> None:
     """The announcements to someone who does not listen."""
 
 
-def announce_short(announce: Announce, short: int, used: int, seconds: float) -> None:
-    """Say how many tracks are shorter than a crop, where there are some."""
+def announce_short(announce: Announce, short: int, used: int, length: float, unit: str = "s") -> None:
+    """Say how many tracks are shorter than a crop of such a length, where there are some."""
     if short:
         announce(
-            f"{short} of {used} training tracks are shorter than a crop of {seconds:.2f} s: they count as they are."
+            f"{short} of {used} training tracks are shorter than a crop of {length:.2f} {unit}: they count as they are."
         )

@@ -25,7 +25,7 @@ class TrainingConfig:
     precision: str = "auto"
     """auto, 32, 16 or bf16. auto: bf16 or 16 on a GPU, 32 on a CPU; a resumed run keeps what it had."""
     seconds: float = 2.0
-    """Length of a crop; rounded up to whole blocks of the VAE's attention, or to whole latent frames."""
+    """Length of a crop, of notes in beats; rounded up to whole blocks of the codec, or to whole latent frames."""
     learning_rate: float = 1e-3
     """Of AdamW, at its peak."""
     warmup: int = 100

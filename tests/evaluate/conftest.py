@@ -14,7 +14,7 @@ from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
 from musicldm.latents.encode import encode
 from musicldm.media.audio.prepare import PrepareSettings
-from musicldm.media.audio.preprocess import preprocess
+from musicldm.media.preprocess import preprocess
 from tests.evaluate.evaluations import song, speaking_vae
 from tests.toy_model import RATE, toy_bundle
 

@@ -22,7 +22,7 @@ from musicldm.latents import encode as module
 from musicldm.latents.encode import encode
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest, read_tracks
+from musicldm.media.manifest import open_manifest, read_tracks
 from tests.codecs.toy_codec import ToyCodec
 
 RATE = 1000

@@ -18,7 +18,7 @@ import zarr
 
 from musicldm.core.errors import DataError, MissingProgramError, NetworkError, OutputError, UsageError
 from musicldm.latents.store import LatentStore
-from musicldm.media.audio.manifest import read_tracks
+from musicldm.media.manifest import read_tracks
 from tests.latents.disasters import forked
 from tests.latents.latent_toys import HEADER, SMALL, check_whole, filled, latents, pieces, track
 from tests.toys import Command, Pipeline

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from musicldm.media.audio import files
-from musicldm.media.audio.dataset import CropDataset, open_splits
+from musicldm.media.dataset import CropDataset, open_splits
 from musicldm.training.data import Batches, Workers
 from tests.toys import Pipeline, full
 

@@ -11,7 +11,7 @@ import pytest
 
 from musicldm import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest
+from musicldm.media.manifest import open_manifest
 from tests.toys import Command, Pipeline
 
 

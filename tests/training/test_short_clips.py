@@ -26,7 +26,7 @@ from musicldm.latents.dataset import LatentBatch
 from musicldm.latents.statistics import LatentStatistics
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest
+from musicldm.media.manifest import open_manifest
 from musicldm.training.processes import Processes
 from musicldm.training.step import TrainStep
 from musicldm.training.trainable import Trainable

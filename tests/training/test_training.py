@@ -27,7 +27,7 @@ from musicldm.core.progress import Progress, silent
 from musicldm.generators.diffusion.config import DiffusionRunConfig
 from musicldm.generators.diffusion.training import train_diffusion
 from musicldm.media.audio import files
-from musicldm.media.audio.manifest import open_manifest, read_tracks
+from musicldm.media.manifest import open_manifest, read_tracks
 from musicldm.noise.schedule import NoiseConfig
 from musicldm.training.loop import TrainingResult
 from tests.toys import TOY_LDM, TOY_SPECTRAL, TOY_VAE, Command, Pipeline
@@ -235,7 +235,7 @@ def test_silent_music_trains(pipeline: Pipeline, tmp_path: Path) -> None:
     silent = Path(shutil.copytree(pipeline.wav, tmp_path / "wav"))
     for number, track in enumerate(read_tracks(silent)):
         if track.split == "train" and number % 2:
-            files.write(track.path, np.zeros((1, track.samples), np.float32), track.sample_rate)
+            files.write(track.path, np.zeros((1, track.length), np.float32), track.rate)
     config = vae_plan(TOY_SPECTRAL, steps=60, seconds=0.2, learning_rate=1e-3)
     train_vae(silent, tmp_path / "run", config, CPU)
     assert not (tmp_path / "run/events.jsonl").exists()

@@ -11,9 +11,9 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from musicldm.media.audio.decode import BLOCK, AudioInfo, Floats, decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
 from musicldm.media.audio.mixing import Mixer, mixers
 from musicldm.media.audio.spool import Spool
-from musicldm.media.audio.takes import is_take
+from musicldm.media.medium import Medium
+from musicldm.media.takes import TakeError, is_take
 
 _OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and removed; below, it is inaudible
 _SILENT = 1e-5  # peak; -100 dBFS
@@ -59,6 +60,8 @@ class PrepareSettings:
     include_takes: bool = False
     """Accept takes of `musicldm sample`, which are refused otherwise."""
 
+    medium: ClassVar[Medium] = "audio"
+
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 384000:
             raise ConfigError(f"The sample rate cannot be {self.sample_rate} Hz.", "Choose one from 1000 to 384000.")
@@ -80,11 +83,20 @@ class PrepareSettings:
                 "Let --min-seconds be less than --max-seconds.",
             )
 
+    @property
+    def suffix(self) -> str:
+        """Of the outputs' names."""
+        return f".{self.format}"
+
     def shaping(self) -> dict[str, Any]:
         """The settings on which the samples of an output depend."""
         keys = ("sample_rate", "bit_depth", "channels", "format", "loudness", "trim_silence")
         # Only where it is on: the settings of earlier releases, which did not know it, stay the same settings.
         return {key: getattr(self, key) for key in keys} | ({"clip": True} if self.clip else {})
+
+    def refuses(self, record: dict[str, Any]) -> str:
+        """Why the sound of a record is refused; empty where it is not."""
+        return self.refusal(record["samples"], record["silent"])
 
     def refusal(self, samples: int, silent: bool) -> str:
         """Why a sound of so many samples is refused; empty where it is not."""
@@ -100,10 +112,6 @@ class PrepareSettings:
         if self.format == "wav" and not files.fits_wav(samples, self.channels, self.bit_depth):
             return "It is longer than a WAV file can be; with --format flac there is no such limit."
         return ""
-
-
-class TakeError(DataError):
-    """A file is a take of our own, and those are not asked for."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,8 @@ class Original:
 class Prepared:
     """What is known of a waveform once it has been written."""
 
+    sample_rate: int
+    channels: int
     samples: int
     peak: float
     """Of the output, 1 being full scale."""
@@ -161,6 +171,38 @@ class Prepared:
     content: str
     """SHA-256 of the decoded sound and the settings that shape it: same content, same samples in the output."""
     title: str
+
+    @property
+    def artist(self) -> str:
+        """By the file's tags."""
+        return self.original.artist
+
+    @property
+    def take(self) -> bool:
+        """Whether `musicldm sample` made it."""
+        return self.original.take
+
+    def record(self) -> dict[str, Any]:
+        """What it adds to the manifest."""
+        original = asdict(self.original)
+        del original["artist"], original["take"]
+        return {
+            "samples": self.samples,
+            "seconds": round(self.samples / self.sample_rate, 3),
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "peak": round(self.peak, 6),
+            "loudness": None if self.loudness is None else round(self.loudness, 2),
+            "clipped": self.clipped,
+            "silent": self.silent,
+            "offset": round(self.offset, 6),
+            "gain": round(self.gain, 2),
+            "held_back": self.held_back,
+            "lowered": round(self.lowered, 2),
+            "mono_from": self.mono_from,
+            "trimmed": {place: round(seconds, 3) for place, seconds in asdict(self.trimmed).items()},
+            "original": original,
+        }
 
 
 def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
@@ -218,6 +260,8 @@ def _prepared(sound: _Sound, target: Path, settings: PrepareSettings, info: Audi
     decibels = 20 * math.log10(gain)
     rate = settings.sample_rate
     return Prepared(
+        sample_rate=rate,
+        channels=settings.channels,
         samples=stop - start,
         peak=min(1.0, peak * gain),
         loudness=None if loudness is None else loudness + decibels,

@@ -13,7 +13,7 @@ import numpy as np
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import resample
 from musicldm.media.audio.forms import form
-from musicldm.media.audio.manifest import PreparedTrack
+from musicldm.media.manifest import PreparedTrack
 
 _MARGIN = 256  # samples at the lower rate that are read beyond both ends; the filter's response spans 128
 
@@ -36,9 +36,9 @@ class ResampledTrack(PreparedTrack):
         if original.mono_from is not None and channels == 1:
             changed += f", by channel {original.mono_from}"
         facts |= {
-            "sample_rate": sample_rate,
+            "rate": sample_rate,
             "channels": channels,
-            "samples": original.samples * sample_rate // original.sample_rate,
+            "length": original.length * sample_rate // original.rate,
             "content": hashlib.sha256(changed.encode()).hexdigest(),
         }
         return cls(**facts, original=original)
@@ -49,7 +49,7 @@ class ResampledTrack(PreparedTrack):
         Raises:
             DataError: the file is gone, or is not the one that was prepared.
         """
-        rate, source = self.sample_rate, self.original.sample_rate
+        rate, source = self.rate, self.original.rate
         if rate == source:
             return self._mixed(start, stop)
         # Sample k·ours of this track falls on sample k·theirs of the original: a span of the original that begins on
@@ -57,7 +57,7 @@ class ResampledTrack(PreparedTrack):
         ours, theirs = rate // math.gcd(rate, source), source // math.gcd(rate, source)
         margin = math.ceil(_MARGIN * max(1, rate / source))
         k = max(0, start - margin) // ours
-        end = min(self.original.samples, -(-(stop + margin) * theirs // ours))
+        end = min(self.original.length, -(-(stop + margin) * theirs // ours))
         audio = resample(self._mixed(k * theirs, end), source, rate)
         return audio[:, start - k * ours : stop - k * ours]
 
@@ -77,7 +77,7 @@ def fit(tracks: Iterable[PreparedTrack], sample_rate: int, channels: int) -> lis
     """The tracks at a model's rate and channels; those that have them already are left as they are."""
     return [
         track
-        if (track.sample_rate, track.channels) == (sample_rate, channels)
+        if (track.rate, track.channels) == (sample_rate, channels)
         else ResampledTrack.of(track, sample_rate, channels)
         for track in tracks
     ]
@@ -86,4 +86,4 @@ def fit(tracks: Iterable[PreparedTrack], sample_rate: int, channels: int) -> lis
 def converted(tracks: Iterable[PreparedTrack]) -> dict[str, int]:
     """The forms of the originals of those that are converted, and how many have each; see `forms.converted`."""
     originals = [track.original for track in tracks if isinstance(track, ResampledTrack)]
-    return dict(Counter(form(each.sample_rate, each.channels) for each in originals).most_common())
+    return dict(Counter(form(each.rate, each.channels) for each in originals).most_common())

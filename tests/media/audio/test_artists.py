@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from musicldm.core.errors import UsageError
-from musicldm.media.audio.artists import ArtistRule
+from musicldm.media.artists import ArtistRule
 
 
 @pytest.mark.parametrize(

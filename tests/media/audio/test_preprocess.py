@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from musicldm.core.errors import DataError, OutputError, UsageError
-from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
 from musicldm.media.audio.prepare import PrepareSettings
-from musicldm.media.audio.preprocess import preprocess
+from musicldm.media.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.media.preprocess import preprocess
 from tests.media.audio.sounds import Cut, Encode, Tone
 
 
@@ -62,7 +62,7 @@ def test_tracks_read_back_as_the_manifest_tells(source: Path, out: Path) -> None
     assert [track.path for track in tracks] == sorted(out.resolve().rglob("*.wav"))
     for track in tracks:
         info = soundfile.info(track.path)
-        assert (track.sample_rate, track.channels, track.samples) == (22050, 2, info.frames)
+        assert (track.rate, track.channels, track.length) == (22050, 2, info.frames)
         assert track.seconds == pytest.approx(info.duration)
         assert info.subtype == "PCM_24"
 
@@ -184,7 +184,7 @@ def test_a_track_without_source_stays_unless_it_is_of_another_kind(source: Path,
     assert preprocess(source, out, PrepareSettings()).tracks == 3
     for _ in range(2):
         summary = preprocess(source, out, PrepareSettings(sample_rate=8000))
-        assert {track.sample_rate for track in read_tracks(out)} == {8000} and summary.tracks == 2
+        assert {track.rate for track in read_tracks(out)} == {8000} and summary.tracks == 2
         assert summary.failed == {"B-side/deep/-rf.m4a": "Its source is gone, and it was prepared with other settings."}
     assert preprocess(source, out, PrepareSettings()).tracks == 3  # back again
 
@@ -202,7 +202,7 @@ def test_what_changed_is_done_again(source: Path, out: Path, tone: Tone, encode:
     (out / "'quoted' \U0001f3b5.wav").unlink()
     assert preprocess(source, out, PrepareSettings()).prepared == 2
     assert preprocess(source, out, PrepareSettings(sample_rate=8000)).prepared == 3
-    assert {track.sample_rate for track in read_tracks(out)} == {8000}
+    assert {track.rate for track in read_tracks(out)} == {8000}
 
 
 def test_a_file_that_turned_bad_leaves_no_old_waveform(source: Path, out: Path) -> None:
@@ -241,7 +241,7 @@ def test_what_only_refuses_does_not_have_everything_done_again(source: Path, out
 def test_a_wrong_input_takes_nothing_away(source: Path, out: Path, tmp_path: Path) -> None:
     preprocess(source, out, PrepareSettings())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no audio files"):
+    with pytest.raises(DataError, match="There is no music"):
         preprocess(tmp_path / "empty", out, PrepareSettings(sample_rate=8000))
     assert len(read_tracks(out)) == 3
 
@@ -375,7 +375,7 @@ def test_a_missing_or_empty_input(tmp_path: Path, out: Path) -> None:
         preprocess(tmp_path / "in", out, PrepareSettings())
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match="no audio files"):
+    with pytest.raises(DataError, match="There is no music"):
         preprocess(tmp_path / "in", out, PrepareSettings())
 
 
@@ -404,10 +404,10 @@ def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path: 
 def test_a_waveform_that_is_gone_or_changed_is_named_when_it_is_read(source: Path, out: Path) -> None:
     preprocess(source, out, PrepareSettings())
     tracks = read_tracks(out)
-    assert tracks[0].read(0, tracks[0].samples).shape == (1, tracks[0].samples)
+    assert tracks[0].read(0, tracks[0].length).shape == (1, tracks[0].length)
     tracks[0].path.write_bytes(tracks[0].path.read_bytes()[:1000])
     with pytest.raises(DataError, match="was changed since"):
-        tracks[0].read(0, tracks[0].samples)
+        tracks[0].read(0, tracks[0].length)
     tracks[1].path.unlink()
     with pytest.raises(DataError, match=str(tracks[1].path.name)):
         tracks[1].read(0, 10)

@@ -14,11 +14,11 @@ import pytest
 
 from musicldm.core import durable, filenames
 from musicldm.core.errors import OutputError
-from musicldm.media.audio import preprocess as module
-from musicldm.media.audio.ledger import Ledger
-from musicldm.media.audio.manifest import MANIFEST, read_tracks
+from musicldm.media import preprocess as module
 from musicldm.media.audio.prepare import PrepareSettings
-from musicldm.media.audio.preprocess import preprocess
+from musicldm.media.ledger import Ledger
+from musicldm.media.manifest import MANIFEST, read_tracks
+from musicldm.media.preprocess import preprocess
 from tests.media.audio.sounds import Encode, Tone
 
 MINE = b"RIFF: a person's own"

@@ -16,9 +16,9 @@ import pytest
 from musicldm.core.errors import MusicLDMError
 from musicldm.media.audio import files, resampled
 from musicldm.media.audio.decode import decode_whole, probe
-from musicldm.media.audio.ledger import Finished, Task
-from musicldm.media.audio.manifest import MANIFEST, read_tracks
 from musicldm.media.audio.wav import wav_data
+from musicldm.media.ledger import Finished, Task
+from musicldm.media.manifest import MANIFEST, read_tracks
 from tests.media.audio.sounds import Encode, Floats, Tone
 from tests.toys import Command, Done
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def preprocess(musicldm: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command, without processes of its own: starting them takes longer than all these little files."""
-    monkeypatch.setattr("musicldm.media.audio.preprocess.run_all", one_after_another)
+    monkeypatch.setattr("musicldm.media.preprocess.run_all", one_after_another)
     return lambda *options: musicldm("preprocess", source, tmp_path / "out", *options)
 
 

@@ -12,9 +12,9 @@ import soxr
 
 from musicldm.core.errors import DataError
 from musicldm.media.audio import files
-from musicldm.media.audio.dataset import CropDataset, check_format
-from musicldm.media.audio.manifest import MANIFEST, PreparedTrack, read_tracks
 from musicldm.media.audio.resampled import ResampledTrack, fit
+from musicldm.media.dataset import CropDataset, check_format
+from musicldm.media.manifest import MANIFEST, PreparedTrack, read_tracks
 from tests.toys import full
 
 
@@ -36,11 +36,11 @@ def prepared(folder: Path, rate: int, channels: int, seconds: float = 3.0, name:
 def test_a_crop_is_the_same_span_of_the_whole(tmp_path: Path, theirs: int, ours: int) -> None:
     original = prepared(tmp_path, theirs, 1)
     track = ResampledTrack.of(original, ours, 1)
-    whole = soxr.resample(original.read(0, original.samples)[0], theirs, ours, quality="HQ")
-    assert abs(track.samples - len(whole)) <= 1 and track.seconds == pytest.approx(original.seconds, abs=1 / ours)
+    whole = soxr.resample(original.read(0, original.length)[0], theirs, ours, quality="HQ")
+    assert abs(track.length - len(whole)) <= 1 and track.seconds == pytest.approx(original.seconds, abs=1 / ours)
     chance = np.random.default_rng(1)
-    starts = chance.integers(0, track.samples - 400, 8).tolist()
-    spans = [(0, 1), (0, track.samples), (track.samples - 1, track.samples), *((a, a + 400) for a in starts)]
+    starts = chance.integers(0, track.length - 400, 8).tolist()
+    spans = [(0, 1), (0, track.length), (track.length - 1, track.length), *((a, a + 400) for a in starts)]
     for start, stop in spans:
         crop = track.read(start, stop)
         assert crop.shape == (1, stop - start) and crop.dtype == np.float32
@@ -68,7 +68,7 @@ def test_a_resampled_track_is_the_original_under_another_content(tmp_path: Path)
     forms = [(16000, 1), (16000, 2), (44100, 1)]
     tracks = [ResampledTrack.of(original, *form) for form in forms]
     for track, form in zip(tracks, forms, strict=True):
-        assert (track.sample_rate, track.channels) == form
+        assert (track.rate, track.channels) == form
         for name in ("path", "split", "artist", "title", "provenance", "bytes"):
             assert getattr(track, name) == getattr(original, name)
         track.check()
@@ -82,7 +82,7 @@ def test_only_what_does_not_fit_is_resampled(tmp_path: Path) -> None:
     fitting = fit(tracks, 16000, 1)
     assert fitting[0] is tracks[0]
     check_format(fitting, 16000, 1)
-    crops = CropDataset(fitting, samples=16000, grid=64, seed=3)
+    crops = CropDataset(fitting, length=16000, grid=64, seed=3)
     assert crops.short == 0 and full(crops.batch(0, 6)).shape == (6, 1, 16000)
 
 
@@ -90,6 +90,6 @@ def test_a_file_that_changed_is_still_refused(tmp_path: Path) -> None:
     original = prepared(tmp_path, 44100, 1)
     track = ResampledTrack.of(original, 16000, 1)
     original.path.write_bytes(original.path.read_bytes()[:9000])
-    for use in (track.check, lambda: track.read(track.samples - 100, track.samples)):
+    for use in (track.check, lambda: track.read(track.length - 100, track.length)):
         with pytest.raises(DataError, match="changed since"):
             use()

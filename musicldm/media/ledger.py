@@ -5,75 +5,46 @@ Only the coordinator writes it; workers see tasks and answer with results.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from musicldm.core import durable, filenames
+from musicldm.core import durable
 from musicldm.core.config import from_dict
 from musicldm.core.errors import DataError, MusicLDMError, OutputError
 from musicldm.core.guard import Guard, refusal
-from musicldm.core.names import counted, merged
-from musicldm.media.audio.artists import ArtistRule, Whose
+from musicldm.core.names import merged
+from musicldm.media.artists import ArtistRule, Whose
 from musicldm.media.audio.forms import form
-from musicldm.media.audio.manifest import Split, open_manifest
-from musicldm.media.audio.prepare import Prepared, PrepareSettings, TakeError
-from musicldm.media.audio.sources import NO_FILE, SourceFile, digest, look, utf8
+from musicldm.media.audio.prepare import Prepared, PrepareSettings
+from musicldm.media.manifest import Split, medium_of, open_manifest
+from musicldm.media.medium import Medium
+from musicldm.media.naming import targets
+from musicldm.media.notes.midi import is_midi
+from musicldm.media.notes.prepare import NoteSettings, PreparedScore
+from musicldm.media.sources import NO_FILE, SourceFile, digest, look, utf8
+from musicldm.media.summary import Summary
+from musicldm.media.takes import TakeError
 
 CATALOG = "catalog.jsonl"  # the crawl's journal, beside the audio that it fetched
 
 _HELDOUT_ONE_IN = 20
 _SUSPICIOUS = 1e-3  # peak; -60 dBFS
-_LONGEST_NAME = 240  # bytes; file systems take 255
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The result of a run of `preprocess`."""
+class Settings:
+    """How files of each medium are prepared."""
 
-    files: int
-    """Sources found, usable or not."""
-    prepared: int
-    """Done in this run."""
-    skipped: int
-    """Done before."""
-    tracks: int
-    """Usable now."""
-    heldout: int
-    """Of these, kept from training."""
-    hours: float
-    """Of all usable tracks."""
-    prepared_hours: float
-    """Of those done in this run."""
-    quieter: int
-    """Of those done in this run, left below the target loudness, since their peaks would have clipped."""
-    artists: dict[str, int]
-    """Of all usable tracks, the most frequent first; "" stands for nobody known."""
-    artists_from: dict[str, int]
-    """Of how many tracks the artist comes from the catalog, a tag, a folder, the option; or nobody is known."""
-    relabelled: int
-    """Tracks of earlier runs that have another artist now."""
-    converted: dict[str, int]
-    """The form of sources, such as "44100 Hz, 2 channels" -> how many of those done in this run had another form."""
-    lowered: dict[str, float]
-    """Of those done in this run: source -> the dB by which it was lowered since its peak lay beyond full scale."""
-    cancelled: list[str]
-    """Of those done in this run, whose channels cancel each other, so that one of them was taken."""
-    beyond_header: dict[str, float]
-    """Of those done in this run: source -> seconds of its sound that its header does not know of."""
-    trimmed_seconds: float
-    """Silence that was taken off in this run."""
-    takes: list[str] = field(default_factory=list)
-    """Sources that are our own takes, and were left out."""
-    duplicates: dict[str, str] = field(default_factory=dict)
-    """Source -> the source with the same audio that was kept."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Source -> reason."""
+    audio: PrepareSettings
+    notes: NoteSettings
+
+    def of(self, medium: Medium) -> PrepareSettings | NoteSettings:
+        """Those of one medium."""
+        return self.notes if medium == "notes" else self.audio
 
 
 @dataclass(frozen=True)
@@ -84,7 +55,7 @@ class Task:
     source: SourceFile | None
     """None where the name leads to nothing, as a broken link does."""
     target: Path
-    settings: PrepareSettings
+    settings: PrepareSettings | NoteSettings
     known: str
     """SHA-256 of the source from which the present output was made; empty where it must be made again in any case."""
 
@@ -102,7 +73,7 @@ class Finished:
     """Of the source."""
     output: Output | None
     """None where the source is still the known one."""
-    prepared: Prepared | None
+    prepared: Prepared | PreparedScore | None
 
 
 class Ledger:
@@ -112,7 +83,7 @@ class Ledger:
         self,
         source: Path,
         out: Path,
-        settings: PrepareSettings,
+        settings: Settings,
         files: list[Path],
         artists: ArtistRule,
         overwrite: bool = False,
@@ -130,6 +101,9 @@ class Ledger:
                 while name in self.paths:  # names that differ in bytes alone are spelled alike in UTF-8
                     name += "_"
                 self.paths[name], self.sources[name] = path, found
+        self.media: dict[str, Medium] = {
+            name: "notes" if is_midi(path) else "audio" for name, path in self.paths.items()
+        }
         self.tried: dict[str, None] = {}
         self.failed: dict[str, str] = {}
         self.takes: dict[str, None] = {}
@@ -156,7 +130,7 @@ class Ledger:
             if record["status"] not in ("done", "stale"):
                 continue
             if not self._is_ours(record):
-                self.journal.append(record | {"status": "failed", "reason": "Its waveform is gone, or was changed."})
+                self.journal.append(record | {"status": "failed", "reason": "Its output is gone, or was changed."})
                 continue
             found = look(self.out / record["path"])
             if found and "sha256" in record and found.mtime_ns != record.get("mtime_ns"):  # copied
@@ -229,41 +203,25 @@ class Ledger:
 
     def _task(self, name: str, known: str = "") -> Task:
         target = self.out / self.targets[name]
-        return Task(name, self.paths[name], self.sources[name], target, self.settings, known)
+        settings = self.settings.of(self.media[name])
+        return Task(name, self.paths[name], self.sources[name], target, settings, known)
 
     def _is_current(self, record: dict[str, Any]) -> bool:
         """Whether a record stands for an output as this run would make it, if its source is still the same."""
         made = record["status"] in ("done", "duplicate") and record["content"] in self.kept
-        if record.get("take") and not self.settings.include_takes:
+        if record.get("take") and not self.settings.audio.include_takes:
             return False
         if "original" not in record and (record.get("clipped", 0) > 0 or record.get("peak", 1) < _SUSPICIOUS):
             return False  # an earlier release may have clipped it, or let its channels cancel each other
-        return made and self._has_our_shape(record) and not self.settings.refusal(record["samples"], record["silent"])
+        return made and self._has_our_shape(record) and not self.settings.of(medium_of(record)).refuses(record)
 
     def _has_our_shape(self, record: dict[str, Any]) -> bool:
-        return bool(record.get("settings") == self.settings.shaping())
+        return bool(record.get("settings") == self.settings.of(medium_of(record)).shaping())
 
     def _targets(self) -> dict[str, str]:
         """Where each source's output goes: its own name, as far as it differs from all others on any file system."""
-        suffix = f".{self.settings.format}"
-        records = self.journal.records
-        # Names once given are kept, or a new file could rename the outputs of old ones.
-        targets = {
-            name: records[name]["path"]
-            for name in self.sources
-            if name in records and records[name]["path"].endswith(suffix)
-        }
-        given = [record["path"] for record in records.values()]
-        places = {name: filenames.portable_path(name) for name in self.sources}
-        # The names of folders, too: beside `a.wav` there may be a folder that is called `a.wav`.
-        folders = {folder for path in (*places.values(), *given) for folder in PurePosixPath(path).parents}
-        taken = {filenames.key(each) for each in (*given, *folders)}
-        for name, place in places.items():
-            if name not in targets:
-                names = _names(name, place, suffix)
-                targets[name] = next(each for each in names if filenames.key(each) not in taken)
-                taken.add(filenames.key(targets[name]))
-        return targets
+        suffixes = {name: self.settings.of(medium).suffix for name, medium in self.media.items()}
+        return targets(suffixes, {name: record["path"] for name, record in self.journal.records.items()})
 
     # During the work
 
@@ -283,7 +241,7 @@ class Ledger:
             "source": task.name,
             "source_file": _as_dict(task.source),
             "source_sha256": None,
-            "settings": self.settings.shaping(),
+            "settings": task.settings.shaping(),
             "status": "failed",
             "reason": "",
             "path": task.target.relative_to(self.out).as_posix(),
@@ -315,42 +273,29 @@ class Ledger:
         if self._is_ours(record):
             (self.out / record["path"]).unlink(missing_ok=True)
 
-    def _commit_output(self, task: Task, record: dict[str, Any], output: Output, prepared: Prepared) -> None:
+    def _commit_output(
+        self, task: Task, record: dict[str, Any], output: Output, prepared: Prepared | PreparedScore
+    ) -> None:
         file, found = output.file, look(output.file)
         if found is None:
             raise OutputError(
                 f"What a worker has written to {file.parent} is not visible here.",
                 "All machines of a cluster must see the input and the output under the same paths.",
             )
-        crawled, original = self._crawled(task.name), asdict(prepared.original)
-        tagged, take = original.pop("artist"), original.pop("take")
-        whose = self.artists.whose(PurePosixPath(task.name), tagged, crawled.get("artist", ""))
+        crawled = self._crawled(task.name)
+        whose = self.artists.whose(PurePosixPath(task.name), prepared.artist, crawled.get("artist", ""))
         record |= {
             "status": "done",
             "bytes": found.size,
             "sha256": output.sha256,
             "mtime_ns": found.mtime_ns,
-            "samples": prepared.samples,
-            "seconds": round(prepared.samples / self.settings.sample_rate, 3),
-            "sample_rate": self.settings.sample_rate,
-            "channels": self.settings.channels,
-            "peak": round(prepared.peak, 6),
-            "loudness": None if prepared.loudness is None else round(prepared.loudness, 2),
-            "clipped": prepared.clipped,
-            "silent": prepared.silent,
-            "offset": round(prepared.offset, 6),
-            "gain": round(prepared.gain, 2),
-            "held_back": prepared.held_back,
-            "lowered": round(prepared.lowered, 2),
-            "mono_from": prepared.mono_from,
-            "trimmed": {place: round(seconds, 3) for place, seconds in asdict(prepared.trimmed).items()},
-            "original": original,
-            "take": take,
+            **prepared.record(),
+            "take": prepared.take,
             "content": prepared.content,
             "split": self._split(prepared.content),
             "artist": whose.artist,
             "artist_from": whose.origin,
-            "tagged": tagged,
+            "tagged": prepared.artist,
             "title": crawled.get("title") or prepared.title or PurePosixPath(task.name).stem,
             "provenance": crawled.get("provenance") or {},
         }
@@ -372,7 +317,7 @@ class Ledger:
     def _drop(self, record: dict[str, Any], keeper: str) -> None:
         """Record a duplicate, of which `keeper` is kept, and remove its output."""
         self._remove(record)
-        self.journal.append(record | {"status": "duplicate", "reason": f"The same audio as {keeper}."})
+        self.journal.append(record | {"status": "duplicate", "reason": f"The same as {keeper}."})
 
     # The artists
 
@@ -424,36 +369,16 @@ class Ledger:
         return [self.journal.records[name] for name in self.kept.values()]
 
     def summary(self) -> Summary:
-        tracks = self._tracks()
-        records = [self.journal.records[name] for name in self.tried]
-        prepared = [record for record in records if record["status"] == "done"]
-        originals = [record["original"] for record in prepared]
-        forms = Counter(form(original["sample_rate"], original["channels"]) for original in originals)
-        forms.pop(form(self.settings.sample_rate, self.settings.channels), None)
-        return Summary(
+        """What this run did, and what there is now."""
+        return Summary.of(
+            tracks=self._tracks(),
+            tried=[self.journal.records[name] for name in self.tried],
+            kept=self.kept,
             files=len(self.sources),
-            prepared=len(prepared),
-            skipped=len(self.sources) - len(self.tried),
-            tracks=len(tracks),
-            heldout=sum(record["split"] == "heldout" for record in tracks),
-            hours=sum(record["seconds"] for record in tracks) / 3600,
-            prepared_hours=sum(record["seconds"] for record in prepared) / 3600,
-            quieter=sum(record["held_back"] for record in prepared),
-            artists=counted(record["artist"] for record in tracks),
-            artists_from=dict(Counter(record.get("artist_from", "earlier release") for record in tracks)),
             relabelled=self.relabelled,
-            converted=dict(forms.most_common()),
-            lowered={record["source"]: record["lowered"] for record in prepared if record["lowered"]},
-            cancelled=[record["source"] for record in prepared if record["original"]["cancelled"]],
-            beyond_header={
-                record["source"]: record["original"]["beyond_header"]
-                for record in prepared
-                if record["original"]["beyond_header"]
-            },
-            trimmed_seconds=sum(sum(record["trimmed"].values()) for record in prepared),
             takes=list(self.takes),
-            duplicates={r["source"]: self.kept[r["content"]] for r in records if r["status"] == "duplicate"},
             failed=self.failed,
+            form=form(self.settings.audio.sample_rate, self.settings.audio.channels),
         )
 
 
@@ -485,22 +410,3 @@ class _Crawled:
 
 def _as_dict(source: SourceFile | None) -> dict[str, int] | None:
     return asdict(source) if source else None
-
-
-def _names(source: str, place: PurePosixPath, suffix: str) -> Iterator[str]:
-    """Names for the output of a source, the best first; the last ones no other source can have."""
-    yield _fitting(place.with_suffix(suffix))
-    yield _fitting(place.with_name(place.name + suffix))
-    whole = hashlib.sha256(source.encode()).hexdigest()
-    for digits in count(8):
-        yield _fitting(place.with_name(f"{place.stem}~{whole[:digits]}{suffix}"))
-
-
-def _fitting(path: PurePosixPath) -> str:
-    """The path, with its last name shortened where a file system would refuse it."""
-    name = path.name.encode()
-    if len(name) <= _LONGEST_NAME:
-        return str(path)
-    # With a hash, or long names with the same beginning would become one.
-    short = name[: _LONGEST_NAME - 32].decode(errors="ignore")
-    return str(path.with_name(f"{short}~{hashlib.sha256(name).hexdigest()[:8]}{path.suffix}"))

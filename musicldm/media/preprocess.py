@@ -1,6 +1,6 @@
-"""A folder of audio files of any kind to waveforms of one kind: nested folders in, a mirrored tree and a manifest out.
+"""A folder of music to waveforms and MIDI files of one kind: nested folders in, a mirrored tree and a manifest out.
 
-Workers turn one file each into one waveform under a temporary name. The coordinator alone gives it its own name and
+Workers turn one file each into one output under a temporary name. The coordinator alone gives it its own name and
 writes the manifest, and a track is done when its line is there. The outputs depend on the sources and the settings
 only: not on the order in which workers finish, nor on how often the work was interrupted and resumed.
 """
@@ -15,11 +15,14 @@ from musicldm.core.errors import DataError, UsageError
 from musicldm.core.guard import Guard
 from musicldm.core.jobs import run_all, run_on_cluster
 from musicldm.core.progress import Progress, silent
-from musicldm.media.audio.artists import USUAL, ArtistRule
-from musicldm.media.audio.ledger import Finished, Ledger, Output, Summary, Task
-from musicldm.media.audio.manifest import MANIFEST, is_manifest
-from musicldm.media.audio.prepare import PrepareSettings, prepare
-from musicldm.media.audio.sources import digest, walk
+from musicldm.media.artists import USUAL, ArtistRule
+from musicldm.media.audio.prepare import Prepared, PrepareSettings, prepare
+from musicldm.media.ledger import Finished, Ledger, Output, Settings, Task
+from musicldm.media.manifest import MANIFEST, is_manifest
+from musicldm.media.notes.prepare import NoteSettings, PreparedScore
+from musicldm.media.notes.prepare import prepare as prepare_score
+from musicldm.media.sources import digest, walk
+from musicldm.media.summary import Summary
 
 
 def preprocess(
@@ -32,14 +35,18 @@ def preprocess(
     cluster: str = "",
     overwrite: bool = False,
     artists: ArtistRule = USUAL,
+    notes: NoteSettings | None = None,
 ) -> Summary:
-    """Turn every audio file under `source` into a waveform under `out`; files that are done already are skipped.
+    """Turn every audio file under `source` into a waveform under `out`, and every MIDI file into one on the grid.
+
+    What is MIDI is told by a file's content. Files that are done already are skipped.
 
     Args:
         jobs: worker processes on this machine.
         time_limit: seconds after which a file is given up.
         cluster: address of a Dask scheduler, whose workers see the same folders; they take the place of `jobs`.
         overwrite: replace files in `out` that this has not written, or that were changed since.
+        notes: for MIDI files; None: the defaults. `settings` are for audio.
         artists: whose the files are; tracks that are done already get their artist by this rule, too.
 
     Raises:
@@ -51,7 +58,7 @@ def preprocess(
     """
     source, out = source.absolute(), out.absolute()  # workers elsewhere have another working directory
     if not source.is_dir():
-        raise DataError(f"There is no folder {source}.", "Name the folder that holds the audio files.")
+        raise DataError(f"There is no folder {source}.", "Name the folder that holds the music.")
     if source.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"The output {out} would hold the input {source}.", "Choose another folder for the output.")
     with durable.locked(durable.make_folder(out)):
@@ -60,9 +67,9 @@ def preprocess(
         status = out.stat()
         # The output counts as seen already, so that one inside of the input is not taken for more input.
         files = list(walk(source, seen={(status.st_dev, status.st_ino)}))
-        ledger = Ledger(source, out, settings, files, artists, overwrite)
+        ledger = Ledger(source, out, Settings(settings, notes or NoteSettings()), files, artists, overwrite)
         if not ledger.sources:
-            raise DataError(f"There are no audio files in {source}.")
+            raise DataError(f"There is no music in {source}.")
         tasks = ledger.plan()
         ledger.check(tasks)
         found = len(ledger.sources)
@@ -113,5 +120,9 @@ def _work(task: Task) -> Finished:
         return Finished(source, None, None)
     durable.make_folder(task.target.parent)
     file = durable.unfinished(task.target)
-    prepared = prepare(task.path, file, task.settings)
+    prepared: Prepared | PreparedScore
+    if isinstance(task.settings, NoteSettings):
+        prepared = prepare_score(task.path, file, task.settings)
+    else:
+        prepared = prepare(task.path, file, task.settings)
     return Finished(source, Output(file, digest(file)), prepared)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from musicldm.core.errors import DataError
 from musicldm.core.reading import parse_json
 
 _RECIPE = {"musicldm", "model", "take", "options"}  # keys of every release's recipes
 _LONGEST = 1 << 20  # bytes
+
+
+class TakeError(DataError):
+    """A file is a take of our own, and those are not asked for."""
 
 
 def is_recipe(data: Any) -> bool:
@@ -17,7 +22,7 @@ def is_recipe(data: Any) -> bool:
 
 
 def is_take(path: Path, comment: str) -> bool:
-    """Whether musicldm made an audio file, by its comment, or by the JSON file beside it where it has none."""
+    """Whether musicldm made a file, by its comment, or by the JSON file beside it where it has none."""
     if comment.strip():
         return is_recipe(_read(comment))
     for beside in (path.with_suffix(".json"), path.with_name(f"{path.name}.json")):

@@ -1,4 +1,4 @@
-"""What `musicldm preprocess` leaves behind: a folder of waveforms and their manifest."""
+"""What `musicldm preprocess` leaves behind: a folder of waveforms, of MIDI files, or of both, and their manifest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from musicldm.core.durable import Journal, is_journal
 from musicldm.core.errors import DataError
 from musicldm.core.reading import inside
 from musicldm.media.audio import files
+from musicldm.media.medium import Medium
+from musicldm.media.notes import files as scores
+from musicldm.media.notes.midi import MAX_HOURS, MAX_QUARTERS
+from musicldm.media.notes.roll import Channels
+from musicldm.media.notes.score import STEPS
 
 MANIFEST = "manifest.jsonl"
 
@@ -21,16 +26,20 @@ _AGAIN = "Run musicldm preprocess again."
 
 @dataclass(frozen=True)
 class PreparedTrack:
-    """One waveform, ready for the models."""
+    """One waveform or one score, ready for the models."""
 
     path: Path
     """Absolute."""
-    sample_rate: int
+    medium: Medium
+    rate: int
+    """Units in a second of audio (samples), or in a quarter of notes (steps)."""
     channels: int
-    samples: int
-    """Per channel."""
+    """C. Of audio: 1 mono, 2 stereo; of notes: the rows of a roll."""
+    length: int
+    """In units."""
+    seconds: float
     content: str
-    """SHA-256 of the decoded sound and of the settings that shaped it: same content, same samples."""
+    """SHA-256 of what is in it and of the settings that shaped it: same content, same samples or notes."""
     split: Split
     """Held-out tracks are used by no training at any stage."""
     artist: str
@@ -41,10 +50,6 @@ class PreparedTrack:
     """The file's size; None where the manifest is of an earlier version, which did not record it."""
     mono_from: int | None = None
     """Of two channels that cancel each other, the one that stands for both in mono; None where their mean does."""
-
-    @property
-    def seconds(self) -> float:
-        return self.samples / self.sample_rate
 
     def check(self) -> None:
         """Check that the file is there with its recorded size, without reading it.
@@ -60,33 +65,68 @@ class PreparedTrack:
             raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
 
     def read(self, start: int, stop: int) -> files.Floats:
-        """Samples `start` to `stop`, float32 [C, stop - start].
+        """Units `start` to `stop`, float32 [C, stop - start]: a waveform, or a roll.
 
         Raises:
             DataError: the file is gone, or is not the one that was prepared.
         """
-        beyond = 1 if stop == self.samples else 0  # there must be nothing after the end
-        audio = files.read(self.path, start, stop + beyond)
-        if audio.shape != (self.channels, stop - start):
+        if self.medium == "notes":
+            if scores.length(self.path) != self.length:
+                raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
+            return scores.read(self.path, start, stop)
+        beyond = 1 if stop == self.length else 0  # there must be nothing after the end
+        media = files.read(self.path, start, stop + beyond)
+        if media.shape != (self.channels, stop - start):
             raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
-        return audio
+        return media
 
 
 @dataclass(frozen=True)
 class _Track:
-    """The record of a waveform, as far as models read it."""
+    """The record of a track, as far as models read it."""
 
     status: Literal["done", "stale", "duplicate"]
     path: str
     content: Hash
     split: Split
-    sample_rate: Annotated[int, Between(1, 10_000_000)]
-    channels: Annotated[int, Between(1, 64)]
-    samples: Count
     artist: str
     title: str
     provenance: dict[str, Any]
+    medium: Medium = "audio"
+    """Which earlier releases do not name."""
     bytes: Count | None = None
+
+
+@dataclass(frozen=True)
+class _Waveform:
+    """What the record of a waveform adds."""
+
+    sample_rate: Annotated[int, Between(1, 10_000_000)]
+    channels: Annotated[int, Between(1, 64)]
+    samples: Count
+    mono_from: Annotated[int, Between(0, 63)] | None = None
+
+    def form(self) -> dict[str, Any]:
+        """The fields of a `PreparedTrack` that it decides."""
+        return {
+            "rate": self.sample_rate,
+            "channels": self.channels,
+            "length": self.samples,
+            "seconds": self.samples / self.sample_rate,
+            "mono_from": self.mono_from,
+        }
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What the record of a score adds."""
+
+    steps: Annotated[int, Between(1, MAX_QUARTERS * STEPS)]
+    seconds: Annotated[float, Between(0, 3600 * MAX_HOURS)]
+
+    def form(self) -> dict[str, Any]:
+        """The fields of a `PreparedTrack` that it decides."""
+        return {"rate": STEPS, "channels": Channels.COUNT, "length": self.steps, "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
@@ -122,6 +162,17 @@ class _Output:
     held_back: bool = False
 
 
+def medium_of(record: dict[str, Any]) -> Medium:
+    """Of a track's record; earlier releases knew audio only."""
+    return "notes" if record.get("medium") == "notes" else "audio"
+
+
+def _form(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of a track's form, checked; see `_Waveform.form`."""
+    kind: type[_Waveform | _Score] = _Score if medium_of(record) == "notes" else _Waveform
+    return from_dict(kind, record, unknown="pass over").form()
+
+
 def open_manifest(folder: Path) -> Journal:
     """The journal of `folder`, one record for each source file.
 
@@ -134,6 +185,7 @@ def open_manifest(folder: Path) -> Journal:
         if record["status"] in ("done", "stale", "duplicate"):
             from_dict(_Track, record, unknown="pass over")
             from_dict(_Output, record, unknown="pass over")
+            _form(record)
 
     return Journal(folder / MANIFEST, "source", check)
 
@@ -143,19 +195,23 @@ def is_manifest(path: Path) -> bool:
     return is_journal(path, "source", "status", "path")
 
 
-def read_tracks(folder: Path) -> list[PreparedTrack]:
+def read_tracks(folder: Path, medium: Medium | None = None) -> list[PreparedTrack]:
     """The prepared tracks of `folder`, sorted by path.
 
+    Args:
+        medium: only those of this one.
+
     Raises:
-        DataError: no manifest, or no track in it.
+        DataError: no manifest, or no such track in it.
     """
-    hint = f"Prepare audio files first: musicldm preprocess IN {folder}"
+    hint = f"Prepare music first: musicldm preprocess IN {folder}"
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"There are no prepared waveforms in {folder}.", hint)
+        raise DataError(f"There is no prepared music in {folder}.", hint)
 
     def check(record: dict[str, Any]) -> None:
         if record.get("status") == "done":
             inside(folder, from_dict(_Track, record, unknown="pass over").path)
+            _form(record)
 
     records = [
         record
@@ -169,14 +225,16 @@ def read_tracks(folder: Path) -> list[PreparedTrack]:
     tracks = [
         PreparedTrack(
             path=root / record["path"],
-            **{
-                key: record[key]
-                for key in ("sample_rate", "channels", "samples", "content", "split", "artist", "title")
-            },
+            medium=medium_of(record),
+            **{key: record[key] for key in ("content", "split", "artist", "title")},
+            **_form(record),
             provenance=record["provenance"],
             bytes=record.get("bytes"),
-            mono_from=record.get("mono_from"),
         )
         for record in records
     ]
-    return sorted(tracks, key=lambda track: track.path)
+    chosen = [track for track in tracks if medium in (None, track.medium)]
+    if not chosen:
+        other = "notes" if medium == "audio" else "audio"
+        raise DataError(f"{folder} holds {other} only, no {medium}.", f"Name a folder with prepared {medium}.")
+    return sorted(chosen, key=lambda track: track.path)
