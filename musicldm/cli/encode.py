@@ -127,10 +127,11 @@ def encode(
             f"Tracks with another artist in {data} than in {store}: {summary.relabelled}. The store keeps the one that "
             "it has; a new store would take the other."
         )
+    amount = f"{summary.beats:,} beats" if summary.hours is None else f"{summary.hours:.2f} h"
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "
-        f"In all {summary.tracks} tracks, {summary.hours:.2f} h, {summary.bytes / 1e6:.1f} MB on disk."
+        f"In all {summary.tracks} tracks, {amount}, {summary.bytes / 1e6:.1f} MB on disk."
     )
     console.result({"store": str(store), "minutes": round(minutes, 3)} | asdict(summary), [str(store)])
     check_complete(console, strict, len(summary.left_out), summary.tracks)

@@ -31,9 +31,11 @@ def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
     form = f"{found.rate} Hz {channels}, {found.hop} samples a frame"
     if found.medium != "audio":
         form = f"{found.rate} ticks a beat, {found.hop} a frame"
+    period = "second" if found.medium == "audio" else "beat"
+    amount = f"{found.beats:,} beats" if found.hours is None else f"{found.hours:.2f} h"
     lines = {
-        "tracks": f"{found.tracks}, {found.hours:.2f} h, {found.heldout} held out, by {found.artists} artists",
-        "latents": f"{found.channels} channels, {found.frames_a_second:.4g} frames a second, float16",
+        "tracks": f"{found.tracks}, {amount}, {found.heldout} held out, by {found.artists} artists",
+        "latents": f"{found.channels} channels, {found.frames_a_second:.4g} frames a {period}, float16",
         found.medium: form,
         "codec": f"{found.codec_name} ({found.codec}, {found.codec_hash[:8]})",
         "size": f"{found.bytes / 1e6:.1f} MB in {found.segments} segments",

@@ -13,7 +13,7 @@ from musicldm.cli import sample_input, sidecar
 from musicldm.cli.console import Console
 from musicldm.cli.dataclass_options import with_options
 from musicldm.cli.sample_input import Input
-from musicldm.cli.sample_options import SampleOptions, chosen_task, laid_over, takes_of
+from musicldm.cli.sample_options import SampleOptions, chosen_task, is_midi_name, laid_over, refuse_notes, takes_of
 from musicldm.cli.sample_output import Output
 from musicldm.core.progress import Progress
 from musicldm.sampling.tasks import Form, Task
@@ -39,12 +39,22 @@ def sample(options: SampleOptions, given: frozenset[str]) -> None:
         options, given = laid_over(options, given, recipe.typed_options(options.replay, given))
     task = chosen_task(options, given)
     takes, of = takes_of(options, given, task, None if recipe is None else (recipe.take, recipe.of))
-    output = Output.of(options, task, takes)
-    for warning in output.warnings():
-        console.warn(warning)
+    # Before minutes of sampling, and where it may be of audio, even before the model is there.
+    named = options.format or options.output
+    output = Output.of(options, task, takes) if named and not is_midi_name(named) else None
     pipeline = _load(options, console)
     if recipe is not None:
         recipe.check(pipeline, options.inputs)
+    if pipeline.spec.medium == "notes":
+        from musicldm.cli import sample_notes
+
+        notes = sample_notes.NotesOutput.of(options, task, takes)
+        sample_notes.make(sample_notes.NotesSession(options, given, task, of, pipeline, console), takes, notes)
+        return
+    refuse_notes(given, named)
+    output = output or Output.of(options, task, takes)
+    for warning in output.warnings():
+        console.warn(warning)
     _make(_Session(options, given, task, of, pipeline, console), takes, output)
 
 

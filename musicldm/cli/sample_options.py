@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import typer
 
@@ -68,6 +68,29 @@ class SampleOptions:
         typer.Option(help="Length of each take, or of what follows --extend.", callback=positive),
         Recorded(0, DAY),
     ] = 10.0
+    bars: Annotated[
+        float | None,
+        typer.Option(
+            help="The same in bars, of a model of notes.", callback=positive, show_default="16, of a model of notes"
+        ),
+        Recorded(0, 1e6),
+    ] = None
+    tempo: Annotated[
+        float | None,
+        typer.Option(
+            min=10,
+            max=600,
+            metavar="BPM",
+            help="Of notes: quarters a minute on average, which else the model decides.",
+            show_default=False,
+        ),
+        Recorded(10, 600),
+    ] = None
+    meter: Annotated[
+        str,
+        typer.Option(metavar="N/M", help="Of notes: the metre, which else the model decides.", show_default=False),
+        Recorded(),
+    ] = ""
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=1, help="How many takes.", show_default="1; 5 where they interpolate"),
@@ -109,14 +132,17 @@ class SampleOptions:
         Recorded(),
     ] = None
     start: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option(
-            "--from", help="Where a span begins, in seconds; repeatable.", rich_help_panel=_TASK, show_default=False
+            "--from",
+            help="Where a span begins: in seconds, or 9b for bar 9 of notes; repeatable.",
+            rich_help_panel=_TASK,
+            show_default=False,
         ),
         Recorded(0, DAY),
     ] = None
     stop: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option("--to", help="Where it ends; one for each --from.", rich_help_panel=_TASK, show_default=False),
         Recorded(0, DAY),
     ] = None
@@ -212,12 +238,14 @@ class SampleOptions:
             "-o",
             help="The file; - for stdout; {i} is the take's number.",
             rich_help_panel=_OUT,
-            show_default="out.wav",
+            show_default="out.wav, or out.mid of notes",
         ),
     ] = None
     format: Annotated[
         str | None,
-        typer.Option(help="wav, flac, mp3, ogg or m4a.", rich_help_panel=_OUT, show_default="by the file's name"),
+        typer.Option(
+            help="wav, flac, mp3, ogg, m4a, or mid of notes.", rich_help_panel=_OUT, show_default="by the file's name"
+        ),
     ] = None
     bit_depth: Annotated[
         Literal["16", "24", "float"] | None,
@@ -233,6 +261,18 @@ class SampleOptions:
         ),
         Recorded(-70, 0),
     ] = None
+    soundfont: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What plays notes that go into an audio file, by fluidsynth.",
+            rich_help_panel=_OUT,
+            show_default="the built-in piano",
+        ),
+    ] = None
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Of notes: draw a piano roll beside each take.", rich_help_panel=_OUT)
+    ] = False
     overwrite: Overwrite = False
     device: Device = "auto"
     precision: Annotated[Precision, Recorded()] = "auto"
@@ -248,20 +288,30 @@ class SampleOptions:
         return [path for path in (self.vary, self.infill, self.extend, *(self.interpolate or ())) if path]
 
     @property
-    def spans(self) -> list[tuple[float, float]]:
-        """In seconds."""
-        return list(zip(self.start or [], self.stop or [], strict=True))
+    def spans(self) -> list[tuple[Place, Place]]:
+        """Where they begin and end.
+
+        Raises:
+            UsageError: one is no place.
+        """
+        return list(zip(map(place, self.start or []), map(place, self.stop or []), strict=True))
 
     def for_task(self, sounds: Sequence[Tensor], originals: Sequence[Original | None], weight: float) -> Given:
-        """What a task is built from.
+        """What a task of audio is built from.
 
         Args:
             sounds: the input files, as the model hears them.
             originals: the same as they are, where that differs and is to be kept.
             weight: between two things, where a task goes from one to the other.
+
+        Raises:
+            UsageError: a span counts in bars.
         """
         seeds = self.interpolate_seeds or (0, 0)
-        return Given(sounds, originals, self.seconds, self.strength, self.spans, seeds, weight)
+        if any(each.bars for span in self.spans for each in span):
+            raise UsageError("This model makes audio, which has no bars.", "Give --from and --to in seconds.")
+        spans = [(first.number, last.number) for first, last in self.spans]
+        return Given(sounds, originals, self.seconds, self.strength, spans, seeds, weight)
 
     def request(self, family: GeneratorFamily, take: int, given: frozenset[str]) -> Request:
         """How to sample.
@@ -292,6 +342,56 @@ class SampleOptions:
             if not (name and sign and value):
                 raise UsageError(f"{name + sign + value!r} is not a valid condition: expected NAME=VALUE.")
         return {name: value for name, _, value in pairs}
+
+
+MIDI = "mid"
+"""The format of notes."""
+OF_NOTES = ("bars", "tempo", "meter", "soundfont", "picture")
+"""Options that go with models of notes alone."""
+
+
+def is_midi_name(output: str) -> bool:
+    """Whether a file is named as MIDI files are."""
+    return Path(output).suffix.lower() in (".mid", ".midi")
+
+
+def refuse_notes(given: frozenset[str], named: str | None) -> None:
+    """Refuse what a model of audio does not do.
+
+    Args:
+        named: the output's format or name.
+
+    Raises:
+        UsageError: there is such a thing.
+    """
+    for name in OF_NOTES:
+        if name in given:
+            raise UsageError(f"{spelled(name)} goes with a model of notes, and this one makes audio.", "Leave it out.")
+    if named and (named == MIDI or is_midi_name(named)):
+        raise UsageError("This model makes audio, and no MIDI files.", "Name an audio file, such as -o out.wav.")
+
+
+class Place(NamedTuple):
+    """A place in a file."""
+
+    number: float
+    bars: bool
+    """Whether it is a bar, counted from 1, and not seconds."""
+
+
+def place(text: str) -> Place:
+    """A place as it is typed: `12.5` or `9b`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        number = float(text.removesuffix("b"))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= DAY:
+        raise UsageError(f"{text!r} is not a valid place: expected seconds such as 12.5, or a bar such as 9b.")
+    return Place(number, text.endswith("b"))
 
 
 RECORDED: dict[str, Recorded] = {

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DIGEST = "sha256"
 """The key under which the file beside a take has the take's hash."""
+PLACES = ("start", "stop")
+"""Options that are places in a file."""
 LARGEST = 1 << 26
 """Bytes of a recipe; it may name the artists of its model."""
 LONGEST_TEXT = 10_000
@@ -99,6 +101,9 @@ class Recipe:
                 raise DataError(f"{source} sets {name!r}, which no recipe may.", "Use only recipes that you trust.")
             if name in given:  # which counts, whatever was recorded
                 continue
+            if name in PLACES and isinstance(value, list):
+                # Releases before notes had seconds alone, and wrote them as numbers.
+                value = [f"{each:.17g}" if isinstance(each, float | int) else each for each in value]
             if not _fits(value, hints[name]) or not _in_range(value, RECORDED[name]):
                 raise DataError(f"{source} does not say how it was made: its {name} is {value!r:.200}.", hint)
             typed[name] = _typed(value, hints[name])
@@ -132,22 +137,28 @@ class Recipe:
 
 
 def read(path: Path) -> Recipe:
-    """The recipe in a JSON file, or in the metadata of an audio file, of this release or an earlier one.
+    """The recipe in a JSON file, or in the metadata of an audio or MIDI file, of this release or an earlier one.
 
     Raises:
         DataError: there is none.
     """
-    from musicldm.media.audio.decode import probe
-
     hint = "Name the .json beside a take, or the take itself."
     try:
-        text = read_file(path, LARGEST) if path.suffix == ".json" else probe(path).comment
+        text = read_file(path, LARGEST) if path.suffix == ".json" else _comment(path)
         # The file may be anybody's: all of it is checked here, so that what is wrong is a sentence and not a traceback.
         return from_dict(Recipe, upgraded(parse_json(text)), unknown="pass over")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not say how it was made.", hint) from error
+
+
+def _comment(take: Path) -> str:
+    """What a take's own metadata say of it."""
+    from musicldm.media.audio.decode import probe
+    from musicldm.media.notes.midi import comment_of, is_midi
+
+    return comment_of(take) if is_midi(take) else probe(take).comment
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,15 @@ class LatentSpec:
         """Latent frames a second (or a beat)."""
         return self.rate / self.hop
 
+    @property
+    def period(self) -> str:
+        """What `rate` units are: "second" or "beat"."""
+        return "second" if self.medium == "audio" else "beat"
+
+    def amount(self, periods: float) -> str:
+        """So many seconds, or beats, of music in words."""
+        return f"{periods / 3600:.2f} h" if self.medium == "audio" else f"{periods:,.0f} beats"
+
     def of(self, codec_hash: str) -> LatentSpec:
         """The same form, of a codec with this digest."""
         return replace(self, codec_hash=codec_hash)

@@ -38,7 +38,8 @@ def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Findin
     tracks = read_tracks(folder)
     examined.data.append((folder, tracks))
     hours = sum(track.seconds for track in tracks) / 3600
-    formats = {(track.rate, track.channels) for track in tracks}
+    audio = [track for track in tracks if track.medium == "audio"]
+    formats = {(track.rate, track.channels) for track in audio}
     artists = sum(bool(name) for name in counted(track.artist for track in tracks))
     text = f"{len(tracks)} prepared tracks, {hours:.2f} h, by {artists} artists."
     if len(formats) > 1:
@@ -50,8 +51,13 @@ def examine_data(thing: str, examined: Examined, device: str) -> Iterator[Findin
         text = f"{len(gone)} files are missing or have changed: {gone[0]}"
         yield Finding(thing, "wrong", text, "Run preprocess again.")
     yield examine_split(thing, [(track.content, track.split) for track in tracks])
-    yield from examine_lengths(thing, [track.seconds for track in tracks], ("codec", "generator"))
-    yield from _audio(thing, tracks)
+    if audio:
+        yield from examine_lengths(thing, [track.seconds for track in audio], ("codec", "generator"), "audio")
+        yield from _audio(thing, audio)
+    if notes := [track for track in tracks if track.medium == "notes"]:
+        yield from examine_lengths(
+            thing, [track.length / track.rate for track in notes], ("codec", "generator"), "notes"
+        )
 
 
 def _unprepared(folder: Path) -> Finding:

@@ -38,6 +38,7 @@ def _same_format(folder: Path, tracks: Sequence[PreparedTrack], name: str, spec:
     if spec.medium != "audio":
         return
     form = spec.rate, spec.media_channels
+    tracks = [track for track in tracks if track.medium == spec.medium]
     other = sum((track.rate, track.channels) != form for track in tracks)
     if other:
         text = f"{other} of {len(tracks)} tracks do not have the codec's {form[0]} Hz and {form[1]} channel(s)."

@@ -35,11 +35,11 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     if not tracks:
         yield Finding(thing, "wrong", "There are no tracks in it.", f"Encode some: musicldm encode DATA {thing}.")
         return
-    hours = sum(track.seconds for track in tracks) / 3600
-    about = f"{len(tracks)} tracks, {hours:.2f} h, {header.channels} channels, codec {header.codec_name}."
+    amount = header.amount(sum(track.seconds for track in tracks))
+    about = f"{len(tracks)} tracks, {amount}, {header.channels} channels, codec {header.codec_name}."
     yield Finding(thing, "ok", about)
     yield examine_split(thing, [(track.content, track.split) for track in tracks])
-    yield from examine_lengths(thing, [track.seconds for track in tracks], ["generator"])
+    yield from examine_lengths(thing, [track.seconds for track in tracks], ["generator"], header.medium)
     yield _codec_copy(thing, store)
     moments = store.moments()
     if not moments.count:

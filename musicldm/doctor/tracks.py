@@ -10,6 +10,7 @@ from musicldm.doctor.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from musicldm.core.registry import Registry
+    from musicldm.media.medium import Medium
 
 
 def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
@@ -30,31 +31,33 @@ def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
     return Finding(about, "ok", f"{len(heldout)} tracks are held out.")
 
 
-def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role]) -> Iterator[Finding]:
+def examine_lengths(about: str, lengths: Sequence[float], roles: Sequence[Role], medium: Medium) -> Iterator[Finding]:
     """Which tracks are shorter than the crops of the presets.
 
     Args:
+        lengths: of the tracks, in seconds of audio or beats of notes.
         roles: the components that would be trained on these tracks.
     """
+    unit = "s" if medium == "audio" else "beats"
     found, worst, advice = [], 0.0, ""
-    for verb, options, crop in _crops(roles):
-        short = [each for each in seconds if each < crop]
+    for verb, options, crop in _crops(roles, medium):
+        short = [each for each in lengths if each < crop]
         if not short:
             continue
-        found.append(f"{len(short)} of {len(seconds)} are shorter than the {crop:g} s of {verb} {options}")
-        lost = sum(short) / sum(seconds)
+        found.append(f"{len(short)} of {len(lengths)} are shorter than the {crop:g} {unit} of {verb} {options}")
+        lost = sum(short) / sum(lengths)
         if lost > worst:
             worst, advice = lost, f"They are trained on whole, and teach nothing longer: see {verb} --seconds."
     if not found:
         yield Finding(
-            about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset."
+            about, "ok", f"The shortest track, {min(lengths):.1f} {unit}, is as long as the crops of every preset."
         )
         return
     verdict: Verdict = "ok" if worst < 0.05 else "warning"
     yield Finding(about, verdict, "; ".join(found) + ".", advice if verdict != "ok" else "")
 
 
-def _crops(roles: Sequence[Role]) -> Iterator[tuple[str, str, float]]:
+def _crops(roles: Sequence[Role], medium: Medium) -> Iterator[tuple[str, str, float]]:
     """The verb, the options and the seconds of a crop of every preset of every registered codec and generator."""
     from musicldm.codecs.base import CODECS
     from musicldm.core import config
@@ -64,10 +67,12 @@ def _crops(roles: Sequence[Role]) -> Iterator[tuple[str, str, float]]:
     for role in roles:
         registry = registries[role]
         for name in registry.names():
-            package = registry.load(name).package
+            family = registry.load(name)
+            if role == "codec" and family.run_config().model.spec.medium != medium:
+                continue
             # The first that is registered is the default of the verb.
             which = "" if name == registry.names()[0] else f"--{role} {name} "
-            for preset in config.presets(package):
-                training = config.preset(package, preset).get("training", {})
+            for preset in config.presets(family.package):
+                training = config.preset(family.package, preset).get("training", {})
                 if "seconds" in training:
                     yield MADE_BY[role].split()[-1], f"{which}--preset {preset}", float(training["seconds"])

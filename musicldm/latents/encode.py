@@ -36,12 +36,15 @@ class EncodeSummary:
     encoded: int
     """Tracks added in this run."""
     encoded_hours: float
+    """Of music, as it is played."""
     skipped: int
     """Tracks that were there before."""
     tracks: int
     """In the store now."""
-    hours: float
-    """Of all these."""
+    hours: float | None
+    """Of all these; None of notes, whose latents know beats alone."""
+    beats: int | None
+    """Likewise of notes."""
     bytes: int
     """The store's size on disk."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -295,12 +298,14 @@ def _reporting(
 
 
 def _summary(store: LatentStore, work: _Work, encoded: int, seconds: float, pruned: int) -> EncodeSummary:
+    periods = store.tracks.columns["samples"].sum().item() / store.header.rate
     return EncodeSummary(
         encoded=encoded,
         encoded_hours=seconds / 3600,
         skipped=work.skipped,
         tracks=len(store.tracks),
-        hours=store.tracks.columns["samples"].sum().item() / store.header.rate / 3600,
+        hours=periods / 3600 if store.header.medium == "audio" else None,
+        beats=round(periods) if store.header.medium == "notes" else None,
         bytes=store.bytes,
         left_out=work.left_out,
         vanished=sorted(work.vanished),

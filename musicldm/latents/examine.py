@@ -24,7 +24,10 @@ class StoreInfo:
     """What a store holds."""
 
     tracks: int
-    hours: float
+    hours: float | None
+    """None of notes, whose latents know beats alone."""
+    beats: int | None
+    """Likewise of notes."""
     heldout: int
     """Tracks of these that no training sees."""
     artists: int
@@ -37,7 +40,7 @@ class StoreInfo:
     codec_hash: str
     medium: str
     rate: int
-    """Samples a second of audio."""
+    """Samples in a second of audio, or steps in a beat of notes."""
     media_channels: int
     hop: int
     channels: int
@@ -64,6 +67,7 @@ def info(store: LatentStore) -> StoreInfo:
     stored = sum(sum(sizes) for segment in store.segments for sizes in segment.sizes.values())
     entries = list(tracks)
     licences = Counter(str(entry.provenance.get("licence") or "not stated") for entry in entries)
+    periods = float(columns["samples"].sum()) / header.rate
     loss_db = None
     moments = store.moments() if header.keep_bits is not None else Moments.none(header.channels)
     if moments.count:
@@ -73,7 +77,8 @@ def info(store: LatentStore) -> StoreInfo:
         loss_db = float(10 * np.log10(max(loss, 1e-30) / max(variance, 1e-30)))
     return StoreInfo(
         tracks=len(tracks),
-        hours=float(columns["samples"].sum()) / header.rate / 3600,
+        hours=periods / 3600 if header.medium == "audio" else None,
+        beats=round(periods) if header.medium == "notes" else None,
         heldout=int(columns["heldout"].sum()),
         artists=sum(bool(name) for name in counted(tracks.artist_of_each())),
         segments=len(store.segments),

@@ -21,7 +21,7 @@ WHOLE = 1024
 
 
 class Coder:
-    """Raw latents [D, L] <-> audio [C, T] on the CPU.
+    """Raw latents [D, L] <-> media [C, T] on the CPU: audio, whose level is kept within full scale, or rolls.
 
     Args:
         codec: where it computes is where raw latents are.
@@ -46,7 +46,8 @@ class Coder:
         samples = audio.shape[1]
         if samples < self.spec.hop:
             least = self.spec.hop / self.spec.rate
-            raise DataError("The audio is shorter than a latent frame.", f"It takes {least:.3g} s at least.")
+            word, unit = ("audio", "s") if self.spec.medium == "audio" else ("music", "beats")
+            raise DataError(f"The {word} is shorter than a latent frame.", f"Expected at least {least:.3g} {unit}.")
         if len(audio) != self.spec.media_channels:
             raise DataError(
                 f"The audio has {len(audio)} channels; the model has {self.spec.media_channels}.", "Convert it."
@@ -62,7 +63,11 @@ class Coder:
         Raises:
             DataError: latents or output are not finite.
         """
-        return peak_normalize(torch.cat(list(self.decode_pieces([raw], raw.shape[-1], WHOLE)), dim=-1))
+        return self.within_scale(torch.cat(list(self.decode_pieces([raw], raw.shape[-1], WHOLE)), dim=-1))
+
+    def within_scale(self, media: Tensor) -> Tensor:
+        """A whole [C, T], made softer as such where it would clip; notes cannot."""
+        return peak_normalize(media) if self.spec.medium == "audio" else media
 
     def decode_limited(self, raw: Tensor) -> Tensor:
         """A part of a whole, which peaks must not make softer elsewhere: they are limited, [C, L·hop]."""
@@ -82,7 +87,7 @@ class Coder:
         at_once = max(1, min(STREAMED, first - 2 * self.codec.context))
         pieces = cut(self.decode_pieces(raw, frames, at_once), skipped, samples)
         if whole:
-            return iter([peak_normalize(torch.cat(list(pieces), dim=1))])
+            return iter([self.within_scale(torch.cat(list(pieces), dim=1))])
         return self._limited(pieces)
 
     def decode_pieces(self, raw: Iterable[Tensor], frames: int, at_once: int = STREAMED) -> Iterator[Tensor]:
@@ -91,6 +96,8 @@ class Coder:
         return check_finite(windows.decode_pieces(self.codec, raw, frames, at_once, self._on_halved))
 
     def _limited(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        if self.spec.medium == "notes":
+            return iter(pieces)
         return limiter(pieces, round(LOOK_AHEAD * self.spec.rate))
 
     def _on_halved(self, frames: int) -> None:

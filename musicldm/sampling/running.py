@@ -18,7 +18,7 @@ from musicldm.core.progress import Progress
 from musicldm.noise.interpolation import slerp
 from musicldm.sampling.original import aligned, fitted, fitted_pieces
 from musicldm.sampling.pipeline import Pipeline
-from musicldm.sampling.postprocess import after, crossfade, crossfade_into, cut, peak_normalize
+from musicldm.sampling.postprocess import after, crossfade, crossfade_into, cut
 from musicldm.sampling.request import Request
 from musicldm.sampling.tasks import (
     Extend,
@@ -142,7 +142,7 @@ def loop(task: Loop, pipeline: Pipeline, request: Request, progress: Progress) -
     made = audio[:, begin:end].clone()
     # Windows of a codec may lie on a grid, which begins anew with the loop: what would have followed fades over to it.
     made[:, :fade] = crossfade(audio[:, end : end + fade], made[:, :fade])
-    return iter([peak_normalize(made)])
+    return iter([pipeline.coder.within_scale(made)])
 
 
 def interpolate(task: Interpolate, pipeline: Pipeline, request: Request, progress: Progress) -> Iterator[Tensor]:

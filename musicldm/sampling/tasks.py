@@ -113,7 +113,7 @@ class New(Task):
     seconds: float = 10.0
 
     name = "new"
-    takes = frozenset({"seed", "seconds", "take", "joint", "normalize", "repaint"})
+    takes = frozenset({"seed", "seconds", "bars", "take", "joint", "normalize", "repaint", "tempo", "meter"})
 
     @classmethod
     def of(cls, given: Given) -> New:
@@ -139,7 +139,7 @@ class Vary(Task):
 
     name = "vary"
     option = "--vary"
-    takes = frozenset({"seed", "take", "strength", "normalize"})
+    takes = frozenset({"seed", "take", "strength", "normalize", "tempo", "meter"})
 
     @classmethod
     def of(cls, given: Given) -> Vary:
@@ -201,7 +201,7 @@ class Extend(Task):
 
     name = "extend"
     option = "--extend"
-    takes = frozenset({"seed", "seconds", "take", "joint", "repaint"})
+    takes = frozenset({"seed", "seconds", "bars", "take", "joint", "repaint"})
     keeps_input = True
 
     @classmethod
@@ -235,7 +235,7 @@ class Interpolate(Task):
 
     name = "interpolate"
     option = "--interpolate"
-    takes = frozenset({"seed", "strength", "normalize"})
+    takes = frozenset({"seed", "strength", "normalize", "tempo", "meter"})
     is_between = True
 
     @classmethod
@@ -262,7 +262,7 @@ class InterpolateSeeds(Task):
 
     name = "interpolate_seeds"
     option = "--interpolate-seeds"
-    takes = frozenset({"seconds", "normalize"})
+    takes = frozenset({"seconds", "bars", "normalize", "tempo", "meter"})
     is_between = True
 
     @classmethod
@@ -287,7 +287,7 @@ class Loop(Task):
 
     name = "loop"
     option = "--loop"
-    takes = frozenset({"seed", "seconds", "take", "normalize"})
+    takes = frozenset({"seed", "seconds", "bars", "take", "normalize", "tempo", "meter"})
 
     @classmethod
     def of(cls, given: Given) -> Loop:

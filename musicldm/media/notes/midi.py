@@ -39,6 +39,7 @@ MAX_QUARTERS = 131_072
 
 _MELODIC = [channel for channel in range(16) if channel != DRUMS]
 _ARTIST = "Artist: "
+_COMMENT = b"musicldm: "
 _LONGEST_TEXT = 1000  # bytes
 _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]{2}")
 _ANYTHING = re.compile("")
@@ -82,10 +83,28 @@ def read_midi(source: Path | bytes) -> tuple[Score, Repairs]:
     return score, repairs + Repairs(rounded=rounded, text=texts.foreign)
 
 
-def write_midi(score: Score, path: Path | None = None) -> bytes:
+def comment_of(source: Path | bytes) -> str:
+    """The comment that `write_midi` put into a MIDI file, or its bytes; empty where there is none.
+
+    Raises:
+        DataError: it is no such file, or is damaged.
+    """
+    for chunk in events.chunks(_bytes(source)).tracks[:1]:
+        part = events.parsed(chunk)
+        for event in part.metas(events.TEXT):
+            data = part.payload(event)
+            if data.startswith(_COMMENT):
+                return data[len(_COMMENT) :].decode(errors="replace")
+    return ""
+
+
+def write_midi(score: Score, path: Path | None = None, comment: str = "") -> bytes:
     """The bytes of a MIDI file of type 1, one of its tracks for each of the score's; also into `path`, if given.
 
     `read_midi` reads the same score, but for tracks without notes.
+
+    Args:
+        comment: text about the file, which `comment_of` reads.
 
     Raises:
         DataError: a rest is longer than a MIDI file can say, 268,435,455 ticks.
@@ -94,7 +113,7 @@ def write_midi(score: Score, path: Path | None = None) -> bytes:
     if score.length > 0x0FFFFFFF:
         raise DataError("The score is too long for a MIDI file: expected at most 268,435,455 ticks.")
     melodic = itertools.count()
-    chunks = [_conductor(score)]
+    chunks = [_conductor(score, comment)]
     for track in score.tracks:
         chunks.append(_chunk(track, 0 if track.is_drum else next(melodic), score.length))
     data = events.assembled(score.resolution, chunks)
@@ -245,11 +264,13 @@ def _guessed(data: bytes) -> str:
 # ---- Writing
 
 
-def _conductor(score: Score) -> bytes:
-    """The first chunk: title, artist, tempos, metres."""
+def _conductor(score: Score, comment: str) -> bytes:
+    """The first chunk: title, artist, comment, tempos, metres."""
     opening = events.meta_event(events.NAME, score.title.encode()) if score.title else b""
     if score.artist:
         opening += events.meta_event(events.TEXT, f"{_ARTIST}{score.artist}".encode())
+    if comment:
+        opening += events.meta_event(events.TEXT, _COMMENT + comment.encode())
     tempo, beats = score.tempos[:, 1], score.metres
     messages = np.zeros((len(tempo) + len(beats), 7), np.int64)
     messages[:, 0] = events.META

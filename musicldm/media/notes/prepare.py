@@ -11,7 +11,7 @@ from musicldm.core import durable
 from musicldm.core.errors import ConfigError, DataError
 from musicldm.media.medium import Medium
 from musicldm.media.notes.grid import GridLoss, quantized
-from musicldm.media.notes.midi import read_midi, write_midi
+from musicldm.media.notes.midi import comment_of, read_midi, write_midi
 from musicldm.media.notes.roll import playable
 from musicldm.media.notes.score import STEPS, Score
 from musicldm.media.notes.tracks import Repairs
@@ -106,7 +106,7 @@ def prepare(source: Path, target: Path, settings: NoteSettings) -> PreparedScore
         DataError: `source` is no usable MIDI file, or is refused by the settings.
         OutputError: `target` cannot be written.
     """
-    take = is_take(source, "")
+    take = is_take(source, comment_of(source))
     if take and not settings.include_takes:
         raise TakeError("It is a take that musicldm sample made.", "--include-takes prepares it, too.")
     read, repairs = read_midi(source)
