@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from musicldm.cli.evaluate_tables import codec_lines, samples_lines
 from musicldm.cli.options import Device, Html, Json, Overwrite, Quiet, Transcriber
 from musicldm.cli.transcribers import hint_at_notes
 from musicldm.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from musicldm.codecs.base import Codec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +46,7 @@ def vae(
     """Measure how well a codec reconstructs music that it has not seen, and examine its latents.
 
     Every track is encoded (to the posterior's mode) and decoded. In brackets: 95 % confidence intervals over tracks.
-    Notes are compared in 30 s from the middle of each track.
+    Notes are compared in 30 s from the middle of each track; a codec of notes, by all of them.
     """
     from musicldm.cli.evaluate_pages import check_page, codec_page
     from musicldm.codecs.base import load_codec
@@ -55,6 +58,11 @@ def vae(
     console, where = Console(quiet, json), pick_device(device)
     listener = load_transcriber(transcriber, where) if transcriber else None
     codec = load_codec(model, where)
+    if codec.spec.medium == "notes":
+        if html is not None or transcriber:
+            raise UsageError("--html and --transcriber are for codecs of audio.", "Leave them out.")
+        _evaluate_notes(codec, data, split, console)
+        return
     with console.progress("Evaluating") as progress:
         result = evaluate_codec(codec, data, split, progress, listener)
     for name, reason in result.left_out.items():
@@ -64,6 +72,22 @@ def vae(
     if html is not None:
         codec_page(result, codec, data, split).write(html, overwrite)
         console.note(f"Page with audio: {html}")
+
+
+def _evaluate_notes(codec: Codec, data: Path, split: Split, console: Console) -> None:
+    from musicldm.cli.reconstruct_notes import show
+    from musicldm.evaluate.score_codec import evaluate_notes_codec
+
+    with console.progress("Evaluating") as progress:
+        result = evaluate_notes_codec(codec, data, split, progress)
+    for name, reason in result.left_out.items():
+        console.warn(f"Left out {name}: {reason}")
+    show(console, result.figures)
+    console.note(
+        f"{result.notes:,} notes of {result.tracks} tracks; {result.numbers_a_second:.0f} numbers a second, "
+        f"MIDI {result.bytes_a_second:.0f} bytes."
+    )
+    console.result(result.to_dict(), [])
 
 
 @app.command()

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def reconstruct(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An audio file of any kind and length.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An audio or MIDI file of any kind and length.")],
     output: Annotated[
-        str, typer.Argument(metavar="OUT", help="Where to: wav, flac, mp3, ogg or m4a by its name; - for stdout.")
+        str,
+        typer.Argument(
+            metavar="OUT", help="Where to: wav, flac, mp3, ogg or m4a by its name, mid of notes; - for stdout."
+        ),
     ],
     vae: Annotated[
         Path, typer.Option(metavar="BUNDLE", help="The codec: a run folder of train-vae, a bundle, or a model's name.")
@@ -39,8 +42,10 @@ def reconstruct(
 ) -> None:
     """Hear what a codec does to a file, and see in figures how close the result is.
 
-    The file goes to latents (the posterior's mode) and back, at the codec's rate and with its channels.
+    The file goes to latents (the posterior's mode) and back: audio at the codec's rate and with its channels, a MIDI
+    file by a codec of notes.
     """
+    from musicldm.cli import reconstruct_notes
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
     from musicldm.core.guard import Guard
@@ -48,6 +53,7 @@ def reconstruct(
     from musicldm.evaluate.transcription import load_transcriber
     from musicldm.media.audio import files
     from musicldm.media.audio.decode import probe
+    from musicldm.media.notes.midi import is_midi
 
     console = Console(quiet, as_json)
     target = None if output == "-" else Path(output)
@@ -55,6 +61,10 @@ def reconstruct(
         raise UsageError("--json and - both want stdout.", "Choose one.")
     if source.is_dir():
         raise DataError(f"{source} is a folder.", "Name one audio file in it.")
+    if is_midi(source):
+        reconstruct_notes.check(source, target, overwrite)
+        reconstruct_notes.run(source, target, load_codec(vae, pick_device(device)), overwrite, console)
+        return
     files.format_of(target)
     if target is not None:  # what cannot be written is known before anything is loaded
         if target.exists() and source.exists() and target.samefile(source):

@@ -106,6 +106,21 @@ class ScoreReconstruction:
             np.concatenate([self.tempos, other.tempos]),
         )
 
+    def to_dict(self) -> dict[str, float | None]:
+        """The figures by name, for JSON."""
+        return {
+            "onset_f1": self.onsets.f1,
+            "near_onset_f1": self.near_onsets.f1,
+            "hold_f1": self.holds.f1,
+            "pedal_f1": self.pedal.f1,
+            "beat_f1": self.beats.f1,
+            "downbeat_f1": self.downbeats.f1,
+            "velocity_error": self.velocity_error,
+            "duration_error": self.duration_error,
+            "durations_exact": self.durations_exact,
+            "tempo_error": self.tempo_error,
+        }
+
     @property
     def velocity_error(self) -> float | None:
         """The mean absolute difference of the velocities of `near_onsets`, of 127. None where there are none."""
