@@ -1,4 +1,4 @@
-"""Notes from end to end: preprocess, train-vae, encode, train-diffusion, and every task of sample, by their commands."""
+"""Notes from end to end, by the commands: preprocess, both trainings, encode, and every task of sample."""
 
 from __future__ import annotations
 
