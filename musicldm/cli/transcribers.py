@@ -10,4 +10,4 @@ def hint_at_notes(console: Console, transcriber: str | None) -> None:
     from musicldm.evaluate.transcription import installed_transcribers
 
     if transcriber is None and (names := installed_transcribers()):
-        console.note(f"Notes are compared too with --transcriber {' or '.join(names)}.")
+        console.note(f"Notes are also compared with --transcriber {' or '.join(names)}.")

@@ -143,7 +143,7 @@ def _weight(text: str, artist: str) -> float:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise UsageError(
-            f"{f'{artist}:{text}'!r} is not a valid weight of an artist: expected a positive number.",
+            f"{f'{artist}:{text}'!r} is not a valid weight for an artist: expected a positive number.",
             'Such as "Chopin:0.7,Bach:0.3".',
         )
     return weight

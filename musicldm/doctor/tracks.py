@@ -44,7 +44,7 @@ def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role])
         found.append(f"{len(short)} of {len(seconds)} are shorter than the {crop:g} s of {verb} {options}")
         lost = sum(short) / sum(seconds)
         if lost > worst:
-            worst, advice = lost, f"They are trained on whole, and teach nothing longer: see {verb} --seconds."
+            worst, advice = lost, f"They are used whole, and teach nothing beyond their length: see {verb} --seconds."
     if not found:
         yield Finding(
             about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset."

@@ -217,7 +217,7 @@ class TrainingPassages:
         passages = cls(store, frames, index)
         if not passages.heldout:
             raise DataError(
-                f"No held-out track of {store.path} is long enough to calibrate by.",
+                f"No held-out track of {store.path} is long enough to calibrate with.",
                 "musicldm preprocess holds out one track in twenty: encode all that it made.",
             )
         return passages
@@ -234,7 +234,7 @@ class TrainingPassages:
             frames = np.concatenate([NO_LEVELS, *levels(pieces, rate)])
         if len(frames) < SPAN:
             least = f"{(SPAN + 4) * self._frames.seconds:.1f} s"
-            raise DataError(f"It is {samples / rate:.2f} s long; {least} is the least.")
+            raise DataError(f"It is {samples / rate:.2f} s long; it must be at least {least}.")
         similarities, rows = self.nearest(frames)
         best = int(similarities.argmax())
         if similarities[best] < 0:

@@ -98,7 +98,7 @@ def store_at(reference: Path | str | None) -> LatentStore | None:
     if reference is None:
         return None
     if not str(reference):
-        raise UsageError("The reference has no name.", "Name a folder of music, or a latent store.")
+        raise UsageError("The name of the reference is empty.", "Name a folder of music, or a latent store.")
     if "://" not in str(reference):
         if not Path(reference).exists():
             raise DataError(f"There is nothing at {reference}.", "Name a folder of music, or a latent store.")

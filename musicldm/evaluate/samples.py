@@ -224,7 +224,7 @@ def _notes(levels: Sequence[SampleResult], seconds: float, has_reference: bool, 
     if len(levels) == 1:
         yield "One sample: there are no intervals, and metrics that need several sounds are left out."
     if seconds < SHORTEST:
-        yield f"Samples of {seconds:.3g} s have no two windows of {WINDOW:g} s: no self-similarity."
+        yield f"Samples of {seconds:.3g} s do not contain two windows of {WINDOW:g} s: no self-similarity."
     if not has_reference:
         yield "There is no reference: nothing is compared. Name one with --reference."
     elif not has_codec:
@@ -265,7 +265,9 @@ def _whole(sounds: Iterable[Sound], left_out: dict[str, str]) -> Iterator[Piece]
             left_out[sound.name] = error.message
             continue
         if audio.shape[1] < sound.sample_rate:
-            left_out[sound.name] = f"It is {audio.shape[1] / sound.sample_rate:.2f} s long; a second is the least."
+            left_out[sound.name] = (
+                f"It is {audio.shape[1] / sound.sample_rate:.2f} s long; it must be at least a second."
+            )
         else:
             yield Piece(sound.name, sound.name, audio)
 

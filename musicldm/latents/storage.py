@@ -282,7 +282,7 @@ class ObjectStorage:
             return request(files, root)
         except FileNotFoundError:
             if writes:
-                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
+                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Create it first.") from None
             raise
         except Exception as error:  # every service has its own tree of errors
             # By name: botocore's NoCredentialsError is no PermissionError, and botocore may not be installed.

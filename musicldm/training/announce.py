@@ -16,5 +16,5 @@ def announce_short(announce: Announce, short: int, used: int, seconds: float) ->
     """Say how many tracks are shorter than a crop, where there are some."""
     if short:
         announce(
-            f"{short} of {used} training tracks are shorter than a crop of {seconds:.2f} s: they count as they are."
+            f"{short} of {used} training tracks are shorter than a crop of {seconds:.2f} s: they are used as they are."
         )

@@ -47,7 +47,7 @@ def read(path: Path, start: int = 0, stop: int | None = None) -> Floats:
     try:
         samples, _ = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to make it again.") from error
+        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to recreate it.") from error
     return np.ascontiguousarray(samples.T)
 
 
@@ -157,7 +157,9 @@ def format_of(target: Path | BinaryIO | None, format: str | None = None) -> str:
             f"Cannot write audio as {name or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
         )
     if isinstance(target, Path) and suffix in FORMATS and suffix != name:
-        raise UsageError(f"{target} would hold {name}.", "Give it that suffix, or leave --format out.")
+        raise UsageError(
+            f"{target} would hold {name}, contrary to its suffix.", "Change the suffix, or leave --format out."
+        )
     return name
 
 
@@ -262,7 +264,7 @@ def check_depth(format: str, bit_depth: BitDepth) -> None:
         UsageError: it has not.
     """
     if bit_depth == "float" and format != "wav":
-        raise UsageError(f"{format} holds no floats.", "Write wav, or choose 16 or 24 bits.")
+        raise UsageError(f"{format} cannot hold floats.", "Write wav, or choose 16 or 24 bits.")
     if format in _LOSSY and bit_depth != 16:
         raise UsageError(f"{format} has no bit depth.", "Leave --bit-depth out, or write wav or flac.")
     if bit_depth != "float" and bit_depth not in BIT_DEPTHS:
@@ -336,6 +338,6 @@ def find_ffmpeg() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
         raise MissingProgramError(
-            "Writing mp3, ogg or m4a needs the ffmpeg program, and there is none.",
+            "Writing mp3, ogg or m4a needs the ffmpeg program, which was not found.",
             "Install ffmpeg with the system's package manager, or write wav or flac.",
         ) from error

@@ -235,7 +235,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "SMPTE": (midi(chunk(*note()), division=0xE728), "SMPTE"),
     "type 2": (midi(chunk(*note()), kind=2), "type"),
     "type 513": (midi(chunk(*note()), kind=513), "type"),
-    "0 ticks a quarter": (midi(chunk(*note()), division=0), "ticks a quarter"),
+    "0 ticks a quarter": (midi(chunk(*note()), division=0), "ticks per quarter note"),
     "no notes": (midi(chunk((0, meta(3, b"Title")))), "no notes"),
     "no tracks": (midi(), "no notes"),
     "ends only": (midi(chunk((0, off(60)), (0, on(60, 0)))), "no notes"),
