@@ -142,7 +142,7 @@ def test_a_lost_scheduler_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureF
         start = time.monotonic()
         with pytest.raises(NetworkError, match=re.escape(f"The scheduler at {address} has gone away.")):
             next(outcomes)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 15  # and not until a task of 20 s ends
     assert capfd.readouterr() == ("", "")
 
 
