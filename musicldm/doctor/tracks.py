@@ -27,7 +27,7 @@ def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
         return Finding(about, "warning", text, "Add tracks, or preprocess again.")
     if not train:
         return Finding(about, "wrong", "All tracks are held out: there is nothing to train on.", "Add tracks.")
-    return Finding(about, "ok", f"{len(heldout)} tracks are held out.")
+    return Finding(about, "ok", f"{len(heldout)} of {len(train) + len(heldout)} tracks are held out.")
 
 
 def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role]) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def examine_lengths(about: str, seconds: Sequence[float], roles: Sequence[Role])
             worst, advice = lost, f"They are used whole, and teach nothing beyond their length: see {verb} --seconds."
     if not found:
         yield Finding(
-            about, "ok", f"The shortest track, {min(seconds):.1f} s, is as long as the crops of every preset."
+            about, "ok", f"The shortest track, {min(seconds):.1f} s, is long enough for the crops of every preset."
         )
         return
     verdict: Verdict = "ok" if worst < 0.05 else "warning"
