@@ -244,7 +244,7 @@ def artist_names(arguments: Iterable[str]) -> list[str]:
     # An open quote must not swallow the next line.
     names = [name.strip() for line in lines for row in csv.reader([line], skipinitialspace=True) for name in row]
     if not any(names):
-        raise UsageError("No artist is named.", 'Write for example: musicldm crawl "Artist A, Artist B".')
+        raise UsageError("No artist is named.", 'For example: musicldm crawl "Artist A, Artist B".')
     return [name for name in names if name]
 
 
@@ -291,7 +291,7 @@ def _rate(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
     if not found:
-        raise UsageError(f"--rate-limit {text!r} is not a number of bytes.", "Write for example 500K or 2M, or 0.")
+        raise UsageError(f"--rate-limit {text!r} is not a number of bytes.", "For example 500K or 2M, or 0.")
     return float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
 
 

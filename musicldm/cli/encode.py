@@ -111,7 +111,7 @@ def encode(
                 resample=resample,
             )
     except KeyboardInterrupt:
-        console.note(f"Interrupted. {store} has every track that was complete; the same command goes on from there.")
+        console.note(f"Interrupted. {store} has every track that was complete; the same command continues from there.")
         raise
     minutes = (time.monotonic() - start) / 60
 

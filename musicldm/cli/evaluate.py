@@ -138,7 +138,7 @@ def samples(
 
     console = Console(quiet, json)
     if curve is not None and html is None:
-        raise UsageError("--steps-curve is plotted on an HTML page.", "Name one with --html FILE.")
+        raise UsageError("--steps-curve is plotted on an HTML page.", "Give one with --html FILE.")
     check_page(html, overwrite)
     curves = steps_curves(curve) if curve is not None else {}
     where = pick_device(device)

@@ -55,7 +55,7 @@ def reconstruct(
     if target is None and as_json:
         raise UsageError("--json and - both want stdout.", "Choose one.")
     if source.is_dir():
-        raise DataError(f"{source} is a folder.", "Name one audio file in it.")
+        raise DataError(f"{source} is a folder.", "Choose one audio file in it.")
     files.format_of(target)
     if target is not None:  # what cannot be written is known before anything is loaded
         if target.exists() and source.exists() and target.samefile(source):

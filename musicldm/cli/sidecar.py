@@ -121,7 +121,7 @@ class Recipe:
         """
         if self.model.hash != pipeline.hash:
             raise MismatchError(
-                f"The take was made by another model, {self.model.name!r}.", "Name that one with --model."
+                f"The take was made by another model, {self.model.name!r}.", "Give that one with --model."
             )
         for name, digest in self.inputs.items():
             if Path(name) in inputs and (not Path(name).is_file() or sha256(Path(name)) != digest):

@@ -144,7 +144,7 @@ def _weight(text: str, artist: str) -> float:
     if not 0 < weight < math.inf:
         raise UsageError(
             f"{f'{artist}:{text}'!r} is not a valid weight for an artist: expected a positive number.",
-            'Such as "Chopin:0.7,Bach:0.3".',
+            'For example "Chopin:0.7,Bach:0.3".',
         )
     return weight
 

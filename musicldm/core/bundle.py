@@ -101,7 +101,7 @@ class TrainingFacts:
     """Optimizer steps made."""
     tracks: tuple[TrackFacts, ...] = ()
     init: dict[str, str] = field(default_factory=dict)
-    """Name and digest of the model whose weights were the first; empty where they were random."""
+    """Give and digest of the model whose weights were the first; empty where they were random."""
 
     @property
     def crop_seconds(self) -> float:
@@ -252,7 +252,7 @@ def read(path: Path) -> Bundle:
     if not (folder / INDEX).is_file():
         what = "There is nothing at" if not path.exists() else "There is no bundle in"
         raise BundleError(
-            f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion."
+            f"{what} {path}.", "Give a run folder or its bundle/, as left by train-vae or train-diffusion."
         )
     try:
         index = _read_index(folder / INDEX)

@@ -49,7 +49,7 @@ class Guard:
         if not os.path.lexists(path):
             return False
         if path.is_dir():
-            raise OutputError(f"{path} is a folder.", "Name a file in it.")
+            raise OutputError(f"{path} is a folder.", "Give a file in it.")
         if path.exists() and not path.is_file():  # root may replace even a device
             raise OutputError(f"{path} is not a file.", "Choose another path.")
         return not self.overwrite and not self._is_ours(path)

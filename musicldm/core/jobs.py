@@ -364,7 +364,7 @@ def _connected(address: str) -> Iterator[Client]:
                 client = distributed.Client(address, set_as_default=False)
         except OSError as error:
             raise NetworkError(
-                f"There is no Dask scheduler at {address}.", "Start one with `dask scheduler`, and name its address."
+                f"There is no Dask scheduler at {address}.", "Start one with `dask scheduler`, and give its address."
             ) from error
         try:
             yield client
@@ -372,7 +372,7 @@ def _connected(address: str) -> Iterator[Client]:
             raise
         except (OSError, CancelledError) as error:
             raise NetworkError(
-                f"The scheduler at {address} has gone away.", "Once it is back, the same command goes on from here."
+                f"The scheduler at {address} has gone away.", "Once it is back, the same command continues from here."
             ) from error
         finally:
             client.close()

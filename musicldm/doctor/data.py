@@ -70,7 +70,7 @@ def _unprepared(folder: Path) -> Finding:
     text = f"{usable} of {len(tried)} files that were tried hold audio; they are not prepared yet."
     advice = f"Prepare them first: musicldm preprocess {folder} OUT"
     if not usable:
-        return Finding(str(folder), "wrong", "There is no audio in it.", "Name a folder with audio files.")
+        return Finding(str(folder), "wrong", "There is no audio in it.", "Give a folder with audio files.")
     if refused:
         path, reason = next(iter(refused.items()))
         text += f" {path.name}: {reason}"

@@ -64,7 +64,7 @@ def _made_by(about: str, store: LatentStore, codec: Codec, source: Bundle) -> It
     if (np.abs(np.log(ratio)) > np.log(OTHER_SCALE)).any():
         most = float(np.exp(np.abs(np.log(ratio)).max()))
         text = f"The generator's scale of the latents differs from this store's by a factor of up to {most:.1f}."
-        yield Finding(about, "warning", text, "The store has changed since: train the generator anew.")
+        yield Finding(about, "warning", text, "The store has changed since: train the generator again.")
 
 
 def _encoded(about: str, store: LatentStore, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:

@@ -168,7 +168,7 @@ def evaluate_samples(
     progress = _counting(progress, music.count + len(sounds) + few * sets_made + (played.count if played else 0))
     theirs = [_reported(extract(piece), progress) for piece in music.pieces(music.count)]
     if not theirs:
-        raise DataError(f"No music of {reference} can be used.", "Name another folder.")
+        raise DataError(f"No music of {reference} can be used.", "Choose another folder.")
     levels, ours = _measured(sounds, extract, transcriber, left_out, progress)
     sets = [SetResult(SAMPLES, figures_of(ours, theirs))]
     if baselines and len(theirs) > 1:
@@ -277,7 +277,7 @@ def _none_usable(sounds: Sequence[Sound]) -> DataError:
     for _ in _whole(sounds, left_out):
         pass
     name, reason = next(iter(left_out.items()))
-    return DataError(f"None of {len(sounds)} samples can be used; {name}: {reason}", "Name music of a second or more.")
+    return DataError(f"None of {len(sounds)} samples can be used; {name}: {reason}", "Give music of a second or more.")
 
 
 # ---- The baselines -------------------------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def read_segment(segment: str, data: bytes, store: str, channels: int) -> tuple[
         raise damaged(store, name, "it is not the table of a segment") from error
 
 
-NAME_A_STORE = "Name a store that `musicldm encode` made."
+NAME_A_STORE = "Give a store that `musicldm encode` made."
 
 
 def canonical_json(data: Any) -> bytes:

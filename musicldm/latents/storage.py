@@ -288,7 +288,7 @@ class ObjectStorage:
             # By name: botocore's NoCredentialsError is no PermissionError, and botocore may not be installed.
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
                 raise OutputError(f"No access to {self}: {_reason(error)}.", "Check the credentials.") from error
-            hint = "The same command goes on from here."
+            hint = "The same command continues from here."
             raise NetworkError(f"{self} does not answer: {_reason(error)}.", hint) from error
 
     def _connect(self) -> tuple[Any, str]:

@@ -148,7 +148,7 @@ class LatentStore(Snapshot):
                 compression, where `header` asks for one.
         """
         ours, theirs = self.header, header
-        hint = "Name another store, or the codec that this one was made with."
+        hint = "Choose another store, or the codec that this one was made with."
         if (ours.codec, ours.codec_hash) != (theirs.codec, theirs.codec_hash):
             names = (f"{side.codec_name!r} ({side.codec_hash[:8]})" for side in (ours, theirs))
             what = "The store {} was made with the codec {}, not with {}.".format(self.storage, *names)

@@ -20,7 +20,7 @@ from musicldm.core.reading import read_json
 
 # Safetensors alone, since a pickle could run code; and without a slash, since the name becomes part of a path.
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
-_OURS = "Name a model that musicldm made."
+_OURS = "Give a model that musicldm made."
 _SECONDS = 10.0  # to wait for an answer
 
 

@@ -198,7 +198,7 @@ def as_bundle(path: Path) -> bundle.Bundle:
     component = shipped.component(role)
     weights = {key.removeprefix(EMA): tensor for key, tensor in checkpoint["state_dict"].items() if key.startswith(EMA)}
     if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in component.tensors.items()}:
-        raise MismatchError(f"{path} does not belong to {shipped.name}.", "Name a checkpoint in the folder of its run.")
+        raise MismatchError(f"{path} does not belong to {shipped.name}.", "Give a checkpoint in the folder of its run.")
     facts = replace(shipped.training(role), step=int(checkpoint["state"]["step"]))
     components = {**shipped.components, role: replace(component, tensors=weights)}
     return bundle.Bundle(shipped.name, components, {**shipped.facts, role: facts})

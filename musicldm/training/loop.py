@@ -236,7 +236,7 @@ class Loop:
             self.step.restore(start)
         if not self.processes.all_have(self.module.state.position):
             raise DataError(
-                "The machines did not find the same checkpoint.", "Name a folder with -o on a disk that they share."
+                "The machines did not find the same checkpoint.", "Give a folder with -o on a disk that they share."
             )
         # A resumed run needs the figures for its report, but has logged them before if it validated at this step.
         self._validate(log=self.module.step == 0)

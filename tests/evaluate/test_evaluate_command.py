@@ -311,7 +311,7 @@ def test_what_is_no_curve_is_said_before_any_work(musicldm: Command, tmp_path: P
     done = musicldm(*samples, "--html", tmp_path / "page.html")
     assert done.code == 1 and str(file) in done.err and "Name the quality.json" in done.err
     done = musicldm(*samples)
-    assert done.code != 0 and "Name one with --html" in done.err
+    assert done.code != 0 and "Give one with --html" in done.err
 
 
 # ---- CLAP ------------------------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ class DiffusionOptions:
         low, high = self.guidance_interval
         if not 0 <= low < high <= 1:
             raise UsageError(
-                f"({low:g}, {high:g}) is not a valid guidance interval: expected a fraction and a larger one.",
-                "Such as 0.1 0.8, within 0 to 1.",
+                f"({low:g}, {high:g}) is not a valid guidance interval: expected two fractions in ascending order.",
+                "For example 0.1 0.8, within 0 to 1.",
             )
         if not math.isfinite(self.guidance):
             raise UsageError(f"{self.guidance:g} is not a valid guidance scale: expected a finite number.")
@@ -307,7 +307,9 @@ class DiffusionGenerator:
         if strength is None:
             return schedule.levels(options.steps, options.spacing)
         if not 0 < strength <= 1:
-            raise UsageError(f"{strength:g} is not a valid strength: expected more than 0 and up to 1.", "Such as 0.6.")
+            raise UsageError(
+                f"{strength:g} is not a valid strength: expected more than 0 and up to 1.", "For example 0.6."
+            )
         start = strength * (len(schedule) - 1)
         # Below `start` there are only so many steps to take.
         return schedule.levels(min(options.steps, int(start) + 1), options.spacing, start)

@@ -131,7 +131,7 @@ def in_milliseconds(score: Score) -> Score:
 
 def _checked(soundfont: Path) -> Path:
     if not is_soundfont(soundfont):
-        raise DataError(f"{soundfont} is not a valid soundfont: expected an SF2 or SF3 file.", "Name another one.")
+        raise DataError(f"{soundfont} is not a valid soundfont: expected an SF2 or SF3 file.", "Choose another one.")
     return soundfont
 
 
