@@ -78,7 +78,7 @@ class Clock:
     """Ticks -> seconds.
 
     Args:
-        tempos: the tick of each tempo event, in order, and its microseconds a quarter.
+        tempos: the tick of each tempo event, in order, and its microseconds per quarter note.
         resolution: ticks a quarter.
         rendered: as fluidsynth counts, else as it should be.
     """

@@ -15,4 +15,4 @@ musicldm preprocess data/raw data/wav
 musicldm train-vae data/wav -o runs/vae --preset "$preset"
 musicldm encode data/wav data/latents.zarr --vae runs/vae
 musicldm train-diffusion data/latents.zarr -o runs/ldm --preset "$preset"
-musicldm sample --model runs/ldm --sampler ddim --steps 20 --seconds 30 -n 4 -o 'out-{i}.wav'
+musicldm sample --model runs/ldm --seconds 30 -n 4 -o 'out-{i}.wav'

@@ -60,9 +60,9 @@ CODEC, GENERATOR = ("components", "codec"), ("components", "generator")
     [
         ((*CODEC, "bytes"), None, "components.codec.bytes must be of type int"),
         ((*CODEC, "bytes"), -1, "components.codec.bytes is -1"),
-        ((*CODEC, "file"), "../secret.safetensors", "outside of the bundle"),
-        ((*CODEC, "file"), "/etc/passwd", "outside of the bundle"),
-        ((*CODEC, "file"), "..\\x.safetensors", "outside of the bundle"),
+        ((*CODEC, "file"), "../secret.safetensors", "outside the bundle"),
+        ((*CODEC, "file"), "/etc/passwd", "outside the bundle"),
+        ((*CODEC, "file"), "..\\x.safetensors", "outside the bundle"),
         ((*CODEC, "config", "blocks"), 1_000_000, "blocks is 1000000: expected 1 to 16"),
         ((*CODEC, "config", "widths"), [65536, 24], "do not fit their configuration"),
         ((*CODEC, "config", "heads"), 0, "heads is 0"),
@@ -90,7 +90,7 @@ def test_a_bundle_with_wrong_contents(
 
     changed(model / bundle.INDEX, change)
     done = musicldm("sample", "-m", model, "--device", "cpu", "-o", tmp_path / "out.wav")
-    assert done.code == 1 and sentence in done.err and "Hint:" in done.err and "fault in" not in done.err, done.err
+    assert done.code == 1 and sentence in done.err and "Hint:" in done.err and "bug in" not in done.err, done.err
     assert not (tmp_path / "out.wav").exists()
 
 
@@ -235,7 +235,7 @@ def test_a_header_that_cannot_be(tmp_path: Path, musicldm: Command, key: str, va
     resealed(tmp_path / "s" / "zarr.json", lambda header: header.update({key: value}))
     for verb in ("verify", "info"):
         done = musicldm("latents", verb, tmp_path / "s")
-        assert done.code == 1 and f"zarr.json is damaged: {key} " in done.err and "fault in" not in done.err, done.err
+        assert done.code == 1 and f"zarr.json is damaged: {key} " in done.err and "bug in" not in done.err, done.err
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_header_that_cannot_be(tmp_path: Path, musicldm: Command, key: str, va
         (lambda table: table["tracks"][0].update(frames=-1), "frames is -1"),
         (lambda table: table["tracks"][0].update(key="../x"), "key is '../x'"),
         (lambda table: table["tracks"].append(7), "not the table of a segment"),
-        (lambda table: table["moments"].update(mean=[0.0]), "not all of the same channels"),
+        (lambda table: table["moments"].update(mean=[0.0]), "do not all have the same channels"),
         (lambda table: table.update(moments={"count": 1, "mean": [0], "squares": [0], "variances": [0]}), "1 channels"),
         (lambda table: table.update(chunk_frames=0), "chunk_frames is 0"),
         (lambda table: table.update(shard_frames=1 << 40), "cannot hold"),

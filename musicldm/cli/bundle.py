@@ -26,7 +26,7 @@ def _group() -> None:
 @app.command()
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A checkpoint in the folder of its run: last, previous or best.")
+        Path, typer.Argument(metavar="CKPT", help="A checkpoint in its run folder: last, previous or best.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the bundle.")],
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision, for half the size.")] = False,
@@ -36,20 +36,20 @@ def export(
             metavar="BUNDLE",
             help="Put this codec into the bundle of a generator: one whose latents are the same, but whose decoder was "
             "trained further.",
-            show_default="the one that it was trained with",
+            show_default="the one it was trained with",
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bundle of a checkpoint, such as the best one, under the name of its folder."""
+    """Make a bundle from a checkpoint, such as the best one; it is named after its folder."""
     from musicldm import models
     from musicldm.codecs.base import codec_of
     from musicldm.core import bundle
     from musicldm.training.checkpoints import FOLDER, as_bundle
 
     if (output / FOLDER).is_dir():
-        raise UsageError(f"{output} is a run folder, whose own bundle this would hide.", "Choose another one.")
+        raise UsageError(f"{output} is a run folder, and this bundle would hide its own.", "Choose another one.")
     bundle.check_folder(output, overwrite)
     exported = replace(as_bundle(checkpoint), name=output.resolve().name)
     if codec is not None:
@@ -74,7 +74,7 @@ def _with_codec(exported: Bundle, other: Bundle) -> Bundle:
     if codec_of(exported).spec.codec_hash != codec_of(other).spec.codec_hash:
         raise MismatchError(
             f"The generator was not trained on the latents of {other.name}.",
-            "Only a decoder may have been trained further; with another encoder, encode and train again.",
+            "Only the decoder may have been trained further; with a different encoder, encode and train again.",
         )
     components = exported.components | {"codec": other.component("codec")}
     return replace(exported, components=components, facts=exported.facts | {"codec": other.training("codec")})

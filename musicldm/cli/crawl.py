@@ -51,25 +51,29 @@ def crawl(
     artists: Annotated[
         list[str],
         typer.Argument(
-            help="Names or MusicBrainz ids: several, or one list with commas. @FILE reads a file, - reads stdin."
+            help="Names or MusicBrainz ids, as separate arguments or separated by commas. @FILE reads a file, - reads "
+            "stdin."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the songs and their catalog.")] = Path(
         "data/raw"
     ),
-    limit: Annotated[int | None, typer.Option(min=1, help="The most songs of each artist.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Fetch at most this many songs per artist.", show_default="all")
+    ] = None,
     include: Annotated[
         str,
         typer.Option(
-            help="Take these kinds too, separated by commas: live, remix, compilation, demo, talk.", show_default="none"
+            help="Also fetch these kinds, separated by commas: live, remix, compilation, demo, talk.",
+            show_default="none",
         ),
     ] = "",
     role: Annotated[
         As,
         typer.Option(
             "--as",
-            help="What the artists are to the songs. performer: on releases of their own, under whatever name; "
-            "credited: also as guests on those of others; composer: of their works, whoever performs.",
+            help="The role of the artists. performer: songs on their own releases, under whatever name; credited: "
+            "also as guests on the releases of others; composer: their works, whoever performs them.",
         ),
     ] = As.performer,
     min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter songs.")] = 0,
@@ -82,26 +86,28 @@ def crawl(
     retry: Annotated[
         Retry | None,
         typer.Option(
-            help="Songs that an earlier crawl gave up to try again: no-match, refused (for their licence too), or "
-            "failed for both. What the network lost is always tried again.",
+            help="Try songs again that an earlier crawl gave up on: no-match, refused (also for their licence), or "
+            "failed for both. Songs lost to the network are always tried again.",
             show_default="none",
         ),
     ] = None,
     override: Annotated[
         list[str] | None,
-        typer.Option(metavar="RECORDING=URL", help="Take this video for that recording. Can be repeated."),
+        typer.Option(metavar="RECORDING=URL", help="Use this video for that recording. Can be repeated."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Songs at a time; the pauses between requests stay the same.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Songs to fetch at a time; the pauses between requests stay the same.")
+    ] = 1,
     rate_limit: Annotated[
         str | None,
-        typer.Option(help="Bytes a second of each download, as in 500K or 2M; 0 for no limit.", show_default="1M"),
+        typer.Option(help="Bytes per second for each download, such as 500K or 2M; 0 for no limit.", show_default="1M"),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds to wait for a silent server.", callback=positive, show_default="20"),
+        typer.Option(help="Seconds to wait for a server that does not respond.", callback=positive, show_default="20"),
     ] = None,
     tries: Annotated[
-        int | None, typer.Option(min=1, help="Tries of a request before it counts as failed.", show_default="3")
+        int | None, typer.Option(min=1, help="How often to try a request before it counts as failed.", show_default="3")
     ] = None,
     cookies: Annotated[
         Path | None,
@@ -111,7 +117,7 @@ def crawl(
         str,
         typer.Option(
             envvar="MUSICLDM_CONTACT",
-            help="Your e-mail address or web page, for the User-Agent, which MusicBrainz requires.",
+            help="Your e-mail address or web page for the User-Agent, as MusicBrainz requires.",
             show_default=False,
         ),
     ] = "",
@@ -238,7 +244,7 @@ def artist_names(arguments: Iterable[str]) -> list[str]:
     # An open quote must not swallow the next line.
     names = [name.strip() for line in lines for row in csv.reader([line], skipinitialspace=True) for name in row]
     if not any(names):
-        raise UsageError("No artist is named.", 'Write for example: musicldm crawl "Artist A, Artist B".')
+        raise UsageError("No artist is named.", 'For example: musicldm crawl "Artist A, Artist B".')
     return [name for name in names if name]
 
 
@@ -249,7 +255,7 @@ def _lines(source: str, read: Callable[[], bytes]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(
-            f"The names in {source} cannot be read: {reason}.", "A name that begins with @ goes in quotes of its own."
+            f"The names in {source} cannot be read: {reason}.", "A name that itself begins with @ needs its own quotes."
         ) from error
 
 
@@ -285,7 +291,7 @@ def _rate(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
     if not found:
-        raise UsageError(f"--rate-limit {text!r} is not a number of bytes.", "Write for example 500K or 2M, or 0.")
+        raise UsageError(f"--rate-limit {text!r} is not a number of bytes.", "For example 500K or 2M, or 0.")
     return float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
 
 
@@ -312,7 +318,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     if not console.as_json:
         console.err.print(table)
         console.note(
-            f"Songs: {len(plan.tracks)}, of them fetched: {len(plan.present)}, "
+            f"Songs: {len(plan.tracks)}, already fetched: {len(plan.present)}, "
             f"to fetch into {plan.out}: {len(plan.missing)}."
         )
         _note_others(console, plan)
@@ -342,7 +348,7 @@ def _show_outcome(console: Console, plan: Plan, outcome: Outcome) -> None:
         _print_counts(console, counts)
     _note_others(console, plan)
     if outcome.kept:
-        console.note(f"Given up by an earlier crawl and not tried again: {len(outcome.kept)}; see --retry failed.")
+        console.note(f"Given up on by an earlier crawl and not tried again: {len(outcome.kept)}; see --retry failed.")
     present = len(outcome.plan.present)
     console.note(
         f"Songs in {plan.out}: {len(outcome.fetched)} fetched, {present} there already, "

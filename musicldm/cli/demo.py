@@ -34,7 +34,7 @@ def demo(
     """Run the whole pipeline in a few minutes on a CPU: compose, preprocess, train both networks, sample.
 
     Four invented artists replace the crawl. Each command is printed as a person would type it. An interrupted demo
-    continues where it was.
+    continues where it stopped.
     """
     from musicldm.cli.sidecar import beside, is_one, is_take
     from musicldm.core.guard import Guard
@@ -57,7 +57,7 @@ def demo(
     Guard(is_take, overwrite).check(output / "out.wav")
     Guard(is_one, overwrite).check(beside(output / "out.wav"))
     picture.check(output / "out.png")
-    console.note("Composing four artists' songs, where a crawl would fetch them")
+    console.note("Composing songs by four invented artists, in place of a crawl")
     synth.compose(output / "raw", overwrite=overwrite)
     for line in STEPS.format(demo=shlex.quote(str(output))).strip().splitlines():
         console.command(f"musicldm {line}")

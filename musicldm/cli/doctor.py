@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Check machine, music, latents and models in under a minute; exit with 1 where something is wrong.
 
-    Name what a training is about to use. Above all, doctor looks for what lets a loss fall while the output stays
-    noise: an untrained or wrong codec, latents that are not scaled, dead channels, clips that are too short.
+    Give it what a training run is about to use. Above all, doctor looks for what lets a loss fall while the output
+    stays noise: an untrained or wrong codec, latents that are not scaled, dead channels, clips that are too short.
     """
     from musicldm.doctor.examine import examine
 

@@ -36,13 +36,16 @@ def encode(
     device: Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store notes others."),
+        typer.Option(
+            help="32, 16, bf16 or auto. Only 32 gives the same latents everywhere; the store records any other."
+        ),
     ] = "32",
     batch_size: Annotated[
         int | None,
         typer.Option(
             metavar="N|auto",
-            help="Windows encoded together. auto: what a GPU's memory holds; 1 on a CPU, where more are slower.",
+            help="Windows to encode together. auto: as many as fit into a GPU's memory; 1 on a CPU, where more are "
+            "slower.",
             parser=_batch_size,
             show_default="auto",
         ),
@@ -50,12 +53,10 @@ def encode(
     window_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of audio in a window.")] = 30.0,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Threads that read audio ahead. Default: one for each core, up to 8.", show_default=False
-        ),
+        typer.Option(min=1, help="Threads that read audio ahead. Default: one per core, up to 8.", show_default=False),
     ] = None,
     cluster: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers encode, tcp://host:8786 say.")
+        str, typer.Option(metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, whose workers encode.")
     ] = "",
     compress: Annotated[
         int | None,
@@ -63,13 +64,13 @@ def encode(
             metavar="BITS",
             min=1,
             max=10,
-            help="Make the store smaller: keep so many of the 10 bits of each mantissa (7 is gentle), and compress.",
+            help="Make the store smaller: keep this many of the 10 mantissa bits (7 is gentle), and compress.",
             show_default="uncompressed",
         ),
     ] = None,
     resample: Resample = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Drop tracks from the store that this DATA has no more.")
+        bool, typer.Option("--prune", help="Drop tracks from the store that are no longer in DATA.")
     ] = False,
     strict: Strict = False,
     json: Json = False,
@@ -78,8 +79,8 @@ def encode(
     """Encode waveforms to latents, whole tracks of any length, into a store from which train-diffusion reads.
 
     Tracks that are in the store already are skipped. A track that cannot be used is named with the reason, and the
-    others go on; interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
-    machine work.
+    others go on; when interrupted, the store keeps every track that was complete. With --device auto, all GPUs of the
+    machine are used.
     """
     from musicldm.codecs.base import load_codec
     from musicldm.latents import encode as library
@@ -110,7 +111,7 @@ def encode(
                 resample=resample,
             )
     except KeyboardInterrupt:
-        console.note(f"Interrupted. {store} has every track that was complete; the same command goes on from there.")
+        console.note(f"Interrupted. {store} has every track that was complete; the same command continues from there.")
         raise
     minutes = (time.monotonic() - start) / 60
 
@@ -124,7 +125,7 @@ def encode(
         console.warn(sentence)
     if summary.relabelled:
         console.warn(
-            f"Tracks with another artist in {data} than in {store}: {summary.relabelled}. The store keeps the one that "
+            f"Tracks with a different artist in {data} than in {store}: {summary.relabelled}. The store keeps the one "
             "it has; a new store would take the other."
         )
     amount = f"{summary.beats:,} beats" if summary.hours is None else f"{summary.hours:.2f} h"

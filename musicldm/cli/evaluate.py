@@ -96,7 +96,8 @@ def samples(
     reference: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA|STORE", help="Music to compare with: a folder that preprocess made, any folder, a store."
+            metavar="DATA|STORE",
+            help="Music to compare with: a folder that preprocess made, any folder of audio, or a store.",
         ),
     ] = None,
     model: Annotated[
@@ -129,7 +130,8 @@ def samples(
         typer.Option(
             min=1000,
             metavar="HZ",
-            help="The rate at which spectra are compared: for codecs of several rates, the lowest of them.",
+            help="The sample rate at which spectra are compared: to compare codecs of several rates, the lowest of "
+            "them.",
             show_default="the codec's, or the reference's",
         ),
     ] = None,
@@ -138,7 +140,7 @@ def samples(
     curve: Annotated[
         Path | None,
         typer.Option(
-            "--steps-curve", metavar="JSON", help="A quality.json of benchmarks/quality.py to plot on the page."
+            "--steps-curve", metavar="JSON", help="A quality.json from benchmarks/quality.py to plot on the page."
         ),
     ] = None,
     device: Device = "auto",
@@ -147,10 +149,10 @@ def samples(
 ) -> None:
     """Measure how close samples are to music: distances, self-similarity, level, clipping and silence.
 
-    The two-sample test is how often a small classifier tells them from music: 0.5 is chance. Beside the samples stand
-    baselines: how close music is to itself, and how far noise is from it. ± are 95 % confidence intervals over samples.
-    Figures by latents are a codec's own: models with different codecs compare by spectra alone, against the same folder
-    of music (a store's is decoded by its codec).
+    The two-sample test is how often a small classifier tells them from music: 0.5 is chance. Baselines stand beside the
+    samples: how close music is to itself, and how far noise is from it. ± are 95 % confidence intervals over samples.
+    Figures in latent space depend on the codec: compare models with different codecs by spectra alone, against the same
+    folder of music (the music of a store is decoded by its codec).
     """
     from musicldm.cli.evaluate_pages import check_page, samples_page, steps_curves
     from musicldm.core.devices import pick_device
@@ -160,7 +162,7 @@ def samples(
 
     console = Console(quiet, json)
     if curve is not None and html is None:
-        raise UsageError("The curve of steps is plotted on a page.", "Name one with --html FILE.")
+        raise UsageError("--steps-curve is plotted on an HTML page.", "Give one with --html FILE.")
     check_page(html, overwrite)
     curves = steps_curves(curve) if curve is not None else {}
     where = pick_device(device)

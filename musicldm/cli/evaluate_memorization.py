@@ -58,7 +58,7 @@ def memory(
         console.warn(f"Left out {name}: {reason}")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items())
     console.note(
-        f"{counts}; searched {result.passages} passages of {result.hours:.2f} h of training music, calibrated by "
+        f"{counts}; searched {result.passages} passages of {result.hours:.2f} h of training music, calibrated with "
         f"{result.heldout_tracks} held-out tracks, whose passages have a median similarity of "
         f"{result.heldout_median:.2f}, at most {result.heldout_highest:.2f}."
     )

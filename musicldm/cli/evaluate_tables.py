@@ -75,13 +75,13 @@ def codec_sentence(result: CodecResult) -> str:
 
 
 def overall_rows(result: CodecResult) -> Rows:
-    """Name and mean of each figure."""
+    """Give and mean of each figure."""
     shown = _shown(result).items()
     return [[title, _with_interval(result.overall[name], digits)] for name, (title, digits) in shown]
 
 
 def latent_rows(result: CodecResult) -> Rows:
-    """Name and value of what is known of the latents."""
+    """Give and value of what is known of the latents."""
     noise, channels = result.noise, result.channels
     low, high = min(each.std for each in channels), max(each.std for each in channels)
     dead = f", dead: {', '.join(map(str, result.dead))}" if result.dead else ", none dead"

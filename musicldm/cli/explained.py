@@ -8,7 +8,7 @@ from musicldm.core.errors import CapacityError, MissingProgramError, MusicLDMErr
 
 
 def explained(error: Exception) -> MusicLDMError:
-    """The error as one of ours: itself, what the system or a library meant by it, or else a fault in musicldm."""
+    """The error as one of ours: itself, what the system or a library meant by it, or else a bug in musicldm."""
     if isinstance(error, MusicLDMError):
         return error
     if out_of_memory(error):
@@ -20,13 +20,13 @@ def explained(error: Exception) -> MusicLDMError:
         name = ascii(error.object) if len(error.object) < 100 else "A name or a text"
         return OutputError(
             f"{name} cannot be written in this locale, whose encoding is {error.encoding}.",
-            "Use a UTF-8 locale, as by LC_ALL=C.UTF-8, or set PYTHONUTF8=1.",
+            "Use a UTF-8 locale, such as LC_ALL=C.UTF-8, or set PYTHONUTF8=1.",
         )
     if broken := _torch_is_broken(error):
         return broken
     if isinstance(error, OSError):
         return disk_full(error) or OutputError(f"{error}.", "Check the path, its permissions and the free space.")
-    hint = "This is a fault in musicldm. MUSICLDM_DEBUG=1 shows the traceback; please report it."
+    hint = "This is a bug in musicldm. MUSICLDM_DEBUG=1 shows the traceback; please report it."
     return MusicLDMError(f"{type(error).__name__}: {error}", hint)
 
 

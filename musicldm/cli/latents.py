@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from musicldm.latents.predictability import Predictability, StorePredictability
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look into a latent store: what is in it, is it whole, how are its channels."
+    no_args_is_help=True, help="Inspect a latent store: its contents, whether it is intact, its channels."
 )
 
 
@@ -51,7 +51,7 @@ def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def verify(store: Store, json: Json = False, quiet: Quiet = False) -> None:
-    """Compare all of a store with the checksums that it was written with; exit with 1 where one does not fit."""
+    """Check all of a store against the checksums that it was written with; exit with 1 if any differs."""
     from musicldm.latents import examine
     from musicldm.latents.store import LatentStore
 
@@ -66,7 +66,7 @@ def verify(store: Store, json: Json = False, quiet: Quiet = False) -> None:
     if faults:
         console.warn(f"{store} is damaged. Restore it from a copy, or delete the segments named and encode again.")
         raise typer.Exit(1)
-    console.note(f"All {len(opened.tracks)} tracks are whole.")
+    console.note(f"All {len(opened.tracks)} tracks are intact.")
 
 
 @app.command()

@@ -30,7 +30,7 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
             for number in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(number, int | float) and not -LARGEST < number < LARGEST:
                     option = f"--{name.replace('_', '-')}"
-                    raise UsageError(f"{number} is not a valid number for {option}: expected a finite one of 64 bits.")
+                    raise UsageError(f"{number} is not a valid number for {option}: expected a finite 64-bit number.")
         return command(*arguments, **options)
 
     return run

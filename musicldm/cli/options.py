@@ -36,9 +36,7 @@ def check_complete(console: Console, strict: bool, left_out: int, found: int) ->
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A latent store: a folder, or s3://bucket/folder.")]
 Seed = Annotated[int, typer.Option(help="The random seed: same seed, same result on a CPU.")]
-Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.", show_default=False)
-]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one per core.", show_default=False)]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No notes and no progress; only results, warnings and errors.")
 ]
@@ -50,15 +48,15 @@ Html = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was left out, or nothing was found.")]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace files that musicldm did not write, too, or that were changed since."),
+    typer.Option("--overwrite", help="Also replace files that musicldm did not write, or that were changed since."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Transcriber = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Compare notes too, as they are heard by transkun (piano; extra 'transcribe') or basic-pitch (any "
-        "instrument). On one core transkun takes about as long as the music lasts.",
+        help="Compare notes too, as transcribed by transkun (piano; extra 'transcribe') or basic-pitch (any "
+        "instrument). On one core, transkun takes about as long as the music lasts.",
         show_default="none",
     ),
 ]
@@ -110,19 +108,19 @@ Strategy = Annotated[
     Literal["auto", "ddp"] | None, typer.Option(help="The strategy for several devices.", show_default="auto")
 ]
 Wandb = Annotated[
-    str | None, typer.Option(metavar="PROJECT", help="A Weights & Biases project that gets the metrics too.")
+    str | None, typer.Option(metavar="PROJECT", help="A Weights & Biases project to which the metrics are sent, too.")
 ]
 Vram = Annotated[
     float | None,
     typer.Option(
         metavar="GB",
-        help="Memory of the GPU to fit into, by micro-batches and by activation checkpointing.",
+        help="GPU memory to fit into, by micro-batches and activation checkpointing.",
         callback=positive,
         show_default="what it has",
     ),
 ]
 Resample = Annotated[
-    bool, typer.Option("--resample", help="Use tracks of other rates and channels too, converted on the fly.")
+    bool, typer.Option("--resample", help="Also use tracks with other sample rates or channels, converted on the fly.")
 ]
 InitFrom = Annotated[
     Path | None,

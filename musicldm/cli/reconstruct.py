@@ -24,15 +24,16 @@ def reconstruct(
     output: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="Where to: wav, flac, mp3, ogg or m4a by its name, mid of notes; - for stdout."
+            metavar="OUT",
+            help="The output file: wav, flac, mp3, ogg or m4a by its suffix, or mid for notes; - for stdout.",
         ),
     ],
     vae: Annotated[
         Path, typer.Option(metavar="BUNDLE", help="The codec: a run folder of train-vae, a bundle, or a model's name.")
     ],
-    start: Annotated[float, typer.Option(min=0, help="Seconds to pass over.")] = 0.0,
+    start: Annotated[float, typer.Option(min=0, help="Seconds to skip at the beginning.")] = 0.0,
     seconds: Annotated[
-        float | None, typer.Option(help="Seconds to take from there.", callback=positive, show_default="all")
+        float | None, typer.Option(help="Seconds to use from there.", callback=positive, show_default="all")
     ] = None,
     transcriber: Transcriber = None,
     overwrite: Overwrite = False,
@@ -60,7 +61,7 @@ def reconstruct(
     if target is None and as_json:
         raise UsageError("--json and - both want stdout.", "Choose one.")
     if source.is_dir():
-        raise DataError(f"{source} is a folder.", "Name one audio file in it.")
+        raise DataError(f"{source} is a folder.", "Choose one file in it.")
     if is_midi(source):
         reconstruct_notes.check(source, target, overwrite)
         reconstruct_notes.run(source, target, load_codec(vae, pick_device(device)), overwrite, console)
@@ -85,11 +86,11 @@ def reconstruct(
             f"{spec.rate} Hz and {spec.media_channels}."
         )
     if result.cancelled:
-        console.warn(f"The channels of {source} cancel each other: the loudest one of them was taken.")
+        console.warn(f"The channels of {source} cancel each other: the loudest one was used.")
     if figures.is_of_silence:
-        console.warn(f"{source} is silent: there is nothing to measure by.")
+        console.warn(f"{source} is silent: there is nothing to measure against.")
     console.note(
-        f"{figures.seconds:.1f} s of audio there and back in {result.spent:.1f} s ({speed:.1f} times real time); "
+        f"{figures.seconds:.1f} s of audio encoded and decoded in {result.spent:.1f} s ({speed:.1f} times real time); "
         f"the latent has {codec.spec.compression:.3g} times fewer numbers."
     )
     hint_at_notes(console, transcriber)
@@ -114,7 +115,7 @@ def _show(console: Console, figures: Reconstruction, notes: OnsetScore | None) -
         found = f"1 is perfect; {notes.matched} of {notes.reference} notes, and {notes.found - notes.matched} others"
         table.add_row("note onsets, F1", "-" if notes.f1 is None else f"{notes.f1:.3f}", found)
     if figures.si_sdr is not None:
-        table.add_row("SI-SDR", f"{figures.si_sdr:.2f}", "dB; more is nearer")
+        table.add_row("SI-SDR", f"{figures.si_sdr:.2f}", "dB; higher is closer")
     if figures.l1 is not None and figures.l1_to_silence is not None:
         of_silence = f"; {figures.l1_to_silence:.1%} of silence's, {figures.l1_of_silence:.4f}"
         table.add_row("L1 distance", f"{figures.l1:.4f}", f"0 is perfect{of_silence}")

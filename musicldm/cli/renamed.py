@@ -25,4 +25,4 @@ def check(arguments: Sequence[str]) -> None:
     for argument in arguments[1:]:
         name = argument.partition("=")[0]
         if name in renamed:
-            raise UsageError(f"{name} is called {renamed[name]} today.", f"Type {renamed[name]} in its place.")
+            raise UsageError(f"{name} is now called {renamed[name]}.", f"Use {renamed[name]} instead.")

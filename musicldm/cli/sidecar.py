@@ -110,7 +110,7 @@ class Recipe:
         if _is_address(typed.get("model", "")):
             # A recipe may name what is on this machine, where its hash decides. It may not make us fetch anything.
             raise DataError(
-                f"{source} was made by a model that a recipe cannot have fetched.",
+                f"{source} was made by a model that would have to be fetched, which no recipe may cause.",
                 f"If you trust it, name it yourself: --model {typed['model']}",
             )
         for path in SampleOptions(**typed).inputs:
@@ -126,13 +126,13 @@ class Recipe:
         """
         if self.model.hash != pipeline.hash:
             raise MismatchError(
-                f"The take was made by another model, {self.model.name!r}.", "Name that one with --model."
+                f"The take was made by another model, {self.model.name!r}.", "Give that one with --model."
             )
         for name, digest in self.inputs.items():
             if Path(name) in inputs and (not Path(name).is_file() or sha256(Path(name)) != digest):
                 raise MismatchError(
-                    f"{name} is not there as it was when the take was made.",
-                    "Bring it back, or name another file; a path counts from the folder where the take was made.",
+                    f"{name} is missing, or has changed since the take was made.",
+                    "Restore it, or give another file; a relative path starts at the folder where the take was made.",
                 )
 
 

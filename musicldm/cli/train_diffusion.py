@@ -47,7 +47,7 @@ def train_diffusion(
         str, typer.Option(help="tiny: minutes on a CPU; small: for a GPU; paper: the study's.")
     ] = "small",
     config: ConfigFile = None,
-    generator: Annotated[str, typer.Option(metavar="NAME", help="Which kind of generator.")] = "diffusion",
+    generator: Annotated[str, typer.Option(metavar="NAME", help="The kind of generator.")] = "diffusion",
     objective: Annotated[
         Literal["eps", "x0", "v", "flow"] | None,
         typer.Option(help="What the network predicts.", show_default="the preset's"),
@@ -81,10 +81,9 @@ def train_diffusion(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the diffusion model that makes latents out of noise.
+    """Train the diffusion model that makes latents out of noise. Ctrl-C saves and stops; the same command resumes.
 
-    Ctrl-C saves and stops; the same command goes on. The bundle that it leaves holds the codec too: sample needs
-    nothing else.
+    The bundle that it leaves includes the codec: sample needs nothing else.
     """
     from musicldm.core.devices import pick_device
     from musicldm.generators.base import GENERATORS, GeneratorFamily

@@ -54,9 +54,9 @@ def train_vae(
     preset: Annotated[
         str,
         typer.Option(
-            help="Of that codec. tiny: minutes on a CPU; small: 16 kHz mono; base: 44.1 kHz stereo, for a GPU. Of "
-            "spectrum also griffinlim: as small, without the adversarial decoder; of vae also paper: the network of "
-            "the 2023 study, corrected."
+            help="A preset of that codec. tiny: minutes on a CPU; small: 16 kHz mono; base: 44.1 kHz stereo, for a "
+            "GPU. spectrum also has griffinlim: like small, without the adversarial decoder; vae also has paper: "
+            "the network of the 2023 study, corrected."
         ),
     ] = "small",
     config: ConfigFile = None,
@@ -82,7 +82,7 @@ def train_vae(
 ) -> None:
     """Train the codec that turns music into latents and back.
 
-    Ctrl-C saves and stops; the same command goes on. The folder keeps config.json, metrics.csv, TensorBoard events,
+    Ctrl-C saves and stops; the same command resumes. The folder keeps config.json, metrics.csv, TensorBoard events,
     demos to listen to, checkpoints, and the bundle that encode and sample take.
     """
     from musicldm.codecs.base import CODECS, CodecFamily

@@ -166,12 +166,13 @@ def render(console: Console, result: TrainingResult, steps: int, figure: str) ->
     if result.first and result.last:
         silence = f" (silence: {result.last['silence']:.4f})" if "silence" in result.last else ""
         console.note(
-            f"Held-out {figure}: {result.first[figure]:.4f} at first, {result.last[figure]:.4f} at last{silence}."
+            f"Held-out {figure}: {result.first[figure]:.4f} at the start, {result.last[figure]:.4f} at the "
+            f"end{silence}."
         )
     elif result.first:
         console.note(f"{result.steps} steps are done already; --steps trains longer.")
     else:
-        console.warn("There is no held-out track, so nothing tells when to stop: add more music.")
+        console.warn("There is no held-out track, so nothing shows when to stop: add more music.")
     if result.interrupted:
         console.warn(f"Stopped and saved at step {result.steps} of {steps}. The same command resumes it.")
         raise typer.Exit(130)

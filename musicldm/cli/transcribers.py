@@ -6,8 +6,8 @@ from musicldm.cli.console import Console
 
 
 def hint_at_notes(console: Console, transcriber: str | None) -> None:
-    """Name an installed transcriber, where none was asked for."""
+    """Give an installed transcriber, where none was asked for."""
     from musicldm.evaluate.transcription import installed_transcribers
 
     if transcriber is None and (names := installed_transcribers()):
-        console.note(f"Notes are compared too with --transcriber {' or '.join(names)}.")
+        console.note(f"Notes are also compared with --transcriber {' or '.join(names)}.")

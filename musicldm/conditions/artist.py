@@ -143,8 +143,8 @@ def _weight(text: str, artist: str) -> float:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise UsageError(
-            f"{f'{artist}:{text}'!r} is not a valid weight of an artist: expected a positive number.",
-            'Such as "Chopin:0.7,Bach:0.3".',
+            f"{f'{artist}:{text}'!r} is not a valid weight for an artist: expected a positive number.",
+            'For example "Chopin:0.7,Bach:0.3".',
         )
     return weight
 

@@ -69,7 +69,7 @@ class ConditionConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ConfigError("conditions.dropout must lie in [0, 1).")
+            raise ConfigError("conditions.dropout must be in [0, 1).")
         for name in (*self.names, *self.settings):
             # Looking for other packages takes time that the usual names need not cost.
             if name not in USUAL and name not in CONDITIONS.names():

@@ -101,7 +101,7 @@ class TrainingFacts:
     """Optimizer steps made."""
     tracks: tuple[TrackFacts, ...] = ()
     init: dict[str, str] = field(default_factory=dict)
-    """Name and digest of the model whose weights were the first; empty where they were random."""
+    """Give and digest of the model whose weights were the first; empty where they were random."""
 
     @property
     def crop_seconds(self) -> float:
@@ -211,7 +211,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     """
     guard.check_folder(folder)
     if not overwrite and folder.is_dir() and any(folder.iterdir()) and not is_one(folder):
-        raise OutputError(f"{folder} holds files that are no bundle of musicldm.", guard.INSIST)
+        raise OutputError(f"{folder} holds files that are not a musicldm bundle.", guard.INSIST)
 
 
 def write(folder: Path, bundle: Bundle) -> None:
@@ -252,7 +252,7 @@ def read(path: Path) -> Bundle:
     if not (folder / INDEX).is_file():
         what = "There is nothing at" if not path.exists() else "There is no bundle in"
         raise BundleError(
-            f"{what} {path}.", "Name a run folder or its bundle/, as left by train-vae or train-diffusion."
+            f"{what} {path}.", "Give a run folder or its bundle/, as left by train-vae or train-diffusion."
         )
     try:
         index = _read_index(folder / INDEX)
@@ -305,7 +305,7 @@ def _read_index(path: Path) -> _Index:
     index = from_dict(_Index, data, unknown="pass over")
     # A bundle may come from a stranger: its index must not lead to files elsewhere on this machine.
     if not all(re.split(r"[\\/]", listed.file) == [listed.file] for listed in index.components.values()):
-        raise DataError("a component outside of the bundle.")
+        raise DataError("a component outside the bundle.")
     return index
 
 
@@ -391,7 +391,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
     usual = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for name, tensor in tensors.items():
         if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in usual):
-            raise BundleError(f"The weights {name} are of the type {tensor.dtype}, which no model has.", REPAIR_HINT)
+            raise BundleError(f"The weights {name} have the type {tensor.dtype}, which no model has.", REPAIR_HINT)
         # The extremes, which NaN spoils as well: they need no memory as `isfinite` would.
         if tensor.dtype in usual and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             raise BundleError(f"The weights {name} are not finite numbers.", "Export an earlier checkpoint.")
@@ -418,7 +418,7 @@ def _load(path: Path, size: int, digest: str) -> dict[str, Tensor]:
         tensors = load_file(path)  # a memory map: what is read of it is read once, and shared
     except (SafetensorError, KeyError) as error:  # KeyError: a type that this torch does not have
         raise BundleError(
-            f"{path} does not hold safetensors.", "Only bundles that musicldm wrote can be read."
+            f"{path} is not a safetensors file.", "Only bundles that musicldm wrote can be read."
         ) from error
     check_finite(tensors)
     return tensors

@@ -61,7 +61,7 @@ class Matching:
             ConfigError: it does not.
         """
         if not re.fullmatch(self.pattern, value):
-            raise ConfigError(f"{where} is {value!r:.80}, which is not of the form that it has.")
+            raise ConfigError(f"{where} is {value!r:.80}, which does not have the expected form.")
 
 
 Hash = Annotated[str, Between(1, 128)]

@@ -284,7 +284,7 @@ class Journal:
             except MusicLDMError as error:
                 raise DataError(
                     f"{path} is damaged: {name}: {error.message}",
-                    "Remove that line, and what it was about is done again.",
+                    "Remove that line, and the work that it records is done again.",
                 ) from error
 
     def append(self, record: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from musicldm.core.errors import OutputError
 Ours = Callable[[Path], bool]
 """Whether musicldm wrote the file at a path, and nobody has changed it since, as far as one can know."""
 
-INSIST = "Name another place, or insist with --overwrite."
+INSIST = "Choose another path, or replace it anyway with --overwrite."
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Guard:
         if not os.path.lexists(path):
             return False
         if path.is_dir():
-            raise OutputError(f"{path} is a folder.", "Name a file in it.")
+            raise OutputError(f"{path} is a folder.", "Give a file in it.")
         if path.exists() and not path.is_file():  # root may replace even a device
-            raise OutputError(f"{path} is no file.", "Name another place.")
+            raise OutputError(f"{path} is not a file.", "Choose another path.")
         return not self.overwrite and not self._is_ours(path)
 
     def _is_ours(self, path: Path) -> bool:
@@ -109,8 +109,8 @@ def check_folder(folder: Path) -> None:
     """
     # The folder itself is made only when there is something to put into it.
     there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
-    hint = "Check it, or name another one."
+    hint = "Check it, or choose another one."
     if not there.is_dir():
-        raise OutputError(f"{there} is no folder.", hint)
+        raise OutputError(f"{there} is not a folder.", hint)
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {there} cannot be written.", hint)

@@ -341,7 +341,7 @@ def _connected(address: str) -> Iterator[Client]:
         from distributed.versions import VersionMismatchWarning
     except ImportError as error:
         raise MissingProgramError(
-            "For a cluster, the package distributed is needed.", "Install it: pip install 'musicldm[cluster]'"
+            "A cluster needs the package distributed.", "Install it: pip install 'musicldm[cluster]'"
         ) from error
 
     try:
@@ -350,7 +350,9 @@ def _connected(address: str) -> Iterator[Client]:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"{address!r} is not a valid address of a scheduler.", "Expected tcp://host:8786, say.")
+        raise UsageError(
+            f"{address!r} is not a valid address of a scheduler.", "Expected, for example, tcp://host:8786."
+        )
     with _quiet_loggers(), dask.config.set({"distributed.comm.timeouts.connect": _ANSWERING}):
         try:
             with warnings.catch_warnings():
@@ -362,7 +364,7 @@ def _connected(address: str) -> Iterator[Client]:
                 client = distributed.Client(address, set_as_default=False)
         except OSError as error:
             raise NetworkError(
-                f"There is no Dask scheduler at {address}.", "Start one with `dask scheduler`, and name its address."
+                f"There is no Dask scheduler at {address}.", "Start one with `dask scheduler`, and give its address."
             ) from error
         try:
             yield client
@@ -370,7 +372,7 @@ def _connected(address: str) -> Iterator[Client]:
             raise
         except (OSError, CancelledError) as error:
             raise NetworkError(
-                f"The scheduler at {address} has gone away.", "Once it is back, the same command goes on from here."
+                f"The scheduler at {address} has gone away.", "Once it is back, the same command continues from here."
             ) from error
         finally:
             client.close()
@@ -430,7 +432,7 @@ class _Call:
 def _attempt(function: Callable[[Any], Any], item: Any, time_limit: float | None, version: str) -> bytes:
     """The pickle of what the function returns or raises, or of `_Overdue`."""
     if version != __version__:
-        raise MismatchError(f"A worker has musicldm {__version__}, and here it is {version}.", _SAME)
+        raise MismatchError(f"A worker has musicldm {__version__}, and this machine has {version}.", _SAME)
     if time_limit is None:
         return _answer(function, item)
 

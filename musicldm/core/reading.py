@@ -43,9 +43,9 @@ def read_file(path: Path, limit: int = LARGEST_JSON) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is not a file that can be read: expected a regular one.")
+            raise DataError(f"{path} cannot be read: expected a regular file.")
         if status.st_size > limit:
-            raise DataError(f"{path} is too large: {status.st_size:,} bytes, and at most {limit:,} are expected.")
+            raise DataError(f"{path} is too large: {status.st_size:,} bytes, where at most {limit:,} are expected.")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(limit)
     finally:

@@ -51,7 +51,7 @@ def attempt(youtube: YouTube, track: Track, selection: Selection, claims: Claims
             selected = [one for one in fits if selection.min_seconds <= (one.seconds or 0.0) <= selection.max_seconds]
             if fits and not selected:
                 seconds = fits[0].seconds
-                reason = f"{fits[0].title!r} lasts {seconds:g} s, outside the limits of length."
+                reason = f"{fits[0].title!r} lasts {seconds:g} s, outside the length limits."
                 return Result(record | {"runner_up": _summary(fits[0]), "unasked_seconds": seconds, "reason": reason})
             fits = selected
         if not fits:

@@ -93,7 +93,7 @@ class MusicBrainz:
                 f"\n  {artist.id}  {artist.name} ({artist.note or 'no more is known'})" for artist in alike
             )
             raise AmbiguousError(
-                f"MusicBrainz knows {len(alike)} artists {name!r}, each as likely; none is taken.",
+                f"MusicBrainz knows {len(alike)} artists named {name!r}, equally likely; none was chosen.",
                 f"Give the id of the one you mean instead of the name:{choices}",
             )
         return alike[0]
@@ -285,7 +285,7 @@ def _read(
             if isinstance(cause, TimeoutError):
                 problem = (
                     f"{where} did not answer within {settings.timeout:g} s, "
-                    f"or not wholly within {settings.deadline:g} s."
+                    f"or not completely within {settings.deadline:g} s."
                 )
             else:
                 problem = f"The connection to {where} broke: {cause}."

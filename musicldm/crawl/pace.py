@@ -86,7 +86,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     try:
         answer, error = take(answers, seconds)
     except queue.Empty:
-        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+        raise TimeoutError(f"no complete answer within {seconds:g} s") from None
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]  # there was no error, so it is what `call` returned

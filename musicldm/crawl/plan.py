@@ -138,7 +138,7 @@ def _not_to_override(recording: str, found: Mapping[Artist, list[Track]], taken:
                     f"{recording} is the same song as {twin.recording}, {twin.name}.", "Override that one instead."
                 )
     return UsageError(
-        f"{recording} is no recording of {', '.join(artist.name for artist in found)}.",
+        f"{recording} is not a recording by {', '.join(artist.name for artist in found)}.",
         "--override takes a recording's id, as catalog.jsonl and --dry-run --json have it.",
     )
 

@@ -66,7 +66,9 @@ class CrawlSettings:
         for name in ("musicbrainz", "youtube"):
             address = getattr(self, name)
             if address and not _is_address(address):
-                raise ConfigError(f"{address!r} is no address for {name}.", "Write host:port, as in 127.0.0.1:8080.")
+                raise ConfigError(
+                    f"{address!r} is not a valid address for {name}.", "Write host:port, as in 127.0.0.1:8080."
+                )
         # These comparisons, and those below, are written so that NaN fails them too.
         for name in ("timeout", "tries", "jobs", "candidates"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -110,7 +112,7 @@ class CrawlSettings:
                 try:
                     given[field.name] = type(getattr(cls, field.name))(text)
                 except ValueError as error:
-                    raise ConfigError(f"MUSICLDM_{field.name.upper()} is no number: {text!r}.") from error
+                    raise ConfigError(f"MUSICLDM_{field.name.upper()} is not a number: {text!r}.") from error
         given |= {name: value for name, value in options.items() if value is not None}
         unhurried: dict[str, Any] = {}
         if is_loopback(given.get("musicbrainz", "")):

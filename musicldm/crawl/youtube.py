@@ -64,7 +64,7 @@ def check(settings: CrawlSettings) -> str:
         return ""
     warnings = []
     if skipped := _read_cookies(settings.cookies)[1]:
-        warnings.append(f"{settings.cookies} has {skipped} lines that are no cookies; they are passed over.")
+        warnings.append(f"{settings.cookies} has {skipped} lines that are not cookies; they are skipped.")
     with _Client(settings, Pace(), _options(Path(), settings, _Log(), Pace())) as client:
         if not client.has_javascript:
             warnings.append(_NO_JAVASCRIPT)
@@ -177,7 +177,7 @@ class YouTube:
         if len(files) != 1 or not files[0].is_file() or not files[0].stat().st_size:
             # To yt-dlp a file that is too large is no error; only its log tells.
             kind = RefusedError if "max-filesize" in self._log.last else NetworkError
-            raise kind(f"Nothing came of the download. {_plain(self._log.last)}".strip())
+            raise kind(f"The download produced nothing. {_plain(self._log.last)}".strip())
         size, promised = files[0].stat().st_size, downloads[0].get("filesize")
         if promised and size != promised:  # another file under the song's address, such as a login page
             files[0].unlink()
@@ -207,7 +207,7 @@ class YouTube:
             if isinstance(cause, OSError) and cause.errno in _OUR_DISK:
                 raise cannot_write(self.folder, cause) from error
         if "Incomplete data received" in text:
-            raise NetworkError(f"YouTube sent half an answer: {text}") from error
+            raise NetworkError(f"YouTube sent an incomplete answer: {text}") from error
         # yt-dlp's last error often is not the first: "no player response" may be a server that was silent.
         for problem in self._client.broken.values():
             raise NetworkError(problem) from error
@@ -242,7 +242,7 @@ _BLOCKED = r"not a bot|rate-limited|captcha|IP is likely being blocked"
 def _blocked(text: str) -> BlockedError:
     return BlockedError(
         f"YouTube has blocked us: {text.rstrip('.')}.",
-        "Wait some hours and run the same command again; what was fetched is kept. Longer pauses, or --cookies FILE "
+        "Wait a few hours and run the same command again; what was fetched is kept. Longer pauses, or --cookies FILE "
         "from a browser that is signed in, may help.",
     )
 

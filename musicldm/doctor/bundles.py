@@ -37,7 +37,7 @@ def examine_bundle(thing: str, examined: Examined, device: str) -> Iterator[Find
     codec = codec_of(source)
     examined.bundles.append((thing, codec, source))
     if codec.spec.medium != "audio":
-        yield Finding(thing, "ok", f"Its codec encodes {codec.spec.medium}, which is not tried here.")
+        yield Finding(thing, "ok", f"Its codec encodes {codec.spec.medium}, which doctor does not test.")
         return
     rate = codec.spec.rate
     sound, what = _sound(examined, rate, codec.spec.media_channels)

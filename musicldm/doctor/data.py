@@ -22,7 +22,7 @@ MOST_TRACKS = 200
 EXCERPTS, EXCERPT_SECONDS = 4, 2.0
 FLAT = 1e-4
 """The fraction of samples on flat tops from which a track counts as clipped."""
-_AGAIN = "Run preprocess again, which mends what earlier releases clipped or mixed to nothing."
+_AGAIN = "Run preprocess again: it repairs what earlier releases clipped or mixed to silence."
 SILENT = 1e-4
 """RMS below which excerpts count as silent."""
 
@@ -73,10 +73,10 @@ def _unprepared(folder: Path) -> Finding:
         except MusicLDMError as error:
             refused[path] = error.message
     usable = len(tried) - len(refused)
-    text = f"{usable} of {len(tried)} files that were tried hold audio; they are not prepared."
+    text = f"{usable} of {len(tried)} files that were tried hold audio; they are not prepared yet."
     advice = f"Prepare them first: musicldm preprocess {folder} OUT"
     if not usable:
-        return Finding(str(folder), "wrong", "There is no audio in it.", "Name a folder with audio files.")
+        return Finding(str(folder), "wrong", "There is no audio in it.", "Give a folder with audio files.")
     if refused:
         path, reason = next(iter(refused.items()))
         text += f" {path.name}: {reason}"
@@ -113,8 +113,13 @@ def _audio(thing: str, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
     if_silent: Verdict = "wrong" if len(silent) == len(some) else "warning"
     faults: list[tuple[list[PreparedTrack], Verdict, str, str]] = [
         (broken, "wrong", "hold values that are not finite", "Run preprocess again."),
-        (silent, if_silent, "are silent", f"{_AGAIN} If they stay so, remove them: a model learns silence from them."),
-        (clipped, "warning", "are clipped", f"{_AGAIN} If they stay so, look for better copies."),
+        (
+            silent,
+            if_silent,
+            "are silent",
+            f"{_AGAIN} If they stay that way, remove them: a model learns silence from them.",
+        ),
+        (clipped, "warning", "are clipped", f"{_AGAIN} If they stay that way, look for better copies."),
     ]
     for found, verdict, what, advice in faults:
         if found:

@@ -81,4 +81,4 @@ def kind_of(thing: str) -> Kind:
         return "bundle"
     if path.exists():
         return "data"
-    raise UsageError(f"There is nothing at {thing}.", "Name a folder of audio, a latent store, a bundle or a model.")
+    raise UsageError(f"There is nothing at {thing}.", "Give a folder of audio, a latent store, a bundle or a model.")

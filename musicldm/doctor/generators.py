@@ -60,7 +60,7 @@ def examine_generator(
 
 
 def _learned(about: str, left: float, what: str) -> Finding:
-    text = f"Of noise as loud as {what} the generator leaves {left:.2f} of what a guess by loudness leaves."
+    text = f"On {what}, the generator's denoising error is {left:.2f} times that of a guess by loudness alone."
     if left < LEARNED:
         return Finding(about, "ok", text)
     advice = "It has not learned this music: train it longer, or try it on the music that it was trained on."

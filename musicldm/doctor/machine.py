@@ -47,7 +47,7 @@ def why_torch_is_broken() -> str:
         except (ImportError, OSError, RuntimeError) as error:
             if out_of_memory(error):
                 raise CapacityError(
-                    f"The memory does not hold {name}.", "Close other programs, or lift the limit."
+                    f"There is not enough memory for {name}.", "Close other programs, or lift the limit."
                 ) from error
             # Versions that do not fit fail in any of these ways: a missing name, a library that the linker refuses, an
             # operator that torch does not know.
@@ -179,8 +179,8 @@ def _device(name: str) -> Finding:
     except RuntimeError as error:
         works, reason = False, str(error).splitlines()[0]
     if not works:
-        advice = "Update its driver, or --device cpu."
-        return Finding("device", "wrong", f"{device} does not compute: {reason}.", advice)
+        advice = "Update its driver, or use --device cpu."
+        return Finding("device", "wrong", f"{device} cannot compute: {reason}.", advice)
     if device.type != "cuda":
         return Finding("device", "ok", f"{device}, {precision} bits.")
     free, total = torch.cuda.mem_get_info(device)

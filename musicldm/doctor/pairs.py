@@ -53,7 +53,7 @@ def _made_by(about: str, store: LatentStore, codec: Codec, source: Bundle) -> It
 
     theirs, ours = store.header.codec_hash, codec.spec.codec_hash
     if theirs != ours:
-        text = f"The store is of another codec: {theirs[:8]}, not {ours[:8]}."
+        text = f"The store was made with another codec: {theirs[:8]}, not {ours[:8]}."
         yield Finding(about, "wrong", text, "Encode again with this codec: another one's latents decode to noise.")
         return
     yield Finding(about, "ok", "The store's latents are this codec's.")
@@ -65,7 +65,7 @@ def _made_by(about: str, store: LatentStore, codec: Codec, source: Bundle) -> It
     if (np.abs(np.log(ratio)) > np.log(OTHER_SCALE)).any():
         most = float(np.exp(np.abs(np.log(ratio)).max()))
         text = f"The generator's scale of the latents differs from this store's by a factor of up to {most:.1f}."
-        yield Finding(about, "warning", text, "The store has changed since: train the generator anew.")
+        yield Finding(about, "warning", text, "The store has changed since: train the generator again.")
 
 
 def _encoded(about: str, store: LatentStore, tracks: Sequence[PreparedTrack]) -> Iterator[Finding]:
@@ -74,7 +74,7 @@ def _encoded(about: str, store: LatentStore, tracks: Sequence[PreparedTrack]) ->
     leaked = sum(track.split == "heldout" and stored.get(track.content) == "train" for track in tracks)
     if leaked:
         text = f"{leaked} of {len(tracks)} tracks are held out in the folder and trained on in the store."
-        yield Finding(about, "wrong", text, "Encode into a new store: one split must hold for all stages.")
+        yield Finding(about, "wrong", text, "Encode into a new store: all stages must use the same split.")
     if missing:
         text = f"{missing} of {len(tracks)} tracks are not in the store."
         yield Finding(about, "warning", text, "Run musicldm encode again.")

@@ -89,7 +89,7 @@ def _codec_copy(thing: str, store: LatentStore) -> Finding:
 
     advice = "Copy the store again, or encode again: latents decoded by another codec are noise."
     if not has_codec(store):
-        return Finding(thing, "warning", "The codec that made it is not in it.", advice)
+        return Finding(thing, "warning", "It lacks the codec that it was made with.", advice)
     try:
         read_codec(store)
     except MismatchError:

@@ -28,7 +28,7 @@ def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
         return Finding(about, "warning", text, "Add tracks, or preprocess again.")
     if not train:
         return Finding(about, "wrong", "All tracks are held out: there is nothing to train on.", "Add tracks.")
-    return Finding(about, "ok", f"{len(heldout)} tracks are held out.")
+    return Finding(about, "ok", f"{len(heldout)} of {len(train) + len(heldout)} tracks are held out.")
 
 
 def examine_lengths(about: str, lengths: Sequence[float], roles: Sequence[Role], medium: Medium) -> Iterator[Finding]:
@@ -47,10 +47,10 @@ def examine_lengths(about: str, lengths: Sequence[float], roles: Sequence[Role],
         found.append(f"{len(short)} of {len(lengths)} are shorter than the {crop:g} {unit} of {verb} {options}")
         lost = sum(short) / sum(lengths)
         if lost > worst:
-            worst, advice = lost, f"They are trained on whole, and teach nothing longer: see {verb} --seconds."
+            worst, advice = lost, f"They are used whole, and teach nothing beyond their length: see {verb} --seconds."
     if not found:
         yield Finding(
-            about, "ok", f"The shortest track, {min(lengths):.1f} {unit}, is as long as the crops of every preset."
+            about, "ok", f"The shortest track, {min(lengths):.1f} {unit}, is long enough for the crops of every preset."
         )
         return
     verdict: Verdict = "ok" if worst < 0.05 else "warning"

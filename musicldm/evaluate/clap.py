@@ -45,7 +45,7 @@ class Clap:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"There is no CLAP model in safetensors at {source}.",
-                f"Name a folder with one, such as {DEFAULT} downloaded by huggingface_hub.",
+                f"Give a folder with one, such as {DEFAULT} downloaded by huggingface_hub.",
             ) from error
         self.name = Path(source).name
         self._device = torch.device(device)

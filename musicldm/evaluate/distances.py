@@ -154,7 +154,7 @@ class Reference:
         its vectors; for a pair of sounds it is averaged over their vectors. Pairs of one track do not count.
         """
         if len(those.sounds) < 2 or np.isnan(self.likeness):
-            return Estimate(None, note="needs two sounds of either")
+            return Estimate(None, note="needs two sounds of each")
         within, across = self._kernel(those.sounds, those.sounds), self._kernel(those.sounds, self.features.sounds)
         apart = those.apart
 

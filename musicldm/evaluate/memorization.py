@@ -147,7 +147,7 @@ def evaluate_memorization(
             left_out[sound.name] = error.message
     if not matches:
         name, reason = next(iter(left_out.items()))
-        raise DataError(f"None of {len(sounds)} sounds can be judged; {name}: {reason}", "Name longer or louder ones.")
+        raise DataError(f"None of {len(sounds)} sounds can be judged; {name}: {reason}", "Give longer or louder ones.")
     return MemorizationResult(
         store=str(store_path),
         matches=tuple(sorted(matches, key=lambda match: -match.similarity)),
@@ -199,11 +199,11 @@ class TrainingPassages:
         if codec is not None:
             require_codec(store, codec)
         if cache is None and store.is_remote:
-            raise UsageError(f"{store.path} is in a bucket.", "Name a folder for the index: --cache FOLDER.")
+            raise UsageError(f"{store.path} is in a bucket.", "Give a folder for the index: --cache FOLDER.")
         try:
             folder = durable.make_folder((cache or store.path) / _FOLDER)
         except OutputError as error:
-            raise OutputError(error.message, "Name a folder that can be written: --cache FOLDER.") from error
+            raise OutputError(error.message, "Give a folder that can be written: --cache FOLDER.") from error
         frames = TrackFrames(folder, store.header.rate)
         missing = [entry for entry in store.tracks if entry.key not in frames]
         digest = _digest(store)
@@ -217,7 +217,7 @@ class TrainingPassages:
         passages = cls(store, frames, index)
         if not passages.heldout:
             raise DataError(
-                f"No held-out track of {store.path} is long enough to calibrate by.",
+                f"No held-out track of {store.path} is long enough to calibrate with.",
                 "musicldm preprocess holds out one track in twenty: encode all that it made.",
             )
         return passages
@@ -234,7 +234,7 @@ class TrainingPassages:
             frames = np.concatenate([NO_LEVELS, *levels(pieces, rate)])
         if len(frames) < SPAN:
             least = f"{(SPAN + 4) * self._frames.seconds:.1f} s"
-            raise DataError(f"It is {samples / rate:.2f} s long; {least} is the least.")
+            raise DataError(f"It is {samples / rate:.2f} s long; it must be at least {least}.")
         similarities, rows = self.nearest(frames)
         best = int(similarities.argmax())
         if similarities[best] < 0:

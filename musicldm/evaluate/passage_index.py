@@ -51,7 +51,7 @@ class _Place:
 
     def __post_init__(self) -> None:
         if self.stop < self.start:
-            raise ConfigError("stop lies before start.")
+            raise ConfigError("stop is before start.")
 
 
 class TrackFrames:

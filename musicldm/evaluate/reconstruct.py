@@ -135,9 +135,9 @@ def _fill(sound: Spool, source: Path, rate: int, start: float, seconds: float | 
                     break
     except DataError as error:
         reason = error.message[0].lower() + error.message[1:]
-        raise DataError(f"{source} cannot be used: {reason}", "Name a complete file with audio in it.") from error
+        raise DataError(f"{source} cannot be used: {reason}", "Give a complete file with audio in it.") from error
     if not passed:
-        raise DataError(f"There is no sound in {source}.", "Name a file with audio in it.")
+        raise DataError(f"There is no sound in {source}.", "Give a file with audio in it.")
     if not sound.samples:
         raise UsageError(f"{source} ends before {start:g} s.", "Choose a --start below its length.")
     return bool(mixer.alone)

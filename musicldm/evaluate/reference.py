@@ -85,7 +85,7 @@ def _length(lengths: Sequence[float], wanted: float, place: Path) -> float:
     """As long as the samples, or as the longest track where all are shorter."""
     length = min(wanted, max(lengths, default=0.0))
     if length < 1:
-        raise DataError(f"No track of {place} is as long as a second.", "Name longer music.")
+        raise DataError(f"No track of {place} is as long as a second.", "Give longer music.")
     return length
 
 
@@ -98,10 +98,10 @@ def store_at(reference: Path | str | None) -> LatentStore | None:
     if reference is None:
         return None
     if not str(reference):
-        raise UsageError("The reference has no name.", "Name a folder of music, or a latent store.")
+        raise UsageError("The name of the reference is empty.", "Give a folder of music, or a latent store.")
     if "://" not in str(reference):
         if not Path(reference).exists():
-            raise DataError(f"There is nothing at {reference}.", "Name a folder of music, or a latent store.")
+            raise DataError(f"There is nothing at {reference}.", "Give a folder of music, or a latent store.")
         if is_prepared(Path(reference)) or not LatentStore.exists(reference):
             return None
     return LatentStore.open(reference)

@@ -68,7 +68,7 @@ def check_target(path: Path, overwrite: bool = False) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {path.parent} cannot be written.", hint)
     if path.is_dir():
-        raise OutputError(f"{path} is a folder.", "Name a file in it, such as report.html.")
+        raise OutputError(f"{path} is a folder.", "Give a file in it, such as report.html.")
     Guard(is_page, overwrite).check(path)
 
 

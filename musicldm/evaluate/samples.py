@@ -168,7 +168,7 @@ def evaluate_samples(
     progress = _counting(progress, music.count + len(sounds) + few * sets_made + (played.count if played else 0))
     theirs = [_reported(extract(piece), progress) for piece in music.pieces(music.count)]
     if not theirs:
-        raise DataError(f"No music of {reference} can be used.", "Name another folder.")
+        raise DataError(f"No music of {reference} can be used.", "Choose another folder.")
     levels, ours = _measured(sounds, extract, transcriber, left_out, progress)
     sets = [SetResult(SAMPLES, figures_of(ours, theirs))]
     if baselines and len(theirs) > 1:
@@ -224,7 +224,7 @@ def _notes(levels: Sequence[SampleResult], seconds: float, has_reference: bool, 
     if len(levels) == 1:
         yield "One sample: there are no intervals, and metrics that need several sounds are left out."
     if seconds < SHORTEST:
-        yield f"Samples of {seconds:.3g} s have no two windows of {WINDOW:g} s: no self-similarity."
+        yield f"Samples of {seconds:.3g} s do not contain two windows of {WINDOW:g} s: no self-similarity."
     if not has_reference:
         yield "There is no reference: nothing is compared. Name one with --reference."
     elif not has_codec:
@@ -265,7 +265,9 @@ def _whole(sounds: Iterable[Sound], left_out: dict[str, str]) -> Iterator[Piece]
             left_out[sound.name] = error.message
             continue
         if audio.shape[1] < sound.sample_rate:
-            left_out[sound.name] = f"It is {audio.shape[1] / sound.sample_rate:.2f} s long; a second is the least."
+            left_out[sound.name] = (
+                f"It is {audio.shape[1] / sound.sample_rate:.2f} s long; it must be at least a second."
+            )
         else:
             yield Piece(sound.name, sound.name, audio)
 
@@ -275,7 +277,7 @@ def _none_usable(sounds: Sequence[Sound]) -> DataError:
     for _ in _whole(sounds, left_out):
         pass
     name, reason = next(iter(left_out.items()))
-    return DataError(f"None of {len(sounds)} samples can be used; {name}: {reason}", "Name music of a second or more.")
+    return DataError(f"None of {len(sounds)} samples can be used; {name}: {reason}", "Give music of a second or more.")
 
 
 # ---- The baselines -------------------------------------------------------------------------------------------------

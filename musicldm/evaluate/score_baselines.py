@@ -82,7 +82,7 @@ class MarkovChain:
         for score in scores:
             self._add(melodic(score))
         if not self._chords:
-            raise DataError("A Markov chain of nothing is not valid: expected a score with two chords.")
+            raise DataError("A score is too short for a Markov chain: expected two chords or more.")
 
     def _add(self, track: Track) -> None:
         onsets, first = np.unique(track.start, return_index=True)

@@ -103,7 +103,9 @@ class ScoreFeatures:
             DataError: in none of a set's windows does a note start.
         """
         if not len(self.range) or not len(reference.range):
-            raise DataError("A set of scores without notes has no features.", "Give longer scores, or such with notes.")
+            raise DataError(
+                "A set of scores without notes has no features.", "Give longer scores, or scores with notes."
+            )
         found = {name: jensen_shannon(getattr(self, name), getattr(reference, name)) for name in HISTOGRAMS}
         return found | {name: wasserstein(getattr(self, name), getattr(reference, name)) for name in SCALARS}
 
@@ -116,7 +118,7 @@ def features_of(scores: Iterable[Score], windows: Windows = SIXTEEN_QUARTERS) ->
     """
     each = [ScoreFeatures.of(score, windows) for score in scores]
     if not each:
-        raise UsageError("Features of nothing are not valid: expected one score or more.")
+        raise UsageError("There are no scores to take features of: expected one or more.")
     return functools.reduce(operator.add, each)
 
 
@@ -141,7 +143,7 @@ def wasserstein(x: Floats, y: Floats) -> float:
         DataError: one has no values.
     """
     if not len(x) or not len(y):
-        raise DataError("A distance from nothing is not valid: expected one value or more on either side.")
+        raise DataError("There is nothing to compare: expected one value or more on each side.")
     every = np.sort(np.concatenate([x, y]))
     ranks = [np.searchsorted(np.sort(values), every[:-1], side="right") / len(values) for values in (x, y)]
     return float((np.abs(ranks[0] - ranks[1]) * np.diff(every)).sum())

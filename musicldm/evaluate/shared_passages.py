@@ -59,7 +59,7 @@ def shared_passages(scores: Sequence[Score], training: Sequence[Score]) -> list[
         UsageError: there is no training score, or one is not on the grid.
     """
     if not training:
-        raise UsageError("A search in nothing is not valid: expected one training score or more.")
+        raise UsageError("There is nothing to search: expected one training score or more.")
     tracks = [melodic(score) for score in (*training, *scores)]
     ends = np.cumsum([len(track) for track in tracks])
     tokens = _tokens(tracks)

@@ -36,7 +36,7 @@ def require_audio(codec: Codec) -> None:
         UsageError: it is not.
     """
     if codec.spec.medium != "audio":
-        raise UsageError(f"The codec {codec.name!r} encodes {codec.spec.medium}, not audio.", "Name a codec of audio.")
+        raise UsageError(f"The codec {codec.name!r} encodes {codec.spec.medium}, not audio.", "Give a codec of audio.")
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ def files_in(places: Sequence[Path], sample_rate: int, channels: int) -> list[So
     sounds = []
     for place in places:
         if not place.exists():
-            raise DataError(f"There is nothing at {place}.", "Name audio files, or a folder with some.")
+            raise DataError(f"There is nothing at {place}.", "Give audio files, or a folder with some.")
         files = walk(place, set()) if place.is_dir() else [place]
         for file in files:
             name = str(file) if len(places) > 1 else file.relative_to(place).as_posix() if place.is_dir() else file.name
             sounds.append(Sound(name, file, sample_rate, channels))
     if not sounds:
-        raise DataError(f"There are no audio files in {', '.join(map(str, places))}.", "Name a folder with some.")
+        raise DataError(f"There are no audio files in {', '.join(map(str, places))}.", "Give a folder with some.")
     return sounds
 
 

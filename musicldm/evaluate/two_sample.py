@@ -32,7 +32,7 @@ Flags = NDArray[np.bool_]
 def two_sample_test(those: FeatureSet, reference: FeatureSet) -> Estimate:
     """The fraction of vectors that are told to be of their own set: 0.5 where the sets are alike, 1 at most.
 
-    The classifier learns from half of the tracks of either set and is tested on the others, and the other way round:
+    The classifier learns from half of the tracks of each set and is tested on the others, and the other way round:
     every sound is tested once, and never by what has learned from another of its track. Either set counts half,
     however many sounds it has, and so does every track within its set.
 
@@ -44,7 +44,7 @@ def two_sample_test(those: FeatureSet, reference: FeatureSet) -> Estimate:
     # What is in both sets, such as the reference itself through a codec, is where the reference has it.
     half_of = _halves(those.groups) | _halves(reference.groups)
     if any(len({*each.groups}) < LEAST or len({half_of[name] for name in each.groups}) < 2 for each in sets):
-        return Estimate(None, note=f"needs {LEAST} tracks of either")
+        return Estimate(None, note=f"needs {LEAST} tracks of each")
 
     features = np.concatenate([*those.sounds, *reference.sounds])
     counts = [len(sound) for each in sets for sound in each.sounds]

@@ -250,7 +250,7 @@ def channel_warnings(std: float, used: float, largest: float = 0.0) -> tuple[str
     if std < DEAD_STD:
         found.append("dead: it hardly changes")
     elif used < 0.01:
-        found.append("collapsed: the posterior says nothing of the sound")
+        found.append("collapsed: the posterior says nothing about the sound")
     elif not 0.1 <= std <= 10:
         found.append("its standard deviation is far from 1")
     if largest > 20:

@@ -33,7 +33,7 @@ def header_in(storage: Storage) -> StoreHeader:
     except (FileNotFoundError, NotADirectoryError):
         what = f"There is no latent store at {storage}."
         if isinstance(storage, Folder) and storage.path.exists():
-            what = f"{storage} is {'a file, not a' if storage.path.is_file() else 'no'} latent store."
+            what = f"{storage} is {'a file, not a' if storage.path.is_file() else 'not a'} latent store."
         raise DataError(what, NAME_A_STORE) from None
     except OSError as error:
         # Errors of ours may be OSErrors, too; those have their sentence already.

@@ -33,7 +33,7 @@ _GARBAGE_AFTER = timedelta(days=1)
 def prune(store: LatentStore, keys: Collection[str]) -> int:
     """See `LatentStore.prune`."""
     if store.is_remote:
-        what = f"{store.storage} is no folder of this machine; tracks cannot be dropped there."
+        what = f"{store.storage} is not a folder on this machine; tracks cannot be dropped there."
         raise OutputError(what, "Drop them from a copy in a folder, and put that in its place.")
     with _alone(store) as alone:
         if not alone:

@@ -206,7 +206,7 @@ class SegmentTable:
             ConfigError: they cannot.
         """
         if self.moments.mean.shape != (channels,):
-            raise ConfigError(f"its moments are of {len(self.moments.mean)} channels, and the store has {channels}.")
+            raise ConfigError(f"its moments have {len(self.moments.mean)} channels, and the store has {channels}.")
         for row in rows:
             entry = TrackEntry.from_dict(self.id, row)
             if entry.offset + entry.frames > self.frames:
@@ -273,12 +273,12 @@ def read_header(data: bytes, store: str) -> StoreHeader:
     """
     attributes = attributes_of(data, store, METADATA)
     if attributes.get("format") != FORMAT:
-        raise DataError(f"{store} is a zarr, but no latent store.", NAME_A_STORE)
+        raise DataError(f"{store} is a zarr group, but not a latent store.", NAME_A_STORE)
     # Before the checksum, since nobody knows what a newer schema takes it over.
     if isinstance(schema := attributes.get("schema"), int) and schema > SCHEMA:
         raise MismatchError(f"The store {store} has schema {schema}; this musicldm knows {SCHEMA}.", "Update musicldm.")
     if attributes.pop("crc32c", None) not in (None, crc_of_json(attributes)):
-        raise damaged(store, METADATA, "its checksum does not fit")
+        raise damaged(store, METADATA, "its checksum does not match")
     if schema == 1:
         names = {old: new for new, old in SCHEMA_1_NAMES.items()}
         attributes = {**SCHEMA_1_FIXED, **{names.get(name, name): value for name, value in attributes.items()}}
@@ -295,12 +295,12 @@ def read_segment(segment: str, data: bytes, store: str, channels: int) -> tuple[
         channels: of the store.
 
     Raises:
-        DataError: it is no segment's table, or its checksum does not fit.
+        DataError: it is no segment's table, or its checksum does not match.
     """
     name = f"{SEGMENTS}/{segment}/{METADATA}"
     attributes = attributes_of(data, store, name)
     if attributes.pop("crc32c", None) != crc_of_json(attributes):
-        raise damaged(store, name, "its checksum does not fit")
+        raise damaged(store, name, "its checksum does not match")
     try:
         table, rows = SegmentTable.from_dict({**attributes, "id": segment}), [dict(row) for row in attributes["tracks"]]
         table.check_tracks(rows, channels)
@@ -311,7 +311,7 @@ def read_segment(segment: str, data: bytes, store: str, channels: int) -> tuple[
         raise damaged(store, name, "it is not the table of a segment") from error
 
 
-NAME_A_STORE = "Name a store that `musicldm encode` made."
+NAME_A_STORE = "Give a store that `musicldm encode` made."
 
 
 def canonical_json(data: Any) -> bytes:
@@ -327,7 +327,7 @@ def crc_of_json(data: Any) -> str:
 
 def damaged(store: str, name: str, reason: str) -> DataError:
     """The sentence for a file of a store that cannot be used; `name` is its path in the store."""
-    hint = "Restore it from a copy, or make the store anew."
+    hint = "Restore it from a copy, or make the store again."
     if name.startswith(f"{SEGMENTS}/"):
         segment = "/".join([store, *name.split("/")[:2]])
         hint = f"Restore it from a copy, or delete {segment} and encode again: only the tracks in there are redone."

@@ -99,7 +99,7 @@ class Snapshot:
         """
         stop = entry.frames if stop is None else stop
         if not 0 <= start <= stop <= entry.frames:
-            raise UsageError(f"Frames {start} to {stop} lie outside of {entry.name}, which has {entry.frames}.")
+            raise UsageError(f"Frames {start} to {stop} lie outside {entry.name}, which has {entry.frames}.")
         return self.read_frames(entry.segment, entry.offset + start, entry.offset + stop)
 
     def pieces(self, entry: TrackEntry) -> Iterator[tuple[Latents, Latents]]:

@@ -98,7 +98,7 @@ class _Sums:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.squares) == len(self.variances):
-            raise ConfigError("The moments are not all of the same channels.")
+            raise ConfigError("The moments do not all have the same channels.")
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ class GeneratorLatents:
         try:
             digest = config[codec_key(config)]
             if not isinstance(digest, str):
-                raise DataError("The hash of the codec is none.")
+                raise DataError("The hash of the codec is not valid.")
             return cls(LatentStatistics.from_dict(config["statistics"]), digest)
         except (KeyError, DataError) as error:
-            message = "The bundle does not state whose latents its generator makes, and how they are scaled."
+            message = "The bundle does not state which codec's latents its generator makes, and how they are scaled."
             raise BundleError(message, REPAIR_HINT) from error
 
     @staticmethod

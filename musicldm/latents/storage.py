@@ -282,13 +282,13 @@ class ObjectStorage:
             return request(files, root)
         except FileNotFoundError:
             if writes:
-                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Make it first.") from None
+                raise OutputError(f"Cannot write {self}: there is no such bucket.", "Create it first.") from None
             raise
         except Exception as error:  # every service has its own tree of errors
             # By name: botocore's NoCredentialsError is no PermissionError, and botocore may not be installed.
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
                 raise OutputError(f"No access to {self}: {_reason(error)}.", "Check the credentials.") from error
-            hint = "The same command goes on from here."
+            hint = "The same command continues from here."
             raise NetworkError(f"{self} does not answer: {_reason(error)}.", hint) from error
 
     def _connect(self) -> tuple[Any, str]:

@@ -41,7 +41,7 @@ from musicldm.latents.writer import StoreWriter
 
 __all__ = ["METADATA", "LatentStore", "StoreHeader", "StoreWriter", "Track", "TrackEntry"]
 
-_NEW = "Name a new folder."
+_NEW = "Choose a new folder."
 
 # From here on an index is worth its file: this many tracks' metadata take about a tenth of a second to read.
 _MANY_TRACKS = 2048
@@ -73,16 +73,16 @@ class LatentStore(Snapshot):
             OutputError: something is there already, or the store cannot be written.
         """
         if header.keep_bits is not None and not 1 <= header.keep_bits <= 10:
-            raise UsageError(f"{header.keep_bits} bits cannot be kept of float16's 10.")
+            raise UsageError(f"{header.keep_bits} bits cannot be kept: float16 has 10.")
         header = replace(header, schema=SCHEMA)
         storage = storage_at(path)
         if isinstance(storage, Folder):
             if (storage.path / METADATA).exists():
-                raise OutputError(f"{path} already holds a zarr; a new store cannot go there.", _NEW)
+                raise OutputError(f"{path} already holds a zarr group; a new store cannot go there.", _NEW)
             cls.check_target(path)
             durable.make_folder(storage.path)
         elif cls.exists(path):
-            raise OutputError(f"{path} already holds a zarr; a new store cannot go there.", "Name a new place.")
+            raise OutputError(f"{path} already holds a zarr group; a new store cannot go there.", "Choose a new path.")
         # Groups, so that plain zarr finds its way to the segments: first the inner one, for the root's is the commit.
         storage.write(f"{SEGMENTS}/{METADATA}", group_json({}))
         storage.write(METADATA, header_json(header))
@@ -148,7 +148,7 @@ class LatentStore(Snapshot):
                 compression, where `header` asks for one.
         """
         ours, theirs = self.header, header
-        hint = "Name another store, or the codec that this one was made with."
+        hint = "Choose another store, or the codec that this one was made with."
         if (ours.codec, ours.codec_hash) != (theirs.codec, theirs.codec_hash):
             names = (f"{side.codec_name!r} ({side.codec_hash[:8]})" for side in (ours, theirs))
             what = "The store {} was made with the codec {}, not with {}.".format(self.storage, *names)

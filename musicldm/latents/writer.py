@@ -240,7 +240,7 @@ class StoreWriter:
         channels = self._header.channels
         if mean.shape != logvar.shape or mean.shape[1:] != (channels,):
             raise UsageError(f"Latents of shape {mean.shape} and {logvar.shape} where [l, {channels}] were expected.")
-        hint = "Look at the codec's training; this track was left out of the store."
+        hint = "Check the codec's training; this track was left out of the store."
         if not (np.isfinite(mean).all() and np.isfinite(logvar).all()):
             raise DataError(f"The latents of {track.name} are not all finite numbers.", hint)
         rows: Latents = np.empty(len(mean), self._row)
@@ -250,7 +250,7 @@ class StoreWriter:
             rows = rounded(rows, self._header.keep_bits)
         if not np.isfinite(rows).all() or rows[:, 1].max(initial=0) > LARGEST_LOGVAR:
             largest = f"{np.abs(mean).max():.3g} (mean) and {logvar.max():.3g} (log-variance)"
-            raise DataError(f"The latents of {track.name} are too large to keep: up to {largest}.", hint)
+            raise DataError(f"The latents of {track.name} are too large to store: up to {largest}.", hint)
         return rows
 
     def _write_spool(self, frame: int, data: bytes) -> None:

@@ -93,7 +93,7 @@ def find(model: str | Path | None = None, progress: Progress = silent) -> Path:
         for each in models():
             if each.name == DEFAULT:
                 return each.path
-        raise UsageError("There is no model.", "Name a bundle or a run folder with --model.")
+        raise UsageError("There is no model.", "Give a bundle or a run folder with --model.")
     text = str(model)
     if address := _ON_THE_HUB.fullmatch(text):
         from musicldm.models import hub

@@ -20,7 +20,7 @@ from musicldm.core.reading import read_json
 
 # Safetensors alone, since a pickle could run code; and without a slash, since the name becomes part of a path.
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
-_OURS = "Name a model that musicldm made."
+_OURS = "Give a model that musicldm made."
 _SECONDS = 10.0  # to wait for an answer
 
 
@@ -74,7 +74,9 @@ def _check(repository: str, revision: str | None, name: str) -> Exception | None
     try:  # one quick request, since the download itself would retry for half a minute
         get_hf_file_metadata(hf_hub_url(repository, INDEX, revision=revision), timeout=_SECONDS)
     except errors.HFValidationError as error:
-        raise UsageError(f"{name} is not a valid model on the Hub.", "Expected hf://owner/name@v1, say.") from error
+        raise UsageError(
+            f"{name} is not a valid name of a model on the Hub.", "Expected, for example, hf://owner/name@v1."
+        ) from error
     except errors.GatedRepoError as error:
         raise BundleError(
             f"{name} is gated.", "Request access on its page, then log in with: hf auth login."

@@ -45,12 +45,12 @@ class NoiseConfig:
         if self.steps < 2:
             raise ConfigError("The noise schedule needs at least 2 steps.")
         if len(self.beta) != 2 or not 0 < self.beta[0] <= self.beta[1] < 1:
-            raise ConfigError("noise.beta must be two numbers between 0 and 1, of which the second is no smaller.")
+            raise ConfigError("noise.beta must be two numbers between 0 and 1, the second no smaller than the first.")
         if self.min_snr < 0:
             raise ConfigError("noise.min_snr cannot be negative.")
         if self.objective == "eps" and self.ends_in_noise:
             raise ConfigError(
-                "Where nothing is left of the signal, it does not follow from the noise.",
+                "This schedule ends in pure noise, from which objective eps cannot recover the signal.",
                 "Choose noise.objective v, x0 or flow.",
             )
 
@@ -183,17 +183,19 @@ class NoiseSchedule:
         """
         top = len(self) - 1 if start is None else start
         if not 1 <= count <= len(self):
-            raise UsageError(f"{count} sampling steps cannot be taken.", f"This model's schedule has 1 to {len(self)}.")
+            raise UsageError(
+                f"{count} sampling steps cannot be taken.", f"This model's schedule allows 1 to {len(self)}."
+            )
         if spacing == "karras":
             if self.config.levels != "continuous":
                 raise UsageError(
-                    "The karras spacing falls between the steps that this model was trained at.",
+                    "The karras spacing falls between the steps that this model was trained on.",
                     "Choose --spacing trailing or uniform, or train with noise.levels = continuous.",
                 )
             high = self.at(top)
             if not high.alpha:
                 raise UsageError(
-                    "The karras spacing has no first level where nothing is left of the signal.",
+                    "The karras spacing cannot start from pure noise, as this model does.",
                     "Choose --spacing trailing or uniform.",
                 )
             low, rho = float(self.at(0).ratio), 7.0

@@ -24,7 +24,7 @@ def check_finite(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """
     for piece in pieces:
         if not torch.isfinite(piece).all():
-            raise DataError("The model produced values that are no numbers.", "Try precision 32, or train it longer.")
+            raise DataError("The model produced values that are not numbers.", "Try precision 32, or train it longer.")
         yield piece
 
 

@@ -73,7 +73,7 @@ class Checkpoints:
             except DataError:
                 raise damage from None
             if not before:
-                self.announce(f"{damage.message} Going on from the one before it.")
+                self.announce(f"{damage.message} Continuing from the one before it.")
         self._step = checkpoint["state"]["step"]
         return checkpoint
 
@@ -115,7 +115,9 @@ class Checkpoints:
             # Flushed first: a disk that refuses a write says so now, and not once the file counts as whole.
             durable.flush(temporary)
             if not _is_whole(temporary):
-                raise OutputError(f"The disk of {self.last} does not keep what is written.", "Use another disk.")
+                raise OutputError(
+                    f"The disk that holds {self.last} does not keep what is written to it.", "Use another disk."
+                )
             # The best comes first: after a kill the run goes on from before it and finds it again.
             if best:
                 _link(temporary, self.best)
@@ -149,7 +151,7 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(damage, _HINT) from error
     if checkpoint.get("format") != FORMAT:
-        raise DataError(f"The checkpoint {path} is of another version of musicldm.", _HINT)
+        raise DataError(f"The checkpoint {path} was made by another version of musicldm.", _HINT)
     return dict(checkpoint)
 
 
@@ -162,13 +164,13 @@ def _check(checkpoint: dict[str, Any]) -> None:
     # The only number that may be infinite: there is no best one as long as nothing is held out.
     state = dict(checkpoint["state"])
     if not isinstance(best := state.pop("best_loss", math.inf), float) or math.isnan(best):
-        raise TypeError("best_loss is no number")
+        raise TypeError("best_loss is not a number")
     from_dict(TrainState, state)
     if checkpoint.get("origin"):
         Origin.from_dict(checkpoint["origin"])
     weights = checkpoint["state_dict"]
     if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()):
-        raise TypeError("weights that are no tensors")
+        raise TypeError("weights that are not tensors")
 
 
 def _upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def as_bundle(path: Path) -> bundle.Bundle:
     component = shipped.component(role)
     weights = {key.removeprefix(EMA): tensor for key, tensor in checkpoint["state_dict"].items() if key.startswith(EMA)}
     if {key: tensor.shape for key, tensor in weights.items()} != {key: t.shape for key, t in component.tensors.items()}:
-        raise MismatchError(f"{path} does not belong to {shipped.name}.", "Name a checkpoint in the folder of its run.")
+        raise MismatchError(f"{path} does not belong to {shipped.name}.", "Give a checkpoint in the folder of its run.")
     facts = replace(shipped.training(role), step=int(checkpoint["state"]["step"]))
     components = {**shipped.components, role: replace(component, tensors=weights)}
     return bundle.Bundle(shipped.name, components, {**shipped.facts, role: facts})

@@ -75,7 +75,7 @@ class TrainingConfig:
                 "Choose a training.batch_size that is a multiple of accumulate × devices × nodes.",
             )
         if not 0 <= self.ema < 1:
-            raise ConfigError("training.ema must lie in [0, 1).")
+            raise ConfigError("training.ema must be in [0, 1).")
         if len(self.betas) != 2:
             raise ConfigError("training.betas must be two numbers.")
 

@@ -188,8 +188,8 @@ def _capacity_explained(device: torch.device) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise CapacityError(
-            f"The memory of {device} does not hold a step of this training.",
-            "Plan it anew for less with --vram GB, in another folder with -o.",
+            f"{device} does not have enough memory for a step of this training.",
+            "Plan it again for less memory with --vram GB, in another folder with -o.",
         ) from error
 
 
@@ -236,7 +236,7 @@ class Loop:
             self.step.restore(start)
         if not self.processes.all_have(self.module.state.position):
             raise DataError(
-                "The machines do not find the same checkpoint.", "Name a folder with -o on a disk that they share."
+                "The machines did not find the same checkpoint.", "Give a folder with -o on a disk that they share."
             )
         # A resumed run needs the figures for its report, but has logged them before if it validated at this step.
         self._validate(log=self.module.step == 0)

@@ -47,7 +47,7 @@ class Rollback:
         if failed.rollbacks == config.patience:
             raise TrainingError(
                 f"{where}, and the training has gone back {failed.rollbacks} times already.",
-                "The last checkpoint is good. Listen to these places, or begin in another folder with a lower "
+                "The last checkpoint is good. Listen to these places, or start in another folder with a lower "
                 "--learning-rate.",
             )
         # A checkpoint from which not one step could be made was bad itself.

@@ -140,7 +140,7 @@ def reconciled(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) 
     if not begun and (run / "bundle" / bundle.INDEX).exists():
         raise MismatchError(
             f"{run} has a trained model, but no checkpoint to resume from.",
-            f"Choose another folder with -o; --init-from {run} begins with these weights.",
+            f"Choose another folder with -o; --init-from {run} starts from these weights.",
         )
     # Without a checkpoint nothing has been trained yet: such a configuration may be replaced.
     if path.exists() and begun:
@@ -151,7 +151,7 @@ def reconciled(run: Path, config: dict[str, Any], upgrade: Upgrade = unchanged) 
             raise DataError(f"{path} is damaged.", "Choose another folder with -o.") from error
         if changed := [key for key in differences(before, config) if key not in MAY_CHANGE]:
             raise MismatchError(
-                f"{run} holds a run of another configuration: {', '.join(changed)} differ.",
+                f"{run} holds a run with another configuration: {', '.join(changed)} differ.",
                 "Give the same options and data to resume it, or choose another folder with -o.",
             )
     return config

@@ -146,7 +146,7 @@ def check_fit(module: Trainable[Any], checkpoint: dict[str, Any]) -> None:
     optimizer = module.make_optimizer()
     optimizer.load_state_dict(checkpoint["optimizer"])
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in checkpoint["scaler"].values()):
-        raise DataError("The scale of the loss is no number.")
+        raise DataError("The scale of the loss is not a number.")
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             # torch does not compare them before it adds them up. What has no dimension counts steps.
@@ -176,7 +176,7 @@ def judge(state: TrainState, totals: list[float], loss: float, gradients: dict[s
         state.overflows += 1
         if scaled and state.overflows < OVERFLOWS:
             return StepResult(False)  # the scaler found too large a scale, and will lower it
-        return StepResult(False, fault="had a gradient that is no number")
+        return StepResult(False, fault="had a gradient that is not a number")
     state.overflows = 0
     if loss > 0:
         # By the logarithm, since losses change by factors: a jump is one at any height. A loss of 0 or less has none.

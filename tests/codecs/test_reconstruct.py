@@ -188,7 +188,11 @@ def test_stereo_comes_out_in_stereo(song: Path, musicldm: Command, tmp_path: Pat
 def test_silence_has_no_figures_and_says_so(vae: Path, musicldm: Command, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(9000), RATE)
     done = musicldm("reconstruct", tmp_path / "silence.wav", tmp_path / "out.wav", "--vae", vae, "--json")
-    assert done.code == 0 and "is silent: there is nothing to measure by" in done.err and "nan" not in done.err.lower()
+    assert (
+        done.code == 0
+        and "is silent: there is nothing to measure against" in done.err
+        and "nan" not in done.err.lower()
+    )
     told = json.loads(done.out, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
     assert told["si_sdr"] is told["l1_to_silence"] is None
 

@@ -118,7 +118,7 @@ def test_an_interrupt_is_quiet_and_quick(address: str, tmp_path: Path) -> None:
 
 def test_a_worker_with_another_version_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "__version__", "0.0.1")
-    with pytest.raises(MismatchError, match=r"A worker has musicldm .*, and here it is 0\.0\.1\."):
+    with pytest.raises(MismatchError, match=r"A worker has musicldm .*, and this machine has 0\.0\.1\."):
         list(run_on_cluster(square, [1], address))
 
 
@@ -142,7 +142,7 @@ def test_a_lost_scheduler_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureF
         start = time.monotonic()
         with pytest.raises(NetworkError, match=re.escape(f"The scheduler at {address} has gone away.")):
             next(outcomes)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 15  # and not until a task of 20 s ends
     assert capfd.readouterr() == ("", "")
 
 

@@ -96,7 +96,7 @@ def test_a_dangling_link_is_somebodys(tmp_path: Path) -> None:
 def test_nobody_can_insist_on_a_folder_or_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for name, sentence in (("folder", "is a folder"), ("pipe", "is no file")):
+    for name, sentence in (("folder", "is a folder"), ("pipe", "is not a file")):
         with pytest.raises(OutputError, match=sentence):
             Guard(is_ours, overwrite=True).check(tmp_path / name)
 
@@ -113,7 +113,7 @@ def test_folders_are_looked_at_and_not_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     check_folder(tmp_path / "new" / "deep")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         check_folder(tmp_path / "file" / "deep")
 
 

@@ -203,7 +203,7 @@ def test_the_same_line_with_two_of_a_name(world: World, environment: dict[str, s
     world.musicbrainz.people.append(twin)
     done = command(environment, "Glass Bells, Los Ríos", "-o", tmp_path)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
-    assert "2 artists 'Los Ríos', each as likely; none is taken" in done.stderr
+    assert "2 artists named 'Los Ríos', equally likely; none was chosen" in done.stderr
     assert f"{twin.id}  Los Ríos (a trio, MX)" in done.stderr
     assert command(environment, "Glass Bells, Los Ríos", "-o", tmp_path, "--strict").returncode == 1
     assert command(environment, "Los Ríos", "-o", tmp_path).returncode == 1
@@ -254,7 +254,7 @@ def test_partly_done_is_done_unless_strict(world: World, tmp_path: Path, capsys:
     assert told.out.count("\n") == 1 and "This video is private" in told.err and "1 left out" in told.err
     with pytest.raises(typer.Exit):
         crawl(["Glass Bells"], tmp_path, limit=2, strict=True)
-    assert "Given up by an earlier crawl and not tried again: 1" in capsys.readouterr().err
+    assert "Given up on by an earlier crawl and not tried again: 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("here")

@@ -156,7 +156,7 @@ def test_what_youtube_locks_behind_javascript_waits_for_a_runtime(
 def test_half_an_answer_is_not_nothing(world: World, tmp_path: Path, before: int) -> None:
     world.youtube.faults.script = [""] * before + ["half"] * world.settings.tries
     (record,) = crawl(world, tmp_path, limit=1).left_out
-    assert record["status"] == FAILED and "half an answer" in record["reason"]
+    assert record["status"] == FAILED and "an incomplete answer" in record["reason"]
     assert len(crawl(world, tmp_path, limit=1).fetched) == 1
 
 

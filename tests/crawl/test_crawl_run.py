@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_not_taken(world: World, tmp_path: Path) -> None:
 def test_a_song_of_unknown_length_is_measured_by_its_video(world: World, tmp_path: Path) -> None:
     world.musicbrainz.people[0].releases = [Release("r9", "Odd", "1990", [[Song("70000000-1", "Grün", None)]])]
     (record,) = crawl(world, tmp_path, max_seconds=100).left_out
-    assert record["status"] == NO_MATCH and "lasts 201 s, outside the limits of length" in record["reason"]
+    assert record["status"] == NO_MATCH and "lasts 201 s, outside the length limits" in record["reason"]
     asked = len(world.youtube.requests)
     assert len(crawl(world, tmp_path, max_seconds=120).kept) == 1 and len(world.youtube.requests) == asked
     assert len(crawl(world, tmp_path).fetched) == 1
@@ -204,7 +204,7 @@ def test_an_override_is_fetched_whatever_its_score(world: World, tmp_path: Path)
     world.youtube.videos["vidmonday01"].refusal = "This video is private"
     (refused,) = crawl(world, tmp_path, overrides={"10000000-1": "vidmonday01"}).left_out
     assert refused["status"] == REFUSED and catalog(tmp_path)["Grün"] == record  # what was there stays
-    with pytest.raises(UsageError, match="no recording of The Glass Bells"):
+    with pytest.raises(UsageError, match="not a recording by The Glass Bells"):
         crawl(world, tmp_path, overrides={"40000000-1": "vidagua0001"})
 
 

@@ -135,7 +135,7 @@ def test_too_few_sounds_give_reasons_and_no_nan() -> None:
     assert reference.frechet(single).note == "1 sound: no interval; 3 vectors of 4 elements: not of full rank"
     assert value(reference.frechet(single)) > 0
     assert reference.frechet(FeatureSet([np.zeros((1, 4))], ["a"])).note == "one vector has no covariance"
-    assert reference.mmd(single) == Estimate(None, note="needs two sounds of either")
+    assert reference.mmd(single) == Estimate(None, note="needs two sounds of each")
     assert reference.mmd(pair).note == "2 sounds: no interval" and np.isfinite(value(reference.mmd(pair)))
     assert reference.frechet_at_infinity(pair) == Estimate(None, note="needs 8 sounds")
     assert Reference(pair).density_and_coverage(pair)[0].value is None, "three vectors of another track"

@@ -103,7 +103,7 @@ def test_samples_against_music_and_against_a_store(root: Path, musicldm: Command
             assert 0 <= here[metric, "chroma"]["estimate"]["value"] <= 1
         assert len(told["samples"]) == 9 and told["clipped"] == told["silent"] == []
         assert noise["frechet", "mel"]["estimate"]["value"] > 0
-        assert here["two_sample", "excerpts"]["estimate"]["note"] == "needs 6 tracks of either"  # there are four songs
+        assert here["two_sample", "excerpts"]["estimate"]["note"] == "needs 6 tracks of each"  # there are four songs
     # The samples are such music as the reference is, and an untrained VAE's noise is not.
     here, noise = figures(by_data), figures(by_data, "decoded noise")
     for which in (("frechet", "latent"), ("frechet", "mel"), ("mmd", "mel")):
@@ -311,7 +311,7 @@ def test_what_is_no_curve_is_said_before_any_work(musicldm: Command, tmp_path: P
     done = musicldm(*samples, "--html", tmp_path / "page.html")
     assert done.code == 1 and str(file) in done.err and "Name the quality.json" in done.err
     done = musicldm(*samples)
-    assert done.code != 0 and "Name one with --html" in done.err
+    assert done.code != 0 and "Give one with --html" in done.err
 
 
 # ---- CLAP ------------------------------------------------------------------------------------------------------------

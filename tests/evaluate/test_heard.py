@@ -82,7 +82,7 @@ def test_where_no_transcriber_is_named(
     monkeypatch.setattr(transcription, "TRANSCRIBERS", Registry("transcriber", entries))
     soundfile.write(tmp_path / "a.wav", song(1, 2), RATE)
     done = musicldm("evaluate", "samples", tmp_path / "a.wav")
-    assert done.code == 0 and done.err.rstrip().endswith("Notes are compared too with --transcriber tones.")
+    assert done.code == 0 and done.err.rstrip().endswith("Notes are also compared with --transcriber tones.")
     for which in (["vae", root / "model", tmp_path], ["samples", tmp_path]):
         done = musicldm("evaluate", *which, "--transcriber", "absent")
         assert done.code == 1 and "The transcriber absent is not installed." in done.err and done.out == ""

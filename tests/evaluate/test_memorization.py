@@ -233,7 +233,7 @@ def test_sounds_that_cannot_be_judged_are_left_out_by_name(place: Path, tmp_path
         place, tmp_path, silence=long, tone=0.5 * np.sin(4000 * time)[None], short=sound(5)[:, :RATE], good=sound(5)
     )
     assert [match.sound for match in result.matches] == ["good.wav"]
-    assert result.left_out["short.wav"] == "It is 1.00 s long; 4.2 s is the least."
+    assert result.left_out["short.wav"] == "It is 1.00 s long; it must be at least 4.2 s."
     assert result.left_out["silence.wav"] == result.left_out["tone.wav"]
     (tmp_path / "out" / "good.wav").unlink()
     with pytest.raises(DataError, match="None of 3 sounds can be judged"):

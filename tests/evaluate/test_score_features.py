@@ -136,7 +136,7 @@ def test_what_has_no_features() -> None:
     for one, other in ((tuneful, features_of([Score(24, 96)])), (features_of([Score(24, 0)]), tuneful)):
         with pytest.raises(DataError, match="without notes"):
             one.distances(other)
-    with pytest.raises(UsageError, match="one score"):
+    with pytest.raises(UsageError, match="expected one or more"):
         features_of([])
     with pytest.raises(UsageError, match="expected 24"):
         features_of([rescaled(tune([60]), 480)])

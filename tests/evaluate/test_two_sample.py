@@ -109,7 +109,7 @@ def test_neighbours_are_not_mistaken_for_one_another() -> None:
 def test_too_few_are_not_judged() -> None:
     for ours, theirs in ((5, 30), (30, 5), (0, 30)):
         found = two_sample_test(sounds(0, ours), sounds(1, theirs))
-        assert found == Estimate(None, note="needs 6 tracks of either")
+        assert found == Estimate(None, note="needs 6 tracks of each")
     one_track = FeatureSet(sounds(0, 30).sounds, ["the same"] * 30)
     assert two_sample_test(sounds(1, 30), one_track).value is None
     assert two_sample_test(sounds(0, 6), sounds(1, 6)).value is not None

@@ -126,5 +126,5 @@ def test_bits_that_float16_has_not_are_a_wrong_call(tmp_path: Path, keep_bits: i
 def test_what_rounding_makes_infinite_is_refused(tmp_path: Path) -> None:
     largest: Pair = (np.full((4, 3), 65504.0, np.float32), np.zeros((4, 3), np.float32))
     store = LatentStore.create(tmp_path / "store", replace(HEADER, keep_bits=3))
-    with store.writer(**SMALL) as writer, pytest.raises(DataError, match="Title 0 are too large to keep"):
+    with store.writer(**SMALL) as writer, pytest.raises(DataError, match="Title 0 are too large to store"):
         writer.append(track(0, 4), [largest])

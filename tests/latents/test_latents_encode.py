@@ -337,7 +337,7 @@ def test_another_artist_of_what_is_encoded_already_is_said(data: Path, tmp_path:
     open_manifest(data).append(records[1] | {"artist": records[1]["artist"].upper()})  # the same in capitals
     result = run(data, tmp_path / "store", "--vae", saved, "--json")
     assert json.loads(result.stdout)["relabelled"] == 1
-    assert "Tracks with another artist in" in result.stderr
+    assert "Tracks with a different artist in" in result.stderr
 
 
 def test_what_was_left_out_fails_only_a_strict_run(data: Path, tmp_path: Path, saved: Path) -> None:

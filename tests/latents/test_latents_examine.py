@@ -148,7 +148,7 @@ def test_the_command(tmp_path: Path, musicldm: Command) -> None:
     told = musicldm("latents", "stats", store.path)
     assert (told.code, len(told.out.splitlines())) == (0, 6)
     told = musicldm("latents", "verify", store.path)
-    assert (told.code, told.out, told.err) == (0, "", "All 2 tracks are whole.\n")
+    assert (told.code, told.out, told.err) == (0, "", "All 2 tracks are intact.\n")
     flip(shard(store), 3)
     told = musicldm("latents", "verify", store.path)
     assert told.code == 1

@@ -211,7 +211,7 @@ def test_an_upload_that_fails_leaves_the_store_as_it_was(
         patched.setattr(s3fs.S3FileSystem, "_call_s3", failing)
         with pytest.raises(NetworkError, match="does not answer: reset") as caught:
             append(LatentStore.open(url), 3)
-    assert caught.value.hint == "The same command goes on from here."
+    assert caught.value.hint == "The same command continues from here."
     assert names(bucket) == before
     append(LatentStore.open(url), 3)
     assert check_whole(LatentStore.open(url)) == [0, 1, 2, 3]

@@ -252,8 +252,8 @@ def test_a_track_with_too_few_or_too_many_frames_is_refused(tmp_path: Path, fram
         (math.nan, 0, "not all finite"),
         (math.inf, 0, "not all finite"),
         (-math.inf, 1, "not all finite"),
-        (70_000.0, 0, r"too large to keep: up to 7e\+04"),  # infinite as float16
-        (100.0, 1, "too large to keep"),  # exp(100) is infinite as float32
+        (70_000.0, 0, r"too large to store: up to 7e\+04"),  # infinite as float16
+        (100.0, 1, "too large to store"),  # exp(100) is infinite as float32
     ],
 )
 def test_latents_that_are_no_numbers_are_refused_by_name(
@@ -281,16 +281,16 @@ def test_latents_of_another_shape_are_a_wrong_call(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_is_said_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no latent store at"):
+    with pytest.raises(DataError, match="There is not a latent store at"):
         LatentStore.open(tmp_path / "nowhere")
     (tmp_path / "file").write_text("hello")
     with pytest.raises(DataError, match="is a file"):
         LatentStore.open(tmp_path / "file")
-    with pytest.raises(DataError, match="is no latent store") as caught:
+    with pytest.raises(DataError, match="is not a latent store") as caught:
         LatentStore.open(tmp_path)
     assert "musicldm encode" in caught.value.hint
     zarr.create_group(tmp_path / "other")
-    with pytest.raises(DataError, match="is a zarr, but no latent store"):
+    with pytest.raises(DataError, match="is a zarr group, but not a latent store"):
         LatentStore.open(tmp_path / "other")
 
 
@@ -382,7 +382,7 @@ def test_where_a_store_can_go_is_known_before_there_is_one(tmp_path: Path) -> No
     (tmp_path / "other" / "notes.txt").touch()
     zarr.create_array(tmp_path / "zarr", shape=(1,), dtype="u1")
     for name, kind, sentence in (
-        ("file", OutputError, "is no folder"),
+        ("file", OutputError, "is not a folder"),
         ("other", OutputError, "is not empty"),
         ("zarr", DataError, "zarr"),
     ):

@@ -239,7 +239,7 @@ def test_what_the_hub_does_not_have_is_said(hub: Hub, find: Find) -> None:
         "hf://ann/odd": "BundleError: There is no bundle in hf://ann/odd",
         "hf://ann/evil": "BundleError: hf://ann/evil names 'pytorch_model.bin', which is not a safetensors file.",
         "hf://ann/half": "BundleError: hf://ann/half lacks a file",
-        "hf://ann/a..b": "UsageError: hf://ann/a..b is not a valid model on the Hub.",
+        "hf://ann/a..b": "UsageError: hf://ann/a..b is not a valid name of a model on the Hub.",
     }
     said, _ = find(*cases)
     for line, expected in zip(said, cases.values(), strict=True):

@@ -130,5 +130,5 @@ def test_impossible_spacings_are_refused() -> None:
         assert "1 to 1000" in caught.value.hint
     with pytest.raises(UsageError, match="karras"):
         schedule.levels(10, "karras")
-    with pytest.raises(UsageError, match="no first level"):
+    with pytest.raises(UsageError, match="cannot start from pure noise"):
         NoiseSchedule(NoiseConfig(zero_terminal_snr=True, levels="continuous")).levels(10, "karras")

@@ -138,7 +138,7 @@ def test_only_a_file_is_replaced(sample: Command, tmp_path: Path) -> None:
     """As root, one could replace even a device."""
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
-    for name, sentence in (("pipe.wav", "is no file"), ("folder.wav", "is a folder")):
+    for name, sentence in (("pipe.wav", "is not a file"), ("folder.wav", "is a folder")):
         done = sample("--seconds", 1, "-o", tmp_path / name, "--overwrite")
         assert done.code == 1 and sentence in done.err and "Hint:" in done.err
     assert (tmp_path / "pipe.wav").is_fifo() and len(list(tmp_path.iterdir())) == 2
@@ -239,7 +239,7 @@ def test_tasks_and_options_that_exclude_each_other(sample: Command, song: Path, 
         (["-o", "-", "--json"], "both want stdout"),
         (["-o", "-", "--interpolate-seeds", 1, 2], "cannot go to stdout"),
         (["-o", tmp_path / "a.mp3", "--bit-depth", "24"], "no bit depth"),
-        (["-o", tmp_path / "a.flac", "--bit-depth", "float"], "no floats"),
+        (["-o", tmp_path / "a.flac", "--bit-depth", "float"], "cannot hold floats"),
         (["--normalize", 3], "no loudness"),
         (["--vary", song, "-o", song], "overwrite"),
         (["--sampler", "unipc", "--eta", 1], "no eta"),
@@ -293,7 +293,7 @@ def test_a_terminal_is_spared(sample: Command, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_is_made_for_a_take_and_for_nothing_else(sample: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for folder, sentence in (("file/deep", "is no folder"), ("new/deep", "no artist")):
+    for folder, sentence in (("file/deep", "is not a folder"), ("new/deep", "no artist")):
         done = sample("--artist", "Nobody", "-o", tmp_path / folder / "out.wav")
         assert done.code == 1 and sentence in done.err and "Hint:" in done.err, done.err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -52,7 +52,7 @@ def test_a_recipe_goes_on_from_other_music_and_with_other_takes(
     mine.unlink()
     again = ("--replay", tmp_path / "a.wav.json", "-o", tmp_path / "b.wav")
     done = musicldm("sample", *again)
-    assert done.code == 1 and "not there as it was" in done.err and "where the take was made" in done.err
+    assert done.code == 1 and "is missing, or has changed" in done.err and "where the take was made" in done.err
     assert musicldm("sample", *again, "--vary", song).code == 0
     assert (tmp_path / "b.wav").read_bytes()[-1000:] == (tmp_path / "a.wav").read_bytes()[-1000:]
     task = ["--interpolate-seeds", 1, 2, "--seconds", 0.5]
@@ -96,7 +96,7 @@ def test_recipes_that_cannot_be_followed(
         assert done.code == 1 and sentence in done.err and "Hint:" in done.err, (arguments, done.err)
     Path(mine).write_bytes(song.read_bytes() + b"x")
     done = musicldm("sample", "--replay", tmp_path / "a.wav.json", "-o", tmp_path / "out.wav")
-    assert done.code == 1 and "not there as it was" in done.err
+    assert done.code == 1 and "is missing, or has changed" in done.err
     assert not (tmp_path / "out.wav").exists()
 
 
@@ -132,5 +132,5 @@ def test_a_take_of_0_1_is_made_again(
 def test_an_old_spelling_is_answered_with_the_new_one(sample: Command, tmp_path: Path, old: str, new: str) -> None:
     for arguments in ([old, "2"], [f"{old}=2"]):
         done = sample("-o", tmp_path / "out.wav", *arguments)
-        assert done.code == 2 and f"{old} is called {new} today" in done.err and "Hint:" in done.err
+        assert done.code == 2 and f"{old} is now called {new}" in done.err and "Hint:" in done.err
     assert list(tmp_path.iterdir()) == []

@@ -108,7 +108,7 @@ def test_the_one_before_is_there_for_a_damaged_one(tmp_path: Path) -> None:
     kept.announce = said.append
     kept.last.write_bytes(kept.last.read_bytes()[:-100])
     assert step(kept.read()) == 2
-    assert said == [f"The checkpoint {kept.last} cannot be read: it is damaged. Going on from the one before it."]
+    assert said == [f"The checkpoint {kept.last} cannot be read: it is damaged. Continuing from the one before it."]
     kept.mend()
     kept.write(state(4))
     assert (step(read(kept.last)), step(read(kept.previous))) == (4, 2)
@@ -218,7 +218,7 @@ def test_wrong_contents_give_way_to_the_one_before(tmp_path: Path, damage: dict[
     torch.save({**state(3), "format": checkpoints.FORMAT, **damage}, kept.last)
     said: list[str] = []
     again = Checkpoints(tmp_path, said.append)
-    assert step(again.read()) == 2 and len(said) == 1 and "Going on from the one before it" in said[0]
+    assert step(again.read()) == 2 and len(said) == 1 and "Continuing from the one before it" in said[0]
     again.mend()
     again.write(state(4))
     assert (step(read(again.last)), step(read(again.previous))) == (4, 2)

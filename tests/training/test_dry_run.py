@@ -48,8 +48,8 @@ def test_it_meets_what_the_run_would(
     (tmp_path / "damaged/checkpoints/last.ckpt").write_bytes(b"torn")
     cases: list[tuple[list[object], str]] = [
         (["-o", "/proc/nowhere/run"], "Cannot write /proc/nowhere/run"),
-        (["-o", tmp_path / "a file"], "is no folder"),
-        (["-o", other], "holds a run of another configuration"),
+        (["-o", tmp_path / "a file"], "is not a folder"),
+        (["-o", other], "holds a run with another configuration"),
         (["-o", own, "--learning-rate", 0.5], "training.learning_rate differ"),
         (["-o", tmp_path / "damaged"], "it is damaged"),
         (["-o", tmp_path / "run", "--init-from", pipeline.store], "bundle"),

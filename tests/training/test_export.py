@@ -21,14 +21,14 @@ def test_an_export_hides_and_removes_nothing(pipeline: Pipeline, musicldm: Comma
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/weights.safetensors").write_bytes(b"precious")
     done = musicldm(*export, tmp_path / "mine")
-    assert done.code == 1 and "holds files that are no bundle" in done.err and "--overwrite" in done.err
+    assert done.code == 1 and "holds files that are not a musicldm bundle" in done.err and "--overwrite" in done.err
     (tmp_path / "other").mkdir()
     (tmp_path / "other/bundle.json").write_text('{"version": 1}')  # of an app
     assert musicldm(*export, tmp_path / "other").code == 1
     assert (tmp_path / "other/bundle.json").read_text() == '{"version": 1}'
     (tmp_path / "file").touch()
     done = musicldm(*export, tmp_path / "file")
-    assert done.code == 1 and "is no folder" in done.err
+    assert done.code == 1 and "is not a folder" in done.err
     assert musicldm(*export, tmp_path / "mine", "--overwrite").code == 0
     assert (tmp_path / "mine/weights.safetensors").read_bytes() == b"precious"
     for _ in range(2):

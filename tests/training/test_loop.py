@@ -195,7 +195,7 @@ def test_a_full_device_is_one_sentence(tmp_path: Path) -> None:
     def overflow(line: Line) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    with pytest.raises(CapacityError, match="does not hold a step") as caught:
+    with pytest.raises(CapacityError, match="does not have enough memory for a step") as caught:
         train(tmp_path, on_losses=overflow)
     assert "--vram" in caught.value.hint
 
@@ -229,7 +229,7 @@ def test_scaled_gradients_that_overflow_are_passed_over(tmp_path: Path) -> None:
 
     train(tmp_path / "many", module=Overflowing, announce=said.append, precision="16", steps=30)
     (sentence,) = said
-    assert "had a gradient that is no number" in sentence and "Song 25.wav" in sentence
+    assert "had a gradient that is not a number" in sentence and "Song 25.wav" in sentence
 
 
 def test_three_checkpoints_and_the_best_of_them(tmp_path: Path) -> None:

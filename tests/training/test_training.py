@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     last, previous = (tmp_path / f"run/checkpoints/{name}.ckpt" for name in ("last", "previous"))
     last.write_bytes(last.read_bytes()[:1000])
     done = musicldm(*command, "--steps", 3)
-    assert done.code == 0 and "is damaged. Going on from the one before it." in done.err
+    assert done.code == 0 and "is damaged. Continuing from the one before it." in done.err
     assert torch.load(last, weights_only=True)["state"]["step"] == 3
     for path in (last, previous):
         path.write_bytes(path.read_bytes()[:1000])

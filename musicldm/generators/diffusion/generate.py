@@ -65,15 +65,15 @@ class DiffusionOptions:
         low, high = self.guidance_interval
         if not 0 <= low < high <= 1:
             raise UsageError(
-                f"({low:g}, {high:g}) is not a valid guidance interval: expected a fraction and a larger one.",
-                "Such as 0.1 0.8, within 0 to 1.",
+                f"({low:g}, {high:g}) is not a valid guidance interval: expected two fractions in ascending order.",
+                "For example 0.1 0.8, within 0 to 1.",
             )
         if not math.isfinite(self.guidance):
             raise UsageError(f"{self.guidance:g} is not a valid guidance scale: expected a finite number.")
         if not 0 <= self.guidance_rescale <= 1 or not 0 <= self.eta <= 1:
-            raise UsageError("eta and the guidance rescale lie between 0 and 1.", "Give them such a number.")
+            raise UsageError("eta and the guidance rescale must be between 0 and 1.", "Choose numbers in that range.")
         if self.repaint < 1:
-            raise UsageError(f"A step cannot be taken {self.repaint} times.", "Take it once or more often.")
+            raise UsageError(f"{self.repaint} is not a valid number of repaints: expected 1 or more.")
         if self.spacing not in get_args(Spacing):
             raise UsageError(
                 f"{self.spacing!r} is not a valid spacing: expected one of {', '.join(get_args(Spacing))}."
@@ -94,7 +94,7 @@ def pick_sampler(name: str, eta: float = 0.0, levels: Sequence[NoiseLevel] = ())
     if levels and not levels[0].alpha and name in _SIGMA_SPACE:
         fitting = ", ".join(each for each in SAMPLERS if each not in _SIGMA_SPACE)
         raise UsageError(
-            f"The sampler {name} cannot begin where nothing is left of the signal, as this model does.",
+            f"The sampler {name} cannot start from pure noise, as this model does.",
             f"Choose one of {fitting}.",
         )
     return partial(ddim, eta=eta) if name == "ddim" else SAMPLERS[name]
@@ -266,7 +266,9 @@ class DiffusionGenerator:
             return
         self.limit = width // 2
         if self.limit < 8:
-            raise CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
+            raise CapacityError(
+                "There is not enough memory for even a short window.", "Close other programs, or use a CPU."
+            )
         self._on_halved(self.limit)
 
     # ---- What the samplers are given -------------------------------------------------------------------------------
@@ -305,7 +307,9 @@ class DiffusionGenerator:
         if strength is None:
             return schedule.levels(options.steps, options.spacing)
         if not 0 < strength <= 1:
-            raise UsageError(f"{strength:g} is not a valid strength: expected more than 0 and up to 1.", "Such as 0.6.")
+            raise UsageError(
+                f"{strength:g} is not a valid strength: expected more than 0 and up to 1.", "For example 0.6."
+            )
         start = strength * (len(schedule) - 1)
         # Below `start` there are only so many steps to take.
         return schedule.levels(min(options.steps, int(start) + 1), options.spacing, start)
@@ -320,7 +324,7 @@ class DiffusionGenerator:
         if options.guidance != 1 and conditioning.is_null:
             names = " or ".join(self.conditions.names)
             hint = f"Give the {names}." if names else "This model has no conditions: leave guidance out."
-            raise UsageError("Guidance follows conditions more closely, and there is none to follow.", hint)
+            raise UsageError("Guidance needs a condition to follow, and there is none.", hint)
         return conditioning
 
     def denoiser(self, conditioning: Conditioning, options: DiffusionOptions) -> Denoise:

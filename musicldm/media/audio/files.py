@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 import warnings
@@ -16,7 +15,7 @@ import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -24,17 +23,17 @@ from numpy.typing import NDArray
 
 from musicldm.core import durable
 from musicldm.core.errors import DataError, MissingProgramError, UsageError
+from musicldm.media.audio import wav_stream
 from musicldm.media.audio.ffmpeg import check_end
-
-Floats = NDArray[np.float32]
+from musicldm.media.audio.wav_stream import BitDepth
+from musicldm.media.audio.wav_stream import Floats as Floats
+from musicldm.media.audio.wav_stream import quantise as quantise
 
 BIT_DEPTHS = (8, 16, 24)
 
 # ---- Waveforms for models ------------------------------------------------------------------------------------------
 
 WAVEFORMS = ("wav", "flac")
-
-_LARGEST_WAV = (1 << 32) - 4096  # bytes that its 32-bit sizes can count, less room for the header
 
 Append = Callable[[NDArray[np.int32]], None]
 
@@ -48,13 +47,13 @@ def read(path: Path, start: int = 0, stop: int | None = None) -> Floats:
     try:
         samples, _ = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to make it again.") from error
+        raise DataError(f"Cannot read {path}: {error}.", "Run musicldm preprocess again to recreate it.") from error
     return np.ascontiguousarray(samples.T)
 
 
 def fits_wav(samples: int, channels: int, bit_depth: int) -> bool:
     """Whether so many samples fit into a WAV file."""
-    return samples * channels * bit_depth // 8 <= _LARGEST_WAV
+    return samples * channels * bit_depth // 8 <= wav_stream.LARGEST
 
 
 @contextmanager
@@ -75,22 +74,14 @@ def writer(path: Path, format: str, sample_rate: int, channels: int, bit_depth: 
 @contextmanager
 def _wav_writer(file: BinaryIO, sample_rate: int, channels: int, bit_depth: int) -> Iterator[Append]:
     # The standard library's writer, since libsndfile does not report a full disk.
-    width = bit_depth // 8
     with wave.open(file, "wb") as wav:
         wav.setnchannels(channels)
         wav.setframerate(sample_rate)
-        wav.setsampwidth(width)
+        wav.setsampwidth(bit_depth // 8)
 
         def append(samples: NDArray[np.int32]) -> None:
-            if width == 1:
-                # Raw: `writeframes` would seek back to correct the header after every block. Closing corrects it once.
-                wav.writeframesraw((samples.T + 128).astype(np.uint8).tobytes())  # 8-bit WAV alone is unsigned
-            elif width == 2:
-                wav.writeframesraw(samples.T.astype("<i2").tobytes())
-            else:
-                # NumPy has no integers of 24 bits: of each little-endian four bytes the last is left out.
-                littles = np.ascontiguousarray(samples.T, dtype="<i4").view(np.uint8)
-                wav.writeframesraw(littles.reshape(-1, 4)[:, :3].tobytes())
+            # Raw: `writeframes` would seek back to correct the header after every block. Closing corrects it once.
+            wav.writeframesraw(wav_stream.packed(samples, bit_depth))
 
         yield append
 
@@ -141,20 +132,6 @@ class _Watched:
             raise self._error
 
 
-def quantise(audio: Floats, bit_depth: int, rng: np.random.Generator | None = None) -> NDArray[np.int32]:
-    """Float [C, n] to integers of `bit_depth` bits, clipped; with `rng`, with triangular dither of two steps."""
-    full = 1 << (bit_depth - 1)
-    steps = audio * np.float32(full)
-    if rng is not None:
-        # The difference of two uniform numbers is triangular. That dither is the least that makes both mean and
-        # variance of the error independent of the sound (Lipshitz, Wannamaker & Vanderkooy 1992).
-        steps += rng.random(audio.shape, np.float32)
-        steps -= rng.random(audio.shape, np.float32)
-    # float32 is enough: its mantissa holds every integer of 24 bits.
-    np.rint(steps, out=steps)
-    return np.clip(steps, -full, full - 1, out=steps).astype(np.int32)
-
-
 # ---- Files for people ----------------------------------------------------------------------------------------------
 
 _LOSSLESS = {"wav": "WAV", "flac": "FLAC"}
@@ -180,7 +157,9 @@ def format_of(target: Path | BinaryIO | None, format: str | None = None) -> str:
             f"Cannot write audio as {name or 'a file without a suffix'!r}.", f"Known: {', '.join(FORMATS)}."
         )
     if isinstance(target, Path) and suffix in FORMATS and suffix != name:
-        raise UsageError(f"{target} would hold {name}.", "Give it that suffix, or leave --format out.")
+        raise UsageError(
+            f"{target} would hold {name}, contrary to its suffix.", "Change the suffix, or leave --format out."
+        )
     return name
 
 
@@ -212,9 +191,6 @@ def write(
         target.flush()
 
 
-BitDepth = int | Literal["float"]
-
-
 @contextmanager
 def piecewise(
     target: Path | BinaryIO,
@@ -244,7 +220,7 @@ def piecewise(
     check_depth(format, bit_depth)
     if not isinstance(target, Path):
         if format == "wav":
-            with _whole_wav(target, sample_rate, channels, samples, bit_depth, comment) as append:
+            with wav_stream.writer(target, sample_rate, channels, samples, bit_depth, comment) as append:
                 yield append
             target.flush()
             return
@@ -264,7 +240,7 @@ def piecewise(
             try:
                 with (
                     temporary.open("wb") as file,
-                    _whole_wav(file, sample_rate, channels, samples, bit_depth, comment) as append,
+                    wav_stream.writer(file, sample_rate, channels, samples, bit_depth, comment) as append,
                 ):
                     yield append
             except OSError as error:
@@ -278,7 +254,7 @@ def piecewise(
                 raise durable.cannot_write(target, error) from error
         else:
             with _ffmpeg(temporary, format, sample_rate, channels, comment) as pipe:
-                yield lambda audio: pipe.write(_pcm(audio, 16))
+                yield lambda audio: pipe.write(wav_stream.pcm(audio, 16))
 
 
 def check_depth(format: str, bit_depth: BitDepth) -> None:
@@ -288,99 +264,11 @@ def check_depth(format: str, bit_depth: BitDepth) -> None:
         UsageError: it has not.
     """
     if bit_depth == "float" and format != "wav":
-        raise UsageError(f"{format} holds no floats.", "Write wav, or choose 16 or 24 bits.")
+        raise UsageError(f"{format} cannot hold floats.", "Write wav, or choose 16 or 24 bits.")
     if format in _LOSSY and bit_depth != 16:
         raise UsageError(f"{format} has no bit depth.", "Leave --bit-depth out, or write wav or flac.")
     if bit_depth != "float" and bit_depth not in BIT_DEPTHS:
         raise UsageError(f"There is no bit depth {bit_depth}.", f"Known: {', '.join(map(str, BIT_DEPTHS))}, float.")
-
-
-@contextmanager
-def _whole_wav(
-    file: BinaryIO, sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str
-) -> Iterator[Callable[[Floats], object]]:
-    """A WAV whose header has the right sizes from the start, since a pipe cannot be corrected later."""
-    # A file given as stdout may have content already; in append mode it cannot be corrected, like a pipe.
-    begin = file.tell() if file.seekable() and not _only_grows(file) else None
-    file.write(_wav_header(sample_rate, channels, samples, bit_depth, comment))
-    written = 0
-
-    def append(audio: Floats) -> None:
-        nonlocal written
-        file.write(_pcm(audio, bit_depth))
-        written += audio.shape[1]
-
-    yield append
-    frame = channels * _bytes(bit_depth)
-    if written * frame % 2:
-        file.write(b"\0")  # a chunk's size is even
-    if written != samples and begin is not None:
-        file.seek(begin)
-        file.write(_wav_header(sample_rate, channels, written, bit_depth, comment, samples))
-        file.seek(0, io.SEEK_END)
-
-
-def _only_grows(file: BinaryIO) -> bool:
-    """Whether the file is in append mode, where seeking does not change where writes go."""
-    try:
-        try:
-            import fcntl
-        except ImportError:  # on Windows, where nobody can tell it of a file that is given as stdout
-            return file.fileno() == 1
-        return bool(fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND)
-    except OSError:  # not a file of the operating system
-        return False
-
-
-def _bytes(bit_depth: BitDepth) -> int:
-    """Bytes of one sample."""
-    return 4 if bit_depth == "float" else bit_depth // 8
-
-
-def _pcm(audio: Floats, bit_depth: BitDepth) -> bytes:
-    """The bytes of samples in a WAV file."""
-    if bit_depth == "float":
-        return audio.T.astype("<f4").tobytes()
-    samples = quantise(audio, bit_depth).T
-    if bit_depth == 8:
-        return (samples + 128).astype(np.uint8).tobytes()  # 8-bit WAV alone is unsigned
-    if bit_depth == 16:
-        return samples.astype("<i2").tobytes()
-    littles = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8)
-    return littles.reshape(-1, 4)[:, :3].tobytes()
-
-
-def _wav_header(
-    sample_rate: int, channels: int, samples: int, bit_depth: BitDepth, comment: str, planned: int | None = None
-) -> bytes:
-    """The header: all before the samples.
-
-    Args:
-        planned: samples of the header that this one overwrites, and whose length in bytes it must have.
-    """
-    width = _bytes(bit_depth)
-    frame = channels * width
-    # WAVE_FORMAT_IEEE_FLOAT, else WAVE_FORMAT_PCM. All but PCM must have a `fact` chunk.
-    coding = 3 if bit_depth == "float" else 1
-    chunks = struct.pack(
-        "<4sIHHIIHH", b"fmt ", 16, coding, channels, sample_rate, sample_rate * frame, frame, 8 * width
-    )
-    if bit_depth == "float":
-        chunks += struct.pack("<4sII", b"fact", 4, min(samples, 0xFFFFFFFF))
-    if comment:
-        text = comment.encode() + b"\0"
-        text += b"\0" * (len(text) % 2)
-        entry = struct.pack("<4sI", b"ICMT", len(text)) + text
-        chunks += struct.pack("<4sI4s", b"LIST", 4 + len(entry), b"INFO") + entry
-    data = samples * frame
-    size = 4 + len(chunks) + 8 + data + data % 2
-    # By the plan, since a corrected header must be as long as the one that it overwrites.
-    if (samples if planned is None else planned) * frame + len(chunks) <= _LARGEST_WAV:
-        return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
-    # The ds64 chunk itself takes 36 bytes. 32-bit sizes of all ones refer to the wide ones in it.
-    wide = struct.pack("<4sIQQQI", b"ds64", 28, size + 36, data, samples, 0)
-    unknown = 0xFFFFFFFF
-    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + wide + chunks + struct.pack("<4sI", b"data", unknown)
 
 
 @contextmanager
@@ -422,7 +310,9 @@ def _encode_lossy(audio: Floats, sample_rate: int, format: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing pydub warns where the system has no ffmpeg; we bring one
         import pydub
-    segment = pydub.AudioSegment(data=_pcm(audio, 16), sample_width=2, frame_rate=sample_rate, channels=len(audio))
+    segment = pydub.AudioSegment(
+        data=wav_stream.pcm(audio, 16), sample_width=2, frame_rate=sample_rate, channels=len(audio)
+    )
     segment.converter = program
     container, codec, quality = _LOSSY[format]
     try:
@@ -448,6 +338,6 @@ def find_ffmpeg() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
         raise MissingProgramError(
-            "Writing mp3, ogg or m4a needs the ffmpeg program, and there is none.",
+            "Writing mp3, ogg or m4a needs the ffmpeg program, which was not found.",
             "Install ffmpeg with the system's package manager, or write wav or flac.",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def form(sample_rate: int, channels: int) -> str:
-    """Such as "44100 Hz, 2 channels"."""
+    """For example "44100 Hz, 2 channels"."""
     return f"{sample_rate} Hz, {channels} channel{'s' * (channels != 1)}"
 
 

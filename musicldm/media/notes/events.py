@@ -90,9 +90,9 @@ def chunks(data: bytes) -> Chunks:
             f"{kind} is not a valid type of MIDI file here: expected 0 or 1, whose tracks sound together.", _HINT
         )
     if division & 0x8000:
-        raise DataError("The MIDI file counts frames of a film (SMPTE): expected ticks a quarter.", _HINT)
+        raise DataError("The MIDI file counts film frames (SMPTE): expected ticks per quarter note.", _HINT)
     if not division:
-        raise DataError("0 is not a valid number of ticks a quarter: expected 1 to 32,767.", _HINT)
+        raise DataError("0 is not a valid number of ticks per quarter note: expected 1 to 32,767.", _HINT)
     return Chunks(kind, division, _tracks(data, 8 + size, count))
 
 

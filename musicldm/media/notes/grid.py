@@ -33,8 +33,8 @@ def require_grid(score: Score) -> None:
     """
     if score.resolution != STEPS:
         raise UsageError(
-            f"A score of {score.resolution} ticks a quarter is not valid here: expected {STEPS}.",
-            "Take it through musicldm.media.notes.grid.quantized first.",
+            f"A score of {score.resolution} ticks per quarter note is not valid here: expected {STEPS}.",
+            "Quantize it first: musicldm.media.notes.grid.quantized.",
         )
 
 

@@ -165,7 +165,7 @@ def _frame(resolution: int, parts: Sequence[Events]) -> Score:
     length = max((int(part.tick[-1]) for part in parts if len(part.tick)), default=0)
     if length > MAX_QUARTERS * resolution or length > 0x0FFFFFFF:
         raise DataError(
-            f"The MIDI file lasts {length / resolution:,.0f} quarters: expected at most {MAX_QUARTERS:,}.", _HINT
+            f"The MIDI file lasts {length / resolution:,.0f} quarter notes: expected at most {MAX_QUARTERS:,}.", _HINT
         )
     tempos, metres = [np.array([[0, TEMPO]])], [np.array([[0, *METRE]])]
     for part in parts:
@@ -190,7 +190,7 @@ def _tempos(part: Events) -> Ints:
         raise DataError("A tempo in the MIDI file is damaged: expected three bytes.", _HINT)
     tempo = raw[place] << 16 | raw[place + 1] << 8 | raw[place + 2]
     if (tempo == 0).any():
-        raise DataError("0 is not a valid tempo: expected 1 or more microseconds a quarter.", _HINT)
+        raise DataError("0 is not a valid tempo: expected 1 or more microseconds per quarter note.", _HINT)
     return np.stack([part.tick[chosen], tempo], axis=1)
 
 
@@ -200,10 +200,11 @@ def _metres(part: Events) -> Ints:
     for event in part.metas(events.TIME_SIGNATURE):
         data = part.payload(event)
         if len(data) < 2:
-            raise DataError("A metre in the MIDI file is damaged: expected four bytes.", _HINT)
+            raise DataError("A time signature in the MIDI file is damaged: expected four bytes.", _HINT)
         if not data[0] or data[1] >= len(DENOMINATORS):
             raise DataError(
-                f"{data[0]}/2^{data[1]} is not a valid metre: expected 1 beat or more of 1/1 to 1/{DENOMINATORS[-1]}.",
+                f"{data[0]}/2^{data[1]} is not a valid time signature: expected 1 beat or more of 1/1 to "
+                f"1/{DENOMINATORS[-1]}.",
                 _HINT,
             )
         found.append((int(part.tick[event]), data[0], 1 << data[1]))

@@ -83,7 +83,7 @@ def roll_of(score: Score, first: int = 0, last: int | None = None) -> Floats:
     require_grid(score)
     last = score.length if last is None else last
     if not 0 <= first <= last <= score.length:
-        raise UsageError(f"{first} to {last} is not a valid part: expected steps in order from 0 to {score.length}.")
+        raise UsageError(f"{first} to {last} is not a valid range: expected steps in order from 0 to {score.length}.")
     score = score.merged()
     roll = np.zeros((Channels.COUNT, last - first), np.float32)
     for track in score.tracks:
@@ -105,7 +105,7 @@ def score_of(roll: Floats, decoding: Decoding | None = None) -> Score:
     """
     decoding = decoding or Decoding()
     if roll.ndim != 2 or len(roll) != Channels.COUNT:
-        raise DataError(f"A roll of form {roll.shape} is not valid: expected [{Channels.COUNT}, T].")
+        raise DataError(f"A roll of shape {roll.shape} is not valid: expected [{Channels.COUNT}, T].")
     if not np.isfinite(roll).all():
         raise DataError("A roll is not valid: expected finite numbers.")
     steps = roll.shape[1]

@@ -67,7 +67,7 @@ class Track:
         self._check()
 
     def _check(self) -> None:
-        hint = "Notes as they come are put right by musicldm.media.notes.score.separate."
+        hint = "musicldm.media.notes.score.separate puts such notes right."
         if (self.start < 0).any() or (self.end <= self.start).any():
             raise DataError("A note is not valid: expected a start from 0 and an end after it.", hint)
         if _outside(self.pitch, 0, 127) or _outside(self.velocity, 1, 127):
@@ -121,14 +121,18 @@ class Score:
             ticks = events[:, 0]
             if not len(ticks) or ticks[0] or (np.diff(ticks) <= 0).any() or ticks[-1] >= max(self.length, 1):
                 raise DataError(
-                    "Tempos and metres are not valid: expected the first at 0, and each later, up to the end."
+                    "Tempos and time signatures are not valid: expected the first at 0 and the others after it in "
+                    "order, up to the end."
                 )
         if _outside(self.tempos[:, 1], 1, 0xFFFFFF):
-            raise DataError("A tempo is not valid: expected 1 to 16,777,215 microseconds a quarter.")
+            raise DataError("A tempo is not valid: expected 1 to 16,777,215 microseconds per quarter note.")
         if _outside(self.metres[:, 1], 1, 255) or not np.isin(self.metres[:, 2], DENOMINATORS).all():
-            raise DataError("A metre is not valid: expected 1 to 255 beats of a power of two up to 64.")
+            raise DataError(
+                "A time signature is not valid: expected 1 to 255 beats, and a denominator that is a power of two up "
+                "to 64."
+            )
         if any(times.max(initial=0) > self.length for track in self.tracks for times in (track.end, track.pedals)):
-            raise DataError("A note or the pedal ends after the score: expected a length that holds all.")
+            raise DataError("A note or the pedal ends after the score: expected a longer score.")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Score) and _equal(self, other)
@@ -192,7 +196,9 @@ class Score:
             UsageError: no such part exists.
         """
         if not 0 <= first < last <= self.length:
-            raise UsageError(f"{first} to {last} is not a valid part: expected ticks in order from 0 to {self.length}.")
+            raise UsageError(
+                f"{first} to {last} is not a valid range: expected ticks in order from 0 to {self.length}."
+            )
         return replace(
             self,
             length=last - first,
@@ -311,7 +317,7 @@ def joined(scores: Sequence[Score]) -> Score:
         UsageError: there is none.
     """
     if not scores:
-        raise UsageError("Nothing cannot be joined: expected one score or more.")
+        raise UsageError("There is nothing to join: expected one score or more.")
     scores = [rescaled(score, scores[0].resolution) for score in scores]
     starts = np.cumsum([0, *(score.length for score in scores)]).tolist()
     tracks: dict[tuple[int, bool, str], list[Track]] = {}

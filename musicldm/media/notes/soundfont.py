@@ -85,7 +85,7 @@ def render_soundfont(
     program = shutil.which("fluidsynth")
     if program is None:
         raise MissingProgramError(
-            "Playing with a soundfont needs the fluidsynth program, and there is none.",
+            "Playing with a soundfont needs the fluidsynth program, which was not found.",
             "Install fluidsynth with the system's package manager, or render without a soundfont.",
         )
     limit = 60 + score.duration if timeout is None else timeout
@@ -131,7 +131,7 @@ def in_milliseconds(score: Score) -> Score:
 
 def _checked(soundfont: Path) -> Path:
     if not is_soundfont(soundfont):
-        raise DataError(f"{soundfont} is not a valid soundfont: expected an SF2 or SF3 file.", "Name another one.")
+        raise DataError(f"{soundfont} is not a valid soundfont: expected an SF2 or SF3 file.", "Choose another one.")
     return soundfont
 
 
@@ -142,7 +142,7 @@ def _run(command: list[str], seconds: float) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise DataError(
-            f"fluidsynth was not done after {seconds:.0f} seconds.", "Use a smaller soundfont, or none."
+            f"fluidsynth had not finished after {seconds:.0f} seconds.", "Use a smaller soundfont, or none."
         ) from error
     except OSError as error:
         raise MissingProgramError(f"fluidsynth cannot be started: {error.strerror}.", "Install it again.") from error

@@ -218,9 +218,9 @@ def test_more_tracks_than_channels() -> None:
 CONDUCTOR = {
     "tempo 0": (meta(0x51, bytes(3)), "tempo"),
     "a tempo of two bytes": (meta(0x51, bytes([7, 1])), "tempo"),
-    "metre 0/4": (meta(0x58, bytes([0, 2, 24, 8])), "metre"),
-    "metre x/2^255": (meta(0x58, bytes([4, 255, 24, 8])), "metre"),
-    "a metre of one byte": (meta(0x58, bytes([4])), "metre"),
+    "metre 0/4": (meta(0x58, bytes([0, 2, 24, 8])), "time signature"),
+    "metre x/2^255": (meta(0x58, bytes([4, 255, 24, 8])), "time signature"),
+    "a metre of one byte": (meta(0x58, bytes([4])), "time signature"),
 }
 GOOD = midi(chunk((0, meta(3, b"Title")), (0, meta(0x51, bytes([7, 1, 2])))), chunk(*note(), *note(64)))
 REFUSED: dict[str, tuple[bytes, str]] = {
@@ -235,7 +235,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "SMPTE": (midi(chunk(*note()), division=0xE728), "SMPTE"),
     "type 2": (midi(chunk(*note()), kind=2), "type"),
     "type 513": (midi(chunk(*note()), kind=513), "type"),
-    "0 ticks a quarter": (midi(chunk(*note()), division=0), "ticks a quarter"),
+    "0 ticks a quarter": (midi(chunk(*note()), division=0), "ticks per quarter note"),
     "no notes": (midi(chunk((0, meta(3, b"Title")))), "no notes"),
     "no tracks": (midi(), "no notes"),
     "ends only": (midi(chunk((0, off(60)), (0, on(60, 0)))), "no notes"),

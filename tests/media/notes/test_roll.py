@@ -65,12 +65,12 @@ def test_drums_and_keys_that_a_piano_has_not_are_left_out_and_can_be_counted() -
 
 
 def test_what_is_off_the_grid_or_no_roll_is_refused() -> None:
-    with pytest.raises(UsageError, match="ticks a quarter"):
+    with pytest.raises(UsageError, match="ticks per quarter note"):
         roll_of(Score(480, 480))
     for first, last in ((5, 3), (0, 193), (-1, 5)):
-        with pytest.raises(UsageError, match="part"):
+        with pytest.raises(UsageError, match="valid range"):
             roll_of(piano((0, 5, 60, 64)), first, last)
-    with pytest.raises(DataError, match="form"):
+    with pytest.raises(DataError, match="shape"):
         score_of(np.zeros((88, 5), np.float32))
     with pytest.raises(DataError, match="finite"):
         score_of(np.full((Channels.COUNT, 5), np.nan, np.float32))

@@ -142,7 +142,7 @@ def program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [("echo broken font >&2; exit 3", "broken font"), ("exec sleep 60", "not done"), ("exit 0", "no sound")],
+    [("echo broken font >&2; exit 3", "broken font"), ("exec sleep 60", "had not finished"), ("exit 0", "no sound")],
 )
 def test_a_program_that_fails_hangs_or_says_nothing(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
