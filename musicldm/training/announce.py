@@ -16,5 +16,6 @@ def announce_short(announce: Announce, short: int, used: int, length: float, uni
     """Say how many tracks are shorter than a crop of such a length, where there are some."""
     if short:
         announce(
-            f"{short} of {used} training tracks are shorter than a crop of {length:.2f} {unit}: they are used as they are."
+            f"{short} of {used} training tracks are shorter than a crop of {length:.2f} {unit}: "
+            "they are used as they are."
         )
