@@ -233,6 +233,40 @@ def test_extend_vary_loop_and_interpolate(notes: Notes, musicldm: Command, tmp_p
     assert musicldm(*sample, "--interpolate-seeds", 1, 2, "-n", 2, "--bars", 2).code == 0
 
 
+def test_samples_are_measured_beside_baselines(notes: Notes, musicldm: Command, tmp_path: Path) -> None:
+    (tmp_path / "takes").mkdir()
+    for number in range(3):  # music of the same kind, and a copy in another key
+        write_midi(tune(50 + number), tmp_path / "takes" / f"{number}.mid")
+    train = [track for track in read_tracks(notes.data, "notes") if track.split == "train"]
+    write_midi(score_of(train[0].path).transposed(3), tmp_path / "takes" / "copy.mid")
+    (tmp_path / "takes" / "bad.mid").write_bytes(b"MThd")
+    done = musicldm("evaluate", "samples", tmp_path / "takes", "--reference", notes.data, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    sets = found["sets"]
+    assert list(sets) == [
+        "samples",
+        "held-out music",
+        "shuffled bars",
+        "shuffled notes",
+        "random notes",
+        "Markov chain",
+    ]
+    assert len(found["left_out"]) == 1
+    for feature in ("durations", "scale_consistency"):
+        assert sets["samples"]["distances"][feature] < sets["random notes"]["distances"][feature]
+    lengths = {
+        Path(name).name: each["length"]
+        for name, each in zip(found["samples"], sets["samples"]["passages"], strict=True)
+    }
+    assert lengths["copy.mid"] > 2 * max(length for name, length in lengths.items() if name != "copy.mid")
+    assert (
+        sets["samples"]["passages"][found["samples"].index(str(tmp_path / "takes" / "copy.mid"))]["transposition"] == 3
+    )
+    assert "random notes" in musicldm("evaluate", "samples", tmp_path / "takes", "--reference", notes.data).out
+    assert musicldm("evaluate", "samples", tmp_path / "takes" / "0.mid").code == 2
+
+
 def test_the_other_medium_is_refused(notes: Notes, musicldm: Command, tmp_path: Path, songs: Path) -> None:
     song = next(songs.rglob("*.wav"), None) or next(path for path in songs.rglob("*") if path.is_file())
     tune_1 = notes.midis / "Anna" / "tune 1.mid"

@@ -92,7 +92,7 @@ def _evaluate_notes(codec: Codec, data: Path, split: Split, console: Console) ->
 
 @app.command()
 def samples(
-    out: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Audio files, or folders of them.")],
+    out: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Audio or MIDI files, or folders of them.")],
     reference: Annotated[
         str | None,
         typer.Option(
@@ -153,7 +153,11 @@ def samples(
     samples: how close music is to itself, and how far noise is from it. ± are 95 % confidence intervals over samples.
     Figures in latent space depend on the codec: compare models with different codecs by spectra alone, against the same
     folder of music (the music of a store is decoded by its codec).
+
+    MIDI files are compared with a folder of prepared ones: histograms, self-similarity, and the longest passage that is
+    also in a training piece, beside held-out music and music made by simple rules.
     """
+    from musicldm.cli import evaluate_notes
     from musicldm.cli.evaluate_pages import check_page, samples_page, steps_curves
     from musicldm.core.devices import pick_device
     from musicldm.evaluate.clap import Clap
@@ -161,6 +165,11 @@ def samples(
     from musicldm.evaluate.transcription import load_transcriber
 
     console = Console(quiet, json)
+    if evaluate_notes.are_notes(out, reference):
+        if html is not None or transcriber or clap or model:
+            raise UsageError("--html, --model, --clap and --transcriber are for audio.", "Leave them out.")
+        evaluate_notes.run(out, reference, baselines, console)
+        return
     if curve is not None and html is None:
         raise UsageError("--steps-curve is plotted on an HTML page.", "Give one with --html FILE.")
     check_page(html, overwrite)
