@@ -50,6 +50,7 @@ def doctor(
         {"wrong": counts["wrong"], "warnings": counts["warning"], "findings": [asdict(each) for each in findings]},
         lines,
     )
-    console.note(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['wrong']} wrong.")
+    warnings = f"{counts['warning']} warning{'s' * (counts['warning'] != 1)}"
+    console.note(f"{counts['ok']} ok, {warnings}, {counts['wrong']} wrong.")
     if counts["wrong"]:
         raise typer.Exit(1)

@@ -19,6 +19,9 @@ BLURRED, BROKEN = 0.6, 0.9
 """What a codec leaves of silence's distance to a sound: more is a warning, and wrong. The distance is the L1 distance,
 or that of mel magnitudes where the codec makes phases up."""
 
+CHORD = "a chord"
+"""What a codec is tried on where no DATA is given."""
+
 
 def examine_bundle(thing: str, examined: Examined, device: str) -> Iterator[Finding]:
     """All about a bundle: of a codec alone, or with a generator."""
@@ -75,7 +78,7 @@ def _sound(examined: Examined, rate: int, channels: int) -> tuple[Tensor, str]:
                 continue  # already reported as gone
         if crops and np.abs(crops).max() > 1e-3:
             return torch.from_numpy(np.stack(crops)), f"music of {folder}"
-    return _chord(rate).expand(1, channels, -1).clone(), "a chord"
+    return _chord(rate).expand(1, channels, -1).clone(), CHORD
 
 
 def _chord(rate: int) -> Tensor:
@@ -113,5 +116,5 @@ def _reconstruction(thing: str, sound: Tensor, made: Tensor, codec: Codec, what:
     verdict: Verdict = "wrong" if ratio > BROKEN else "warning" if ratio > BLURRED else "ok"
     if verdict == "ok":
         return Finding(thing, verdict, text)
-    more = "" if verdict == "wrong" else " Name DATA too, to try it on that music."
+    more = " Give DATA too, to try it on that music." if verdict == "warning" and what == CHORD else ""
     return Finding(thing, verdict, text, f"{advice} Train it longer.{more}")

@@ -91,7 +91,7 @@ def test_no_secret_of_a_cookie_file_is_printed(environment: dict[str, str], tmp_
             line, env=environment | {"MUSICLDM_DEBUG": "1"}, capture_output=True, text=True, timeout=60
         )
         assert "sesame" not in done.stdout + done.stderr
-        assert ("has 2 lines that are no cookies" in done.stderr) == (done.returncode == 0), done.stderr
+        assert ("has 2 lines that are not cookies" in done.stderr) == (done.returncode == 0), done.stderr
 
 
 def test_no_plugin_of_yt_dlp_is_run(environment: dict[str, str], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_ctrl_c_loses_nothing(world: World, environment: dict[str, str], tmp_pat
         (["Los Ríos", "--include", "live,bootleg"], 2, "cannot be bootleg"),
         (["Los Ríos", "--rate-limit", "fast"], 2, "not a number of bytes"),
         (["Los Ríos", "--override", "x=https://example.org"], 2, "not RECORDING=URL"),
-        (["Los Ríos", "--override", "x=dQw4w9WgXcQ"], 2, "no recording of Los Ríos"),
+        (["Los Ríos", "--override", "x=dQw4w9WgXcQ"], 2, "not a recording by Los Ríos"),
         (["Los Ríos", "-o", "/proc/here"], 1, "Cannot write"),
     ],
 )

@@ -281,7 +281,7 @@ def test_latents_of_another_shape_are_a_wrong_call(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_is_said_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is not a latent store at"):
+    with pytest.raises(DataError, match="There is no latent store at"):
         LatentStore.open(tmp_path / "nowhere")
     (tmp_path / "file").write_text("hello")
     with pytest.raises(DataError, match="is a file"):
