@@ -263,7 +263,7 @@ def test_samples_are_measured_beside_baselines(notes: Notes, musicldm: Command, 
     assert (
         sets["samples"]["passages"][found["samples"].index(str(tmp_path / "takes" / "copy.mid"))]["transposition"] == 3
     )
-    assert "random notes" in musicldm("evaluate", "samples", tmp_path / "takes", "--reference", notes.data).out
+    assert "random notes" in musicldm("evaluate", "samples", tmp_path / "takes", "--reference", notes.data).err
     assert musicldm("evaluate", "samples", tmp_path / "takes" / "0.mid").code == 2
 
 

@@ -57,7 +57,7 @@ def preprocess(
     ] = False,
     clip: Annotated[
         bool,
-        typer.Option("--clip", help="Clip what peaks beyond full scale, which is lowered as a whole otherwise."),
+        typer.Option("--clip", help="Clip files that peak above full scale, instead of lowering them as a whole."),
     ] = False,
     artist_from: Annotated[
         str,
@@ -70,7 +70,7 @@ def preprocess(
     ] = "",
     include_takes: Annotated[
         bool,
-        typer.Option("--include-takes", help="Use takes of musicldm sample too, which are left out otherwise."),
+        typer.Option("--include-takes", help="Also use takes made by musicldm sample, which are otherwise left out."),
     ] = False,
     jobs: Jobs = None,
     cluster: Annotated[
@@ -78,7 +78,7 @@ def preprocess(
         typer.Option(metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, whose workers do the work."),
     ] = "",
     time_limit: Annotated[
-        float, typer.Option(help="The most seconds that one file may take.", callback=positive, max=86400)
+        float, typer.Option(help="Give up on a file after this many seconds.", callback=positive, max=86400)
     ] = 600,
     overwrite: Overwrite = False,
     strict: Strict = False,
@@ -140,7 +140,7 @@ def _say_what_changed(console: Console, summary: Summary, settings: PrepareSetti
         most = max(summary.lowered, key=lambda name: summary.lowered[name])
         console.warn(
             f"{_files(len(summary.lowered))} lowered as a whole, by up to {summary.lowered[most]:.2f} dB ({most}): "
-            "peaks lie beyond full scale. --clip keeps the level."
+            "their peaks exceed full scale. --clip keeps the level instead."
         )
     if summary.cancelled:
         console.warn(
@@ -179,8 +179,8 @@ def _say_whose(console: Console, summary: Summary) -> None:
     guessed, nobody = (summary.artists_from.get(origin, 0) for origin in ("folder", "nobody"))
     if guessed or nobody:
         console.warn(
-            f"Artists guessed from names of folders: {guessed} of {summary.tracks} tracks; without an artist: "
-            f"{nobody}. --artist-from says whose they are."
+            f"Artists guessed from folder names: {guessed} of {summary.tracks} tracks; without an artist: "
+            f"{nobody}. Use --artist-from to say whose they are."
         )
     if summary.relabelled:
         console.warn(

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def sample(options: SampleOptions, given: frozenset[str]) -> None:
     """Make new music, or something of a file: vary, infill, extend, interpolate, loop.
 
-    The same seed gives the same file on a CPU, and take i of it whatever the number of takes.
+    The same seed gives the same file on a CPU, and take i is the same however many takes are made.
     A JSON file beside each take says how it was made, and so does its metadata.
-    What is longer than a window is written as it comes.
+    Anything longer than a window is written as it is made.
     """
     console = Console(options.quiet, options.as_json)
     recipe = None
@@ -126,7 +126,7 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
                 if not peaks:
                     raise
                 stopped = True
-                console.warn(f"Stopped: {place} of {len(takes)} takes are made.")
+                console.warn(f"Stopped: {place} of {len(takes)} takes were made.")
                 break
             if written.clipped:
                 where = target or "stdout"

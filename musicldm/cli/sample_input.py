@@ -28,7 +28,7 @@ class Change:
     kept: bool
     """Whether it keeps them, and is kept to the last bit outside of what is made."""
     cancelled: bool
-    """Whether its channels cancel each other, so that the model hears the loudest one of them."""
+    """Whether its channels cancel each other, so that the model is given the loudest one."""
     beyond_header: float
     """Seconds of its sound that its header does not know of; they are there."""
     rounded: bool
@@ -63,7 +63,7 @@ class Input:
         elif (change.sample_rate, change.channels) != self.model:
             said.append(f"{self.path} has {theirs}; all of the take has the model's {ours}.")
         if change.cancelled:
-            said.append(f"The channels of {self.path} cancel each other: the model hears the loudest one of them.")
+            said.append(f"The channels of {self.path} cancel each other: the model is given the loudest one.")
         if change.beyond_header:
             said.append(
                 f"{self.path} holds {change.beyond_header:.1f} s more than its header states; they are used, too."
@@ -94,7 +94,7 @@ def read(path: Path, model: Form, keep: bool) -> Input:
         original = _original(path, info) if keep and (info.sample_rate, info.channels) != model else None
     except DataError as error:
         reason = error.message[0].lower() + error.message[1:]
-        raise DataError(f"{path} cannot be used: {reason}", "Name a file with audio in it, and a whole one.") from error
+        raise DataError(f"{path} cannot be used: {reason}", "Give a complete file with audio in it.") from error
     same = (info.sample_rate, info.channels) == model
     change = Change(
         sample_rate=info.sample_rate,

@@ -154,7 +154,7 @@ class NotesSession:
         try:
             score, loss = quantized(read_midi(path)[0])
         except DataError as error:
-            raise DataError(f"{path} cannot be used: {error.message}", "Name a MIDI file, and a whole one.") from error
+            raise DataError(f"{path} cannot be used: {error.message}", "Give a complete MIDI file.") from error
         if loss.onsets_exact < 0.95:
             self.console.warn(
                 f"{1 - loss.onsets_exact:.0%} of the notes of {path} lie off the grid of {STEPS} steps a quarter: they "

@@ -39,7 +39,7 @@ MOST_TAKES = 100_000
 DAY = 86400.0
 """Seconds of a take that a recipe may demand."""
 
-_TASK, _HOW, _OUT = "Task: one of these, or else new music", "Sampling", "Output"
+_TASK, _HOW, _OUT = "Task: at most one of these; without any, new music", "Sampling", "Output"
 CONDITIONS = ("artist", "position")
 """Options that are conditions of the model."""
 GENERATORS_OWN = frozenset(
@@ -101,7 +101,8 @@ class SampleOptions:
     position: Annotated[
         float | None,
         typer.Option(
-            help="Position in a track: 0 its start, 1 its end. A long piece is there throughout.", show_default=False
+            help="Position in a track: 0 its start, 1 its end. A long piece keeps this position throughout.",
+            show_default=False,
         ),
         Recorded(0, 1),
     ] = None
@@ -118,17 +119,19 @@ class SampleOptions:
     ] = None
     vary: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Make a variation of this.", rich_help_panel=_TASK, show_default=False),
+        typer.Option(metavar="FILE", help="Make a variation of this file.", rich_help_panel=_TASK, show_default=False),
         Recorded(),
     ] = None
     strength: Annotated[
         float,
-        typer.Option(help="How far from the file: near 0 hardly, 1 wholly new.", rich_help_panel=_TASK),
+        typer.Option(
+            help="How far to depart from the file: near 0 hardly at all, 1 completely new.", rich_help_panel=_TASK
+        ),
         Recorded(0, 1),
     ] = 0.6
     infill: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Make spans of this anew.", rich_help_panel=_TASK, show_default=False),
+        typer.Option(metavar="FILE", help="Regenerate spans of this file.", rich_help_panel=_TASK, show_default=False),
         Recorded(),
     ] = None
     start: Annotated[
@@ -148,7 +151,9 @@ class SampleOptions:
     ] = None
     extend: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Go on from the end of this.", rich_help_panel=_TASK, show_default=False),
+        typer.Option(
+            metavar="FILE", help="Continue from the end of this file.", rich_help_panel=_TASK, show_default=False
+        ),
         Recorded(),
     ] = None
     interpolate: Annotated[
@@ -176,12 +181,12 @@ class SampleOptions:
     ] = 50
     spacing: Annotated[
         Literal["trailing", "uniform", "karras"],
-        typer.Option(help="Where the steps lie in time.", rich_help_panel=_HOW),
+        typer.Option(help="How the steps are spaced in time.", rich_help_panel=_HOW),
         Recorded(),
     ] = "trailing"
     eta: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Of ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW),
+        typer.Option(min=0, max=1, help="For ddim: 0 adds no noise, 1 as much as ddpm.", rich_help_panel=_HOW),
         Recorded(0, 1),
     ] = 0.0
     guidance: Annotated[
@@ -226,7 +231,7 @@ class SampleOptions:
         int,
         typer.Option(
             min=1,
-            help="How often to take each step where something is kept: more fits better, and takes longer.",
+            help="How often to repeat each step where part of a file is kept: more fit better and take longer.",
             rich_help_panel=_HOW,
         ),
         Recorded(1, 1000),
@@ -257,7 +262,7 @@ class SampleOptions:
     normalize: Annotated[
         float | None,
         typer.Option(
-            metavar="LUFS", help="Bring it to a loudness, such as -16.", rich_help_panel=_OUT, show_default=False
+            metavar="LUFS", help="Normalize to this loudness, such as -16.", rich_help_panel=_OUT, show_default=False
         ),
         Recorded(-70, 0),
     ] = None
@@ -419,7 +424,7 @@ def chosen_task(options: SampleOptions, given: frozenset[str]) -> type[Task]:
         raise UsageError(f"{chosen[0].option} and {chosen[1].option} are different tasks.", "Choose one.")
     task = chosen[0] if chosen else TASKS["new"]
     if len(options.start or []) != len(options.stop or []):
-        raise UsageError("Each --from needs a --to.", "Such as --from 10 --to 20.")
+        raise UsageError("Each --from needs a --to.", "For example --from 10 --to 20.")
     for field in fields(options):
         fitting = [each for each in TASKS.values() if field.name in each.takes]
         if field.name in given and fitting and task not in fitting:
@@ -446,7 +451,10 @@ def takes_of(
     first = replayed[0] if replayed and "take" not in given and not task.is_between else options.take
     count = options.count or (5 if task.is_between else 1)
     if count > MOST_TAKES:
-        raise UsageError(f"{count} takes are too many for a command: expected at most {MOST_TAKES}.", "Use --take.")
+        raise UsageError(
+            f"{count} takes are too many for a command: expected at most {MOST_TAKES}.",
+            "Make the rest later with --take.",
+        )
     return list(range(first, first + count)), count if task.is_between else 1
 
 

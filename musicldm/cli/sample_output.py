@@ -97,9 +97,14 @@ class Output:
         if options.output == "-" and options.as_json:
             raise UsageError("--json and -o - both want stdout.", "Choose one.")
         if options.output == "-" and options.normalize is not None:
-            raise UsageError("How loud a piece is shows only at its end.", "Leave --normalize out, or name a file.")
+            raise UsageError(
+                "The loudness of a piece is known only at its end, too late for a stream.",
+                "Leave --normalize out, or name a file.",
+            )
         if options.normalize is not None and not -70 <= options.normalize <= 0:
-            raise UsageError(f"{options.normalize:g} LUFS is no loudness for music.", "Such as -16; between -70 and 0.")
+            raise UsageError(
+                f"{options.normalize:g} LUFS is not a valid loudness: expected -70 to 0.", "For example -16."
+            )
 
     def _check_targets(self, inputs: Sequence[Path]) -> None:
         targets = [target for target in self.targets if target is not None]

@@ -194,7 +194,9 @@ def _each_window(
         take: gives what goes into a window of frames first to last.
         work: is called with that, with `first`, and with those of the window's frames that are kept.
     """
-    refusal = CapacityError("The memory does not hold even a short window.", "Close other programs, or use a CPU.")
+    refusal = CapacityError(
+        "There is not enough memory for even a short window.", "Close other programs, or use a CPU."
+    )
     amount = _Amount(window_frames, codec.grid, refusal, on_halved)
     start = 0
     while start < frames:
@@ -327,7 +329,7 @@ class _Stream:
         self._window_frames = window_frames
         self._probing = batch_size is None and self._on_gpu
         refusal = CapacityError(
-            "The device's memory does not hold a single window.", "Ask for shorter ones: --window-seconds."
+            "The device does not have enough memory for a single window.", "Use shorter windows: --window-seconds."
         )
         # On a CPU, two at once are slower by a quarter and four by a half: their activations leave the cache.
         self._batch_size = _Amount(batch_size or 1, 1, refusal)

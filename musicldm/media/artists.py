@@ -61,7 +61,7 @@ class ArtistRule:
             number = re.fullmatch(r"folder:(-?[1-9]\d{0,2})", text)
             if number is None:
                 raise UsageError(
-                    f"{text!r} is not a valid folder of the artists: expected folder:N.",
+                    f"{text!r} is not a valid artist folder: expected folder:N.",
                     "folder:1 is the first below the input folder, folder:-1 the one in which the file lies.",
                 )
             return cls("folder", int(number[1]))

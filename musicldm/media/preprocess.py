@@ -60,7 +60,7 @@ def preprocess(
     if not source.is_dir():
         raise DataError(f"There is no folder {source}.", "Name the folder that holds the music.")
     if source.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"The output {out} would hold the input {source}.", "Choose another folder for the output.")
+        raise UsageError(f"The output {out} would contain the input {source}.", "Choose another folder for the output.")
     with durable.locked(durable.make_folder(out)):
         Guard(is_manifest, overwrite).clear(out / MANIFEST)
         _sweep(out)

@@ -102,5 +102,5 @@ class Coder:
 
     def _on_halved(self, frames: int) -> None:
         if self._limit == WHOLE:  # said once, however often it is halved
-            self._announce("The memory does not suffice: shorter pieces go through the codec at once.")
+            self._announce("Not enough memory: the codec continues with shorter pieces.")
         self._limit = frames

@@ -161,7 +161,9 @@ class Pipeline:
             CapacityError: the memory does not hold even a short window.
         """
         if request is not None and settings:
-            raise UsageError("A request was given, and settings beside it.", "Put them into the request.")
+            raise UsageError(
+                "A request was given together with separate settings.", "Put the settings into the request."
+            )
         request = self.request(**settings) if request is None else request
         return (New(seconds) if task is None else task).run(self, request, progress)
 
@@ -232,7 +234,7 @@ class Pipeline:
 
     def _on_halved(self, frames: int) -> None:
         seconds = frames * self.spec.hop / self.spec.rate
-        self.announce(f"The memory does not suffice: going on in windows of {seconds:.3g} s.")
+        self.announce(f"Not enough memory: continuing in windows of {seconds:.3g} s.")
 
     def _frames(self, seconds: float) -> int:
         return max(1, self.spec.frames(round(seconds * self.spec.rate)))

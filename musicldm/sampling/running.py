@@ -201,7 +201,9 @@ def checked_spans(spans: Sequence[Seconds], samples: int, rate: int) -> list[Spa
     seconds = samples / rate
     for first, last in spans:
         if not first < last:
-            raise UsageError(f"The span from {first:g} to {last:g} s has no length.", "Name its start first.")
+            raise UsageError(
+                f"The span from {first:g} to {last:g} s has no length.", "The start must come before the end."
+            )
         # A person reads the length off a player, which rounds it.
         if first < 0 or last > seconds + 0.01:
             raise UsageError(
@@ -210,11 +212,11 @@ def checked_spans(spans: Sequence[Seconds], samples: int, rate: int) -> list[Spa
     ordered = sorted(spans)
     for (_, end), (begin, _) in itertools.pairwise(ordered):
         if begin < end:
-            raise UsageError(f"Two spans overlap from {begin:g} s on.", "Make one of them.")
+            raise UsageError(f"Two spans overlap from {begin:g} s on.", "Merge them into one.")
     places = [(round(a * rate), min(samples, round(b * rate))) for a, b in ordered]
     if not 0 < sum(last - first for first, last in places) < samples:
         what = "The spans are the whole file" if places else "There are no spans"
-        raise UsageError(f"{what}: there is nothing to fill in.", "Name a part of it: where it begins and ends.")
+        raise UsageError(f"{what}: there is nothing to fill in.", "Give only a part of it, with its beginning and end.")
     return places
 
 

@@ -146,7 +146,7 @@ class SpectrumLossConfig:
         if min(weights) < 0:
             raise ConfigError("A loss weight cannot be negative.")
         if not 0 <= self.head_start <= self.adversarial_start:
-            raise ConfigError("head_start cannot be negative, nor adversarial_start below it.")
+            raise ConfigError("head_start cannot be negative, and adversarial_start cannot be below it.")
         if not self.magnitude + self.mel:
             raise ConfigError("The encoder needs one of the losses magnitude and mel.")
         if not self.stft + self.stft_mel:

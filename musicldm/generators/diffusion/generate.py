@@ -49,7 +49,7 @@ class DiffusionOptions:
     steps: int = 50
     """Denoising steps."""
     spacing: Spacing = "trailing"
-    """Where the steps lie in time."""
+    """How the steps are spaced in time."""
     eta: float = 0.0
     """Of DDIM: 0 deterministic, 1 as random as DDPM."""
     guidance: float = 1.0

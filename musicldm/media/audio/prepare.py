@@ -68,12 +68,15 @@ class PrepareSettings:
         if self.bit_depth not in files.BIT_DEPTHS:
             raise ConfigError(f"The bit depth cannot be {self.bit_depth}.", "Choose 8, 16 or 24.")
         if self.channels not in (1, 2):
-            raise ConfigError(f"There cannot be {self.channels} channels.", "Choose 1 or 2.")
+            raise ConfigError(f"{self.channels} is not a valid number of channels.", "Choose 1 or 2.")
         if self.format not in files.WAVEFORMS:
-            raise ConfigError(f"Waveforms cannot be kept as {self.format}.", f"Choose {' or '.join(files.WAVEFORMS)}.")
+            raise ConfigError(
+                f"Waveforms cannot be stored as {self.format}.", f"Choose {' or '.join(files.WAVEFORMS)}."
+            )
         if self.format == "flac" and self.sample_rate > 65535 and self.sample_rate % 10:
             raise ConfigError(
-                f"FLAC cannot have {self.sample_rate} Hz.", "Choose a multiple of 10, one below 65536, or wav."
+                f"FLAC cannot have a sample rate of {self.sample_rate} Hz.",
+                "Choose a multiple of 10, one below 65536, or wav.",
             )
         if self.loudness is not None and not -60 <= self.loudness <= 0:
             raise ConfigError(f"The loudness cannot be {self.loudness:g} LUFS.", "Choose one from -60 to 0.")
@@ -219,7 +222,7 @@ def prepare(source: Path, target: Path, settings: PrepareSettings) -> Prepared:
     info = probe(source)
     take = is_take(source, info.comment)
     if take and not settings.include_takes:
-        raise TakeError("It is a take that musicldm sample made.", "--include-takes prepares it, too.")
+        raise TakeError("It is a take that musicldm sample made.", "Add --include-takes to prepare it anyway.")
     try:
         with _decoded(source, target.parent, settings) as sound:
             return _prepared(sound, target, settings, info, take)

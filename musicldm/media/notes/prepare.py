@@ -108,7 +108,7 @@ def prepare(source: Path, target: Path, settings: NoteSettings) -> PreparedScore
     """
     take = is_take(source, comment_of(source))
     if take and not settings.include_takes:
-        raise TakeError("It is a take that musicldm sample made.", "--include-takes prepares it, too.")
+        raise TakeError("It is a take that musicldm sample made.", "Add --include-takes to prepare it anyway.")
     read, repairs = read_midi(source)
     score, loss = quantized(read)
     if refusal := settings.refuses({"seconds": score.duration}):

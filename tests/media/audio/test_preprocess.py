@@ -391,7 +391,7 @@ def test_an_output_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         preprocess(source, tmp_path / "file", PrepareSettings())
-    with pytest.raises(UsageError, match="would hold the input"):
+    with pytest.raises(UsageError, match="would contain the input"):
         preprocess(source, tmp_path, PrepareSettings())
 
 

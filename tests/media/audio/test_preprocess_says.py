@@ -241,7 +241,7 @@ def test_artists_are_counted_and_a_guess_is_a_warning(
     assert found["artists"] == {"Zoë": 4, "Ann": 1, "": 1}
     assert found["artists_from"] == {"folder": 1, "tag": 4, "nobody": 1}
     assert "Artists: 2: Zoë (4), Ann (1); without an artist: 1." in done.err
-    assert "Artists guessed from names of folders: 1 of 6 tracks; without an artist: 1." in done.err
+    assert "Artists guessed from folder names: 1 of 6 tracks; without an artist: 1." in done.err
     assert {track.artist for track in read_tracks(tmp_path / "out")} == {"Zoë", "Ann", ""}
 
 
