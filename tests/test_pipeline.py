@@ -251,8 +251,8 @@ def test_folders_without_what_is_needed(
     for arguments, sentence in (
         (["preprocess", empty, out], "empty"),
         (["preprocess", tmp_path / "nowhere", out], "nowhere"),
-        (["train-vae", empty, "-o", out], "no prepared waveforms"),
-        (["encode", empty, tmp_path / "store", "--vae", pipeline.vae], "no prepared waveforms"),
+        (["train-vae", empty, "-o", out], "no prepared music"),
+        (["encode", empty, tmp_path / "store", "--vae", pipeline.vae], "no prepared music"),
         (["encode", pipeline.wav, tmp_path / "store", "--vae", empty], "no bundle in"),
         (["train-diffusion", empty, "-o", out], "empty"),
         (["train-vae", pipeline.wav, "-o", "/proc/run"], "/proc/run"),

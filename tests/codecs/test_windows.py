@@ -103,7 +103,7 @@ def test_a_batch_too_large_for_the_memory_is_halved() -> None:
 
 
 def test_a_memory_that_holds_no_window_is_one_sentence() -> None:
-    with pytest.raises(MusicLDMError, match="does not hold a single window") as caught:
+    with pytest.raises(MusicLDMError, match="does not have enough memory for a single window") as caught:
         together(Watched(holds=0), [(100, reader(s)) for s in sounds([100])], batch_size=4)
     assert "--window-seconds" in caught.value.hint
 

@@ -73,7 +73,7 @@ def test_an_exact_name_does_not_go_before_far_better_known_ones(
         Person("2", "Gabriele Kerner", aliases=("Nena",), score=100),
         Person("3", "Nena Tribute", score=100),
     ]
-    with pytest.raises(AmbiguousError, match="2 artists 'Nena'") as caught:
+    with pytest.raises(AmbiguousError, match="2 artists named 'Nena'") as caught:
         MusicBrainz(settings).find_artist("Nena")
     assert "Gabriele Kerner" in caught.value.hint and "Tribute" not in caught.value.hint
     server.people[0].score = 75
@@ -89,7 +89,7 @@ def test_a_stranger_is_not_found_and_the_hint_names_the_nearest(settings: CrawlS
 
 
 def test_where_two_are_as_likely_none_is_taken(settings: CrawlSettings) -> None:
-    with pytest.raises(AmbiguousError, match=r"2 artists 'Doves'.*none is taken") as caught:
+    with pytest.raises(AmbiguousError, match=r"2 artists named 'Doves'.*none was chosen") as caught:
         MusicBrainz(settings).find_artist("Doves")
     assert caught.value.hint.splitlines()[1:] == [
         "  11111111-aaaa-4000-8000-000000000002  Doves (US, 1965–1971)",
@@ -182,7 +182,7 @@ def test_a_stalled_service_is_given_up(server: MusicBrainzServer, settings: Craw
 
 def test_a_service_that_drips_is_given_up(server: MusicBrainzServer, settings: CrawlSettings) -> None:
     server.trickle = 0.05
-    with pytest.raises(NetworkError, match=r"not wholly within 0\.6 s"):
+    with pytest.raises(NetworkError, match=r"not completely within 0\.6 s"):
         MusicBrainz(replace(settings, timeout=0.1, tries=1)).find_artist("Prolific")
     server.trickle = 0.0
     assert MusicBrainz(settings).find_artist("Prolific").id == "6"

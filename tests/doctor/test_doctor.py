@@ -207,7 +207,7 @@ def test_a_whole_project_is_well(musicldm: Command, data: Path, store: Path, at:
     text = " ".join(each["text"] for each in mine)
     for words in (
         "3 prepared tracks",
-        "1 of 4 tracks are held out",
+        "1 of 3 tracks are held out",
         "All 16 latent channels",
         "made for each other",
         "the generator's denoising error is 0.",

@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from musicldm.cli.encode import encode as command
+from musicldm.codecs.base import LatentSpec
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.model import VAE
 from musicldm.core import bundle
@@ -209,7 +210,7 @@ def test_where_only_a_changed_file_is_left_the_hint_says_how_to_go_on(tmp_path: 
 
 def test_a_track_without_a_sample_is_left_out(data: Path, tmp_path: Path, vae: VAE) -> None:
     add_track(data, 3, 0)
-    assert encode(data, tmp_path / "store", vae).left_out == {"artist 3/3.wav": "It has no samples."}
+    assert encode(data, tmp_path / "store", vae).left_out == {"artist 3/3.wav": "It is empty."}
 
 
 def test_what_vanished_is_named_and_dropped_on_demand(data: Path, tmp_path: Path, vae: VAE) -> None:
@@ -295,7 +296,7 @@ def test_a_place_that_is_no_store_is_refused(data: Path, tmp_path: Path, vae: VA
         encode(data, tmp_path / "notes", vae)
     with pytest.raises(OutputError, match=r"letter\.txt"):
         encode(data, tmp_path / "notes" / "letter.txt", vae)
-    with pytest.raises(DataError, match="no prepared waveforms"):
+    with pytest.raises(DataError, match="no prepared music"):
         encode(tmp_path / "notes", tmp_path / "store", vae)
 
 
@@ -421,7 +422,13 @@ def test_a_compressed_store_stays_so(data: Path, tmp_path: Path, vae: VAE) -> No
 
 def test_any_codec_will_do(tmp_path: Path) -> None:
     """One that is no VAE, nor even a torch module: the store knows its spec and nothing else."""
-    codec, data = ToyCodec(), tmp_path / "data"
+
+    class OfAudio(ToyCodec):
+        @property
+        def spec(self) -> LatentSpec:
+            return replace(super().spec, medium="audio")
+
+    codec, data = OfAudio(), tmp_path / "data"
     path = add_track(data, 0, 5001, rate=codec.spec.rate, channels=codec.spec.media_channels)
     assert encode(data, tmp_path / "store", codec, window_seconds=20).encoded == 1
     store = LatentStore.open(tmp_path / "store")

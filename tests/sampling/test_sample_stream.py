@@ -92,7 +92,7 @@ def test_ctrl_c_between_takes_names_those_that_are_made(
 
     monkeypatch.setattr(Pipeline, "stream", stream)
     done = sample("--seconds", 1, "-n", 4, "-o", tmp_path / "x-{i}.wav")
-    assert done.code == 130 and "2 of 4 takes are made" in done.err
+    assert done.code == 130 and "2 of 4 takes were made" in done.err
     assert done.out.splitlines() == [str(tmp_path / f"x-{i}.wav") for i in (1, 2)]
     monkeypatch.undo()
 

@@ -69,7 +69,7 @@ def test_material_that_does_not_fit(
     musicldm: Command, pipeline: Pipeline, configs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Waveforms of another rate than the codec's; no waveforms; a store whose latents or codec are damaged."""
-    for data, sentence in ((pipeline.wav, "--resample"), (tmp_path / "empty", "no prepared waveforms")):
+    for data, sentence in ((pipeline.wav, "--resample"), (tmp_path / "empty", "no prepared music")):
         done = musicldm("train-vae", data, "-o", tmp_path / "run", "--preset", "base", "--dry-run")
         assert done.code == 1 and sentence in done.err
     store = shutil.copytree(pipeline.store, tmp_path / "store")

@@ -223,7 +223,7 @@ def test_flac_holds_the_same_samples_as_wav(prepared: Prepare, bit_depth: int, c
 def test_a_wav_that_would_pass_four_gigabytes_is_refused_in_time(
     prepared: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("musicldm.media.audio.files._LARGEST_WAV", 1000)
+    monkeypatch.setattr("musicldm.media.audio.wav_stream.LARGEST", 1000)
     with pytest.raises(DataError, match="--format flac"):
         prepared(noise())
     assert prepared(noise(), format="flac")[0].samples == 2 * RATE

@@ -396,7 +396,7 @@ def test_an_output_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_waveforms_names_the_command_that_makes_them(tmp_path: Path, source: Path, out: Path) -> None:
-    with pytest.raises(DataError, match="no prepared waveforms") as caught:
+    with pytest.raises(DataError, match="no prepared music") as caught:
         read_tracks(tmp_path)
     assert "musicldm preprocess" in caught.value.hint
 

@@ -48,7 +48,7 @@ def test_strict_and_json(source: Path, tmp_path: Path) -> None:
     assert list(summary["failed"]) == ["bad.mp3"]
     # Quiet still names what failed, and says what was changed or guessed.
     failed, converted, guessed, strict = done.stderr.splitlines()
-    assert "bad.mp3" in failed and "2 files are converted" in converted and "names of folders: 2 of 2" in guessed
+    assert "bad.mp3" in failed and "2 files are converted" in converted and "folder names: 2 of 2" in guessed
     assert strict.startswith("Left out: 1.")
 
 
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_it_quietly_and_nothing_is_lost(tmp_path: Path, encode: Enco
     )
     manifest = out / "manifest.jsonl"
     # Until a first file is done; before that, its line says that it is about to get its name.
-    while process.poll() is None and not (manifest.exists() and '"status": "done"' in manifest.read_text()):
+    while process.poll() is None and not (manifest.exists() and '"status":"done"' in manifest.read_text()):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=10)
