@@ -32,8 +32,7 @@ from musicldm.evaluate.score_baselines import MarkovChain, random_notes, shuffle
 from musicldm.evaluate.score_features import ScoreFeatures, wasserstein
 from musicldm.evaluate.score_similarity import Overlaps
 from musicldm.evaluate.shared_passages import SharedPassage, shared_passages
-from musicldm.media.notes.grid import quantized
-from musicldm.media.notes.midi import read_midi
+from musicldm.media.notes.grid import read_on_grid
 from musicldm.media.notes.score import STEPS, Score, Track
 
 PARTS = 20
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
 
-    scores = {file.stem: quantized(read_midi(file)[0])[0] for file in sorted(options.folder.rglob("*.mid"))}
+    scores = {file.stem: read_on_grid(file)[0] for file in sorted(options.folder.rglob("*.mid"))}
     measured = {name: Measured.of(score) for name, score in scores.items()}
     console, results = Console(width=120), Results()
     pieces = 0

@@ -87,6 +87,7 @@ def encode(
     from musicldm.latents.encoders import READERS
     from musicldm.latents.store import LatentStore
     from musicldm.media.audio.forms import converted
+    from musicldm.media.medium import in_words
 
     console = Console(quiet, json)
     LatentStore.check_target(store)
@@ -128,7 +129,7 @@ def encode(
             f"Tracks with a different artist in {data} than in {store}: {summary.relabelled}. The store keeps the one "
             "it has; a new store would take the other."
         )
-    amount = f"{summary.beats:,} beats" if summary.hours is None else f"{summary.hours:.2f} h"
+    amount = in_words(summary.hours, summary.beats)
     console.note(
         f"{summary.encoded} tracks encoded ({summary.encoded_hours:.2f} h in {minutes:.1f} min), "
         f"{summary.skipped} there before, {len(summary.left_out)} left out. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musicldm.cli.evaluate_tables import number
 from musicldm.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
 def are_notes(places: list[Path], reference: str | None) -> bool:
     """Whether samples are to be measured as notes: they are MIDI files, or are compared with such."""
-    from musicldm.media.manifest import MANIFEST, read_tracks
+    from musicldm.evaluate.sounds import is_prepared
+    from musicldm.media.manifest import read_tracks
     from musicldm.media.notes.midi import is_midi
 
     if any(is_midi(place) for place in places):
         return True
-    folder = None if reference is None else Path(reference)
-    prepared = folder is not None and (folder / MANIFEST).is_file()
-    return folder is not None and prepared and {track.medium for track in read_tracks(folder)} == {"notes"}
+    if reference is None or not is_prepared(folder := Path(reference)):
+        return False
+    return {track.medium for track in read_tracks(folder)} == {"notes"}
 
 
 def run(places: list[Path], reference: str | None, baselines: bool, console: Console) -> None:
@@ -57,7 +59,7 @@ def _show(console: Console, result: NoteSamples) -> None:
         ("variance", [f.variance for f in figures]),
     ):
         for what in values[0]:
-            cells = ("-" if (value := each[what]) is None else f"{value:.3f}" for each in values)
+            cells = (number(each[what], 3) for each in values)
             table.add_row(f"{word} of {what} (1 is best)", *cells)
     lengths = [np.array([passage.length for passage in each.passages]) for each in figures]
     table.add_row("longest shared passage: median", *(f"{np.median(each):.0f} notes" for each in lengths))

@@ -55,7 +55,7 @@ def track_rows(result: CodecResult) -> Rows:
         notes = vars(track.notes) if track.notes is not None else {}
         figures = {f"onset_{name}": value for name, value in notes.items()}
         figures |= {**vars(track.figures), "loudness": track.loudness}
-        cells = (_number(figures[name], digits) for name, (_, digits) in shown.items())
+        cells = (number(figures[name], digits) for name, (_, digits) in shown.items())
         rows.append([_shortened(track.name), f"{track.figures.seconds:.1f}", *cells])
     return rows
 
@@ -93,7 +93,7 @@ def latent_rows(result: CodecResult) -> Rows:
         ["mel distance", f"{_with_interval(noise.clean, 3)} over {noise.excerpts} excerpts, {noise.seconds:.0f} s"],
         [
             "… with 0.1 σ of noise",
-            f"{_with_interval(noise.noisy, 3)}; {_number(noise.moved.value, 3)} from the one without",
+            f"{_with_interval(noise.noisy, 3)}; {number(noise.moved.value, 3)} from the one without",
         ],
     ]
 
@@ -220,13 +220,14 @@ def _spread(spread: Spread) -> str:
     return f"median {spread.median:.1f}, middle 90 % {spread.low:.1f} to {spread.high:.1f}"
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _with_interval(estimate: Estimate, digits: int) -> str:
     """A figure and its interval as bounds, which the bootstrap makes uneven."""
-    text = _number(estimate.value, digits)
+    text = number(estimate.value, digits)
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
@@ -234,7 +235,7 @@ def _with_interval(estimate: Estimate, digits: int) -> str:
 
 def _plus_minus(estimate: Estimate, digits: int) -> str:
     """A figure and its interval as ±: the jackknife's is even, except where it was cut to what is possible."""
-    text = _number(estimate.value, digits)
+    text = number(estimate.value, digits)
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return text
     return f"{text} ± {max(estimate.value - estimate.low, estimate.high - estimate.value):.{digits}f}"

@@ -25,6 +25,7 @@ def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
     """Say what is in a store: tracks, hours, size, the codec it was made with, licences."""
     from musicldm.latents import examine
     from musicldm.latents.store import LatentStore
+    from musicldm.media.medium import in_words
 
     found = examine.info(LatentStore.open(store))
     channels = {1: "mono", 2: "stereo"}.get(found.media_channels, f"{found.media_channels} channels")
@@ -32,7 +33,7 @@ def info(store: Store, json: Json = False, quiet: Quiet = False) -> None:
     if found.medium != "audio":
         form = f"{found.rate} ticks a beat, {found.hop} a frame"
     period = "second" if found.medium == "audio" else "beat"
-    amount = f"{found.beats:,} beats" if found.hours is None else f"{found.hours:.2f} h"
+    amount = in_words(found.hours, found.beats)
     lines = {
         "tracks": f"{found.tracks}, {amount}, {found.heldout} held out, by {found.artists} artists",
         "latents": f"{found.channels} channels, {found.frames_a_second:.4g} frames a {period}, float16",

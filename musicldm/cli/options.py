@@ -10,6 +10,14 @@ import typer
 if TYPE_CHECKING:
     from musicldm.cli.console import Console
 
+MIDI = "mid"
+"""The format of notes."""
+
+
+def is_midi_name(output: str | Path) -> bool:
+    """Whether a file is named as MIDI files are."""
+    return Path(output).suffix.lower() in (".mid", ".midi")
+
 
 def positive(value: float | None) -> float | None:
     """Refuse what is not above zero."""

@@ -49,7 +49,7 @@ def reconstruct(
     from musicldm.cli import reconstruct_notes
     from musicldm.codecs.base import load_codec
     from musicldm.core.devices import pick_device
-    from musicldm.core.guard import Guard
+    from musicldm.core.guard import Guard, keep_originals
     from musicldm.evaluate.reconstruct import is_reconstruction, reconstruct_file
     from musicldm.evaluate.transcription import load_transcriber
     from musicldm.media.audio import files
@@ -68,8 +68,7 @@ def reconstruct(
         return
     files.format_of(target)
     if target is not None:  # what cannot be written is known before anything is loaded
-        if target.exists() and source.exists() and target.samefile(source):
-            raise UsageError(f"{output} would overwrite the original.", "Give the reconstruction another name.")
+        keep_originals([target], [source], "reconstruction")
         Guard(is_reconstruction, overwrite).check(target)
     where = pick_device(device)
     listener = load_transcriber(transcriber, where) if transcriber else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,10 +12,12 @@ import typer
 from musicldm.cli import sample_input, sidecar
 from musicldm.cli.console import Console
 from musicldm.cli.dataclass_options import with_options
+from musicldm.cli.options import is_midi_name
 from musicldm.cli.sample_input import Input
-from musicldm.cli.sample_options import SampleOptions, chosen_task, is_midi_name, laid_over, refuse_notes, takes_of
+from musicldm.cli.sample_options import SampleOptions, chosen_task, laid_over, refuse_notes, takes_of
 from musicldm.cli.sample_output import Output
-from musicldm.core.progress import Progress
+from musicldm.cli.sample_session import Session
+from musicldm.core.progress import Progress, share
 from musicldm.sampling.tasks import Form, Task
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def sample(options: SampleOptions, given: frozenset[str]) -> None:
     output = output or Output.of(options, task, takes)
     for warning in output.warnings():
         console.warn(warning)
-    _make(_Session(options, given, task, of, pipeline, console), takes, output)
+    _make(_AudioSession(options, given, task, of, pipeline, console), takes, output)
 
 
 def _load(options: SampleOptions, console: Console) -> Pipeline:
@@ -72,17 +74,8 @@ def _load(options: SampleOptions, console: Console) -> Pipeline:
     return pipeline
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What all takes of a command share."""
-
-    options: SampleOptions
-    given: frozenset[str]
-    task: type[Task]
-    of: int
-    """How many takes there are between two things."""
-    pipeline: Pipeline
-    console: Console
+class _AudioSession(Session):
+    """Takes of audio."""
 
     def inputs(self) -> list[Input]:
         """The input files; what is changed about them is said."""
@@ -94,19 +87,15 @@ class _Session:
 
     def build(self, inputs: list[Input], take: int) -> Task:
         """The task of one take."""
-        weight = (take - 1) / (self.of - 1) if self.of > 1 else 0.5
         sounds, originals = [each.audio for each in inputs], [each.original for each in inputs]
-        return self.task.of(self.options.for_task(sounds, originals, weight))
+        return self.task.of(self.options.for_task(sounds, originals, self.weight(take)))
 
     def start(self, task: Task, take: int, progress: Progress) -> Iterator[Tensor]:
         """The pieces of one take."""
-        # Between two things the noise is the same throughout.
-        number = 0 if task.is_between else take - 1
-        request = self.options.request(self.pipeline.family, number, self.given)
-        return self.pipeline.stream(task, request, progress=progress)
+        return self.pipeline.stream(task, self.request(take), progress=progress)
 
 
-def _make(session: _Session, takes: list[int], output: Output) -> None:
+def _make(session: _AudioSession, takes: list[int], output: Output) -> None:
     """Every take, and what became of them."""
     options, pipeline, console = session.options, session.pipeline, session.console
     inputs = session.inputs()
@@ -150,12 +139,10 @@ def _make(session: _Session, takes: list[int], output: Output) -> None:
 
 def _timed(progress: Progress, take: int, takes: int, seconds: float) -> Progress:
     """The progress of one of several takes of so many seconds, with the pace."""
-    began = time.monotonic()
+    began, of_take = time.monotonic(), share(progress, take, takes, "take")
 
     def move(done: float, total: float | None, text: str = "") -> None:
-        whole = total or 1.0
-        pace = seconds * done / whole / max(1e-9, time.monotonic() - began)
-        words = f"take {take + 1} of {takes}, {text}" if takes > 1 else text
-        progress(take * whole + done, takes * whole, f"{words}, {pace:.1f} s of audio a second")
+        pace = seconds * done / (total or 1.0) / max(1e-9, time.monotonic() - began)
+        of_take(done, total, f"{text}, {pace:.1f} s of audio a second")
 
     return move

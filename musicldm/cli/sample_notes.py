@@ -7,29 +7,27 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicldm.cli import sidecar
-from musicldm.cli.sample_options import MIDI, Place, SampleOptions, is_midi_name
+from musicldm.cli.options import MIDI, is_midi_name
+from musicldm.cli.sample_options import Place, SampleOptions
 from musicldm.cli.sample_output import Output, number
+from musicldm.cli.sample_session import Session
 from musicldm.core import durable
 from musicldm.core.errors import DataError, UsageError
-from musicldm.core.guard import Guard
-from musicldm.core.progress import Progress
+from musicldm.core.guard import Guard, keep_originals
+from musicldm.core.progress import Progress, share
 from musicldm.media.notes.edit import at_tempo, in_metre, metre_of, spliced, tick_of_bar, ticks_of
-from musicldm.media.notes.grid import quantized
-from musicldm.media.notes.midi import read_midi, write_midi
+from musicldm.media.notes.grid import read_on_grid
+from musicldm.media.notes.midi import write_midi
 from musicldm.media.notes.roll import playable, roll_of, score_of
 from musicldm.media.notes.score import METRE, STEPS, Score
 from musicldm.sampling.tasks import TASKS, Extend, Given, Infill, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from musicldm.cli.console import Console
-    from musicldm.sampling import Pipeline
 
 BARS = 16.0
 """Of a take, where nobody says."""
@@ -70,13 +68,10 @@ class NotesOutput:
         if audio is not None:
             targets = [target and target.with_suffix(f".{MIDI}") for target in targets]
         if named == "-" and (options.as_json or sys.stdout.isatty()):
-            raise UsageError("A MIDI file goes to a pipe.", "Such as -o - | timidity -; without --json.")
+            raise UsageError("A MIDI file goes to a pipe.", "For example -o - | timidity -, without --json.")
         output = cls(targets, audio, options.soundfont, options.picture, options.overwrite)
         files = [target for target in targets if target is not None]
-        for target in files:
-            for source in options.inputs:
-                if target.exists() and source.exists() and target.samefile(source):
-                    raise UsageError(f"{target} would overwrite the original.", "Give the new one another name.")
+        keep_originals(files, options.inputs)
         output._guard.check(*files)
         Guard(sidecar.is_one, options.overwrite).check(*map(sidecar.beside, files))
         if options.picture:
@@ -124,25 +119,17 @@ class NotesOutput:
         return torch.from_numpy(render(score, PLAYED_RATE))
 
 
-@dataclass(frozen=True)
-class NotesSession:
-    """What all takes of a command share."""
-
-    options: SampleOptions
-    given: frozenset[str]
-    task: type[Task]
-    of: int
-    """How many takes there are between two things."""
-    pipeline: Pipeline
-    console: Console
+class NotesSession(Session):
+    """Takes of notes."""
 
     def make(self, takes: list[int], output: NotesOutput, timed: Progress) -> tuple[list[list[Path]], list[float]]:
         """Every take; the files of each, and how many seconds it lasts."""
         files, seconds = list[list[Path]](), list[float]()
         scores = [self._read(path) for path in self.options.inputs]
+        given = self._given(scores)
         recipe = sidecar.Recipe.made_by(self.pipeline, self.options, takes[0], self.of, {})
         for place, take in enumerate(takes):
-            score = self._take(scores, take, partial(_of_several, timed, place, len(takes)))
+            score = self._take(scores, given, take, share(timed, place, len(takes), "take"))
             if not score.notes:
                 self.console.warn(f"Take {take} has no notes: the model plays nothing.")
             files.append(output.write(place, score, replace(recipe, take=take)))
@@ -152,7 +139,7 @@ class NotesSession:
     def _read(self, path: Path) -> Score:
         """A MIDI file on the grid; what a model does not see of it is said."""
         try:
-            score, loss = quantized(read_midi(path)[0])
+            score, loss = read_on_grid(path)
         except DataError as error:
             raise DataError(f"{path} cannot be used: {error.message}", "Give a complete MIDI file.") from error
         if loss.onsets_exact < 0.95:
@@ -161,29 +148,32 @@ class NotesSession:
                 "are moved to it."
             )
         if unseen := score.notes - playable(score):
-            kept = "they are kept, and" if self.task.keeps_input else ""
-            self.console.warn(f"{unseen:,} notes of {path} are drums or beyond a piano's keys: {kept} not heard.")
+            kept = ", and are kept where nothing is made" if self.task.keeps_input else ""
+            self.console.warn(
+                f"{unseen:,} notes of {path} are drums or beyond a piano's keys: the model does not see them{kept}."
+            )
         return score
 
-    def _take(self, scores: Sequence[Score], take: int, progress: Progress) -> Score:
+    def _given(self, scores: Sequence[Score]) -> Given:
+        """What the task is built from, but for the weight, in which takes differ."""
         import torch
 
         options = self.options
-        weight = (take - 1) / (self.of - 1) if self.of > 1 else 0.5
-        spans = [tuple(_tick(scores[0], each) for each in span) for span in options.spans] if scores else []
-        given = Given(
+        spans = [(_tick(scores[0], first), _tick(scores[0], last)) for first, last in options.spans] if scores else []
+        return Given(
             sounds=[torch.from_numpy(roll_of(score)) for score in scores],
             seconds=self._beats(scores),
             strength=options.strength,
             spans=[(first / STEPS, last / STEPS) for first, last in spans],
             seeds=options.interpolate_seeds or (0, 0),
-            weight=weight,
         )
-        request = options.request(self.pipeline.family, 0 if self.task.is_between else take - 1, self.given)
-        roll = torch.cat(list(self.pipeline.stream(self.task.of(given), request, progress=progress)), dim=1)
-        made = score_of(roll.numpy())
+
+    def _take(self, scores: Sequence[Score], given: Given, take: int, progress: Progress) -> Score:
+        task = self.task.of(replace(given, weight=self.weight(take)))
+        made = score_of(self.pipeline.sample(task, self.request(take), progress=progress).numpy())
         if issubclass(self.task, Infill):
-            made = spliced(scores[0], made, sorted((first, last) for first, last in spans))
+            ticks = sorted((round(first * STEPS), round(last * STEPS)) for first, last in given.spans)
+            made = spliced(scores[0], made, ticks)
         elif issubclass(self.task, Extend):
             made = spliced(scores[0], made, [(scores[0].length, made.length)])
         return self._changed(made)
@@ -222,8 +212,3 @@ def make(session: NotesSession, takes: list[int], output: NotesOutput) -> None:
 
 def _tick(score: Score, place: Place) -> int:
     return tick_of_bar(score, place.number) if place.bars else ticks_of(score, place.number)
-
-
-def _of_several(progress: Progress, take: int, takes: int, done: float, total: float | None, text: str = "") -> None:
-    whole = total or 1.0
-    progress(take * whole + done, takes * whole, f"take {take + 1} of {takes}, {text}" if takes > 1 else text)

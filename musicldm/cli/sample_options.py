@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 
 import typer
 
-from musicldm.cli.options import Device, Json, Overwrite, Precision, Quiet, Seed, positive
+from musicldm.cli.options import MIDI, Device, Json, Overwrite, Precision, Quiet, Seed, is_midi_name, positive
 from musicldm.core.errors import UsageError
 from musicldm.sampling.tasks import TASKS, Given, Original, Task
 
@@ -349,15 +349,8 @@ class SampleOptions:
         return {name: value for name, _, value in pairs}
 
 
-MIDI = "mid"
-"""The format of notes."""
 OF_NOTES = ("bars", "tempo", "meter", "soundfont", "picture")
 """Options that go with models of notes alone."""
-
-
-def is_midi_name(output: str) -> bool:
-    """Whether a file is named as MIDI files are."""
-    return Path(output).suffix.lower() in (".mid", ".midi")
 
 
 def refuse_notes(given: frozenset[str], named: str | None) -> None:

@@ -14,7 +14,7 @@ from musicldm.cli import sidecar
 from musicldm.cli.interrupt import UntilStopped
 from musicldm.cli.sample_options import SampleOptions
 from musicldm.core.errors import UsageError
-from musicldm.core.guard import Guard
+from musicldm.core.guard import Guard, keep_originals
 from musicldm.sampling.tasks import Task
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ class Output:
         targets = [target for target in self.targets if target is not None]
         for target in self.targets:
             self.format_of(target)
-        for target in targets:
-            for source in inputs:
-                if target.exists() and source.exists() and target.samefile(source):
-                    raise UsageError(f"{target} would overwrite the original.", "Give the new one another name.")
+        keep_originals(targets, inputs)
         self._guard.check(*targets)
         Guard(sidecar.is_one, self.overwrite).check(*map(sidecar.beside, targets))
 

@@ -142,23 +142,17 @@ def read(path: Path) -> Recipe:
     Raises:
         DataError: there is none.
     """
+    from musicldm.media.comments import comment_of
+
     hint = "Name the .json beside a take, or the take itself."
     try:
-        text = read_file(path, LARGEST) if path.suffix == ".json" else _comment(path)
+        text = read_file(path, LARGEST) if path.suffix == ".json" else comment_of(path)
         # The file may be anybody's: all of it is checked here, so that what is wrong is a sentence and not a traceback.
         return from_dict(Recipe, upgraded(parse_json(text)), unknown="pass over")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not say how it was made.", hint) from error
-
-
-def _comment(take: Path) -> str:
-    """What a take's own metadata say of it."""
-    from musicldm.media.audio.decode import probe
-    from musicldm.media.notes.midi import comment_of, is_midi
-
-    return comment_of(take) if is_midi(take) else probe(take).comment
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from musicldm.core.config import Between
 from musicldm.core.registry import Registry
-from musicldm.media.medium import Medium
+from musicldm.media.medium import UNIT, Medium
 
 if TYPE_CHECKING:
     import torch
@@ -70,13 +70,9 @@ class LatentSpec:
         return self.rate / self.hop
 
     @property
-    def period(self) -> str:
-        """What `rate` units are: "second" or "beat"."""
-        return "second" if self.medium == "audio" else "beat"
-
-    def amount(self, periods: float) -> str:
-        """So many seconds, or beats, of music in words."""
-        return f"{periods / 3600:.2f} h" if self.medium == "audio" else f"{periods:,.0f} beats"
+    def unit(self) -> str:
+        """In which lengths are given: "s" or "beats"."""
+        return UNIT[self.medium]
 
     def of(self, codec_hash: str) -> LatentSpec:
         """The same form, of a codec with this digest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +16,8 @@ if TYPE_CHECKING:
     from musicldm.training.rehearsal import Rehearsal
 
 
-Describe = Callable[[type[CodecModule], Any], list[tuple[str, str]]]
-"""A codec's class and its configuration -> its size, rates and receptive field, each with its name."""
-
-
-def audio_codec(
+def codec_family(
     model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str = "loss"
-) -> CodecFamily:
-    """The family of an audio codec; see `_family`."""
-    return _family(model, run_config, training, package, figure, description)
-
-
-def notes_codec(
-    model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str = "loss"
-) -> CodecFamily:
-    """The family of a codec of notes; see `_family`."""
-    return _family(model, run_config, training, package, figure, description_of_notes)
-
-
-def _family(
-    model: type[CodecModule], run_config: type[Any], training: str, package: str, figure: str, describe: Describe
 ) -> CodecFamily:
     """The family of a codec.
 
@@ -47,7 +28,6 @@ def _family(
             its `Material`. A name, since whoever only decodes needs no training engine.
         package: the package whose `presets/` folder has its presets.
         figure: the one of its held-out figures that is reported in the end.
-        describe: tells its size, rates and receptive field.
     """
 
     def train(*arguments: Any) -> TrainingResult:
@@ -68,37 +48,32 @@ def _family(
         run_config=run_config,
         train=train,
         rehearsal=rehearsal,
-        describe=partial(describe, model),
+        describe=partial(description, model),
         figure=figure,
     )
 
 
 def description(model: type[CodecModule], config: Any) -> list[tuple[str, str]]:
-    """An audio codec's size, rates and receptive field, each with its name."""
+    """A codec's size, rates and receptive field, each with its name."""
     with torch.device("meta"):  # only to be counted
         codec = model(config)
     spec = codec.spec
+    parameters = f"{sum(weight.numel() for weight in codec.parameters()) / 1e6:.1f} M"
+    field = (2 * codec.context + 1) * spec.hop / spec.rate
+    if spec.medium == "notes":
+        beats = spec.hop / spec.rate
+        return [
+            ("parameters", parameters),
+            ("notes", f"a piano roll of {spec.rate} steps a beat"),
+            ("latent", f"{spec.channels} channels, a frame for {beats:g} beat{'s' * (beats != 1)}"),
+            ("receptive field", f"{field:g} beats"),
+        ]
     fewer = spec.compression >= 1
     ratio = f"{spec.compression if fewer else 1 / spec.compression:.3g} times {'fewer' if fewer else 'more'}"
-    seconds = (2 * codec.context + 1) * spec.hop / spec.rate
     return [
-        ("parameters", f"{sum(weight.numel() for weight in codec.parameters()) / 1e6:.1f} M"),
+        ("parameters", parameters),
         ("audio", f"{spec.rate} Hz {'mono' if spec.media_channels == 1 else 'stereo'}"),
         ("hop", f"{spec.hop} samples, {spec.frame_rate:.4g} frames a second"),
         ("latent", f"{spec.channels} channels, {ratio} numbers than the waveform"),
-        ("receptive field", f"{seconds:.3g} s"),
-    ]
-
-
-def description_of_notes(model: type[CodecModule], config: Any) -> list[tuple[str, str]]:
-    """A codec of notes' size, rates and receptive field, each with its name."""
-    with torch.device("meta"):
-        codec = model(config)
-    spec = codec.spec
-    beats = spec.hop / spec.rate
-    return [
-        ("parameters", f"{sum(weight.numel() for weight in codec.parameters()) / 1e6:.1f} M"),
-        ("notes", f"a piano roll of {spec.rate} steps a beat"),
-        ("latent", f"{spec.channels} channels, a frame for {beats:g} beat{'s' * (beats != 1)}"),
-        ("receptive field", f"{(2 * codec.context + 1) * beats:g} beats"),
+        ("receptive field", f"{field:.3g} s"),
     ]

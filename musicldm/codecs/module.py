@@ -15,6 +15,7 @@ from musicldm.codecs.posterior import DiagonalGaussian
 from musicldm.core import bundle
 from musicldm.core.bundle import Bundle, Component, Role, TrainingFacts
 from musicldm.core.config import to_dict
+from musicldm.core.errors import UsageError
 from musicldm.nn.blocks import Checkpointable
 
 
@@ -44,9 +45,10 @@ class CodecModule(Checkpointable, ABC):
         return form.of(self.weights_hash)
 
     @property
-    @abstractmethod
     def context(self) -> int:
-        """Latent frames on either side that decide a frame."""
+        """Latent frames on either side that decide a frame, as the configuration has them."""
+        frames: int = self.config.context
+        return frames
 
     @abstractmethod
     def encode(self, x: Tensor, /) -> DiagonalGaussian:
@@ -55,6 +57,16 @@ class CodecModule(Checkpointable, ABC):
     @abstractmethod
     def decode(self, z: Tensor, /, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Raw latents [B, D, L] -> media [B, C, L·hop]; see `Codec.decode`."""
+
+    @staticmethod
+    def one_pass(noise: Tensor | None, steps: int | None) -> None:
+        """Refuse what a diffusion decoder alone takes; see `Codec.decode`.
+
+        Raises:
+            UsageError: one of them was given.
+        """
+        if noise is not None or steps is not None:
+            raise UsageError("This codec decodes in one pass and takes neither noise nor steps.")
 
     @property
     def grid(self) -> int:

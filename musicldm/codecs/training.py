@@ -143,8 +143,7 @@ def train_codec(
         announce(sentence)
     # The seed of the crops has the codec in its address, so that another training with this seed draws other places.
     crops = CropDataset(splits["train"], samples, grid, derive(training.seed, spec.codec))
-    unit = "s" if spec.medium == "audio" else "beats"
-    announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate, unit)
+    announce_short(announce, crops.short, len(crops.tracks), samples / spec.rate, spec.unit)
     heldout = None
     if splits["heldout"]:
         heldout = CropDataset(splits["heldout"], samples, grid).fixed_batch(training.validation_crops)

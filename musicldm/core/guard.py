@@ -7,13 +7,14 @@ stays, too.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musicldm.core import durable
-from musicldm.core.errors import OutputError
+from musicldm.core.errors import OutputError, UsageError
 
 Ours = Callable[[Path], bool]
 """Whether musicldm wrote the file at a path, and nobody has changed it since, as far as one can know."""
@@ -99,6 +100,20 @@ def refusal(foreign: Sequence[Path], why: str = "musicldm did not write it, or i
         f"{len(foreign)} files are not replaced: musicldm did not write them, or they were changed since: {some}.",
         INSIST,
     )
+
+
+def keep_originals(targets: Iterable[Path], originals: Iterable[Path], made: str = "new one") -> None:
+    """See that no output is one of the files that it is made of, under whatever name.
+
+    Args:
+        made: what a person calls the output.
+
+    Raises:
+        UsageError: one is.
+    """
+    for target, original in itertools.product(targets, list(originals)):
+        if target.exists() and original.exists() and target.samefile(original):
+            raise UsageError(f"{target} would overwrite the original.", f"Give the {made} another name.")
 
 
 def check_folder(folder: Path) -> None:

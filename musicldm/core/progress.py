@@ -13,3 +13,19 @@ class Progress(Protocol):
 
 def silent(done: float, total: float | None, text: str = "") -> None:
     """Ignore the progress."""
+
+
+def share(progress: Progress, number: int, count: int, what: str) -> Progress:
+    """The progress of one of several equal parts.
+
+    Args:
+        number: counted from 0.
+        what: a part is called.
+    """
+
+    def report(done: float, total: float | None, text: str = "") -> None:
+        whole = total or 1.0
+        words = text if count == 1 else f"{what} {number + 1} of {count}, {text}"
+        progress(number * whole + done, count * whole, words)
+
+    return report

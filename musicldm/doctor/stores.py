@@ -26,6 +26,7 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     from musicldm.latents.examine import channel_warnings
     from musicldm.latents.predictability import predictability
     from musicldm.latents.store import LatentStore
+    from musicldm.media.medium import hours_and_beats, in_words
 
     store = LatentStore.open(thing, skip_broken=True)
     examined.stores.append((thing, store))
@@ -35,7 +36,7 @@ def examine_store(thing: str, examined: Examined, device: str) -> Iterator[Findi
     if not tracks:
         yield Finding(thing, "wrong", "There are no tracks in it.", f"Encode some: musicldm encode DATA {thing}.")
         return
-    amount = header.amount(sum(track.seconds for track in tracks))
+    amount = in_words(*hours_and_beats(header.medium, sum(track.seconds for track in tracks)))
     about = f"{len(tracks)} tracks, {amount}, {header.channels} channels, codec {header.codec_name}."
     yield Finding(thing, "ok", about)
     yield examine_split(thing, [(track.content, track.split) for track in tracks])

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from musicldm.core.bundle import MADE_BY, Role
 from musicldm.doctor.findings import Finding, Verdict
+from musicldm.media.medium import UNIT, Medium
 
 if TYPE_CHECKING:
     from musicldm.core.registry import Registry
-    from musicldm.media.medium import Medium
 
 
 def examine_split(about: str, tracks: Sequence[tuple[str, str]]) -> Finding:
@@ -38,7 +38,7 @@ def examine_lengths(about: str, lengths: Sequence[float], roles: Sequence[Role],
         lengths: of the tracks, in seconds of audio or beats of notes.
         roles: the components that would be trained on these tracks.
     """
-    unit = "s" if medium == "audio" else "beats"
+    unit = UNIT[medium]
     found, worst, advice = [], 0.0, ""
     for verb, options, crop in _crops(roles, medium):
         short = [each for each in lengths if each < crop]

@@ -26,9 +26,10 @@ from musicldm.evaluate.notes import OnsetScore, onset_score
 from musicldm.evaluate.sounds import require_audio
 from musicldm.evaluate.transcription import Transcriber, transcribe
 from musicldm.media.audio import files
-from musicldm.media.audio.decode import decode, probe
+from musicldm.media.audio.decode import decode
 from musicldm.media.audio.mixing import mixers
 from musicldm.media.audio.spool import Spool
+from musicldm.media.comments import comment_of
 
 REMARK = "reconstruction"
 """The key in a file's comment that says that it is one."""
@@ -79,7 +80,7 @@ def reconstruct_file(
     guard, comment = Guard(is_reconstruction, overwrite), ""
     if isinstance(target, Path):
         guard.check(target)
-        comment = json.dumps({"musicldm": __version__, REMARK: True})  # by which it is known as ours
+        comment = remark()
     folder = durable.make_folder(target.parent) if isinstance(target, Path) else Path(tempfile.gettempdir())
     rate, channels = codec.spec.rate, codec.spec.media_channels
     comparison, spent, done = Comparison(rate, keeps_phase=codec.keeps_phase), 0.0, 0
@@ -109,10 +110,15 @@ def reconstruct_file(
     return Result(comparison.result(), spent, notes, cancelled)
 
 
+def remark() -> str:
+    """The comment of a reconstruction, by which it is known as ours."""
+    return json.dumps({"musicldm": __version__, REMARK: True})
+
+
 def is_reconstruction(path: Path) -> bool:
     """Whether a file's metadata say that it is a reconstruction of ours."""
     try:
-        return REMARK in dict(parse_json(probe(path).comment))
+        return REMARK in dict(parse_json(comment_of(path)))
     except (DataError, ValueError, TypeError):
         return False
 

@@ -13,9 +13,9 @@ from musicldm.codecs.windows import reconstruct
 from musicldm.core.errors import DataError
 from musicldm.core.progress import Progress, silent
 from musicldm.evaluate.score_reconstruction import ScoreReconstruction
-from musicldm.evaluate.sounds import Splits
-from musicldm.media.manifest import read_tracks
-from musicldm.media.notes.roll import score_of
+from musicldm.evaluate.sounds import Splits, in_split
+from musicldm.media.notes.roll import Floats, score_of
+from musicldm.media.notes.score import Score
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class NotesResult:
         }
 
 
+def reconstructed(codec: Codec, roll: Floats) -> Score:
+    """The score that a codec makes of a roll [C, T], by the posterior's mode."""
+    return score_of(reconstruct(codec, torch.from_numpy(roll).to(codec.device)).numpy())
+
+
 def evaluate_notes_codec(codec: Codec, data: Path, split: Splits, progress: Progress = silent) -> NotesResult:
     """Reconstruct every track of a split by the posterior's mode, and compare notes.
 
@@ -53,20 +58,19 @@ def evaluate_notes_codec(codec: Codec, data: Path, split: Splits, progress: Prog
     Raises:
         DataError: there are no such tracks, or none that can be read.
     """
-    tracks = [track for track in read_tracks(data, "notes") if split in (track.split, "all")]
-    if not tracks:
-        raise DataError(f"No track of {data} belongs to the split {split!r}.", "Choose another: --split all.")
+    tracks = in_split(data, "notes", split)
     total, notes, left_out = ScoreReconstruction(), 0, dict[str, str]()
     seconds, size, frames = 0.0, 0, 0
     for number, track in enumerate(tracks):
         progress(number, len(tracks), track.path.name)
         try:
-            roll = torch.from_numpy(track.read(0, track.length))
+            roll = track.read(0, track.length)
         except DataError as error:
             left_out[track.path.name] = error.message
             continue
-        original, made = score_of(roll.numpy()), score_of(reconstruct(codec, roll.to(codec.device)).numpy())
-        total, notes = total + ScoreReconstruction.of(original, made), notes + original.notes
+        original = score_of(roll)
+        total += ScoreReconstruction.of(original, reconstructed(codec, roll))
+        notes += original.notes
         seconds, size = seconds + track.seconds, size + track.path.stat().st_size
         frames += codec.spec.frames(track.length)
     if len(left_out) == len(tracks):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from musicldm.evaluate.score_baselines import MarkovChain, random_notes, shuffle
 from musicldm.evaluate.score_features import features_of
 from musicldm.evaluate.score_similarity import overlaps_of
 from musicldm.evaluate.shared_passages import SharedPassage, shared_passages
-from musicldm.media.manifest import MANIFEST, read_tracks
-from musicldm.media.notes.grid import quantized
-from musicldm.media.notes.midi import is_midi, read_midi
+from musicldm.media.manifest import read_tracks
+from musicldm.media.notes.grid import read_on_grid
+from musicldm.media.notes.midi import is_midi
 from musicldm.media.notes.score import Score
+from musicldm.media.sources import walk
 
 SAMPLES, HELDOUT = "samples", "held-out music"
 
@@ -67,11 +68,11 @@ def evaluate_notes(
     samples = _samples(places, left_out)
     tracks = read_tracks(reference, "notes")
     training = [track for track in tracks if track.split == "train"]
-    heldout = [quantized(read_midi(track.path)[0])[0] for track in tracks if track.split == "heldout"]
+    heldout = [read_on_grid(track.path)[0] for track in tracks if track.split == "heldout"]
     if not samples or not training:
         missing = "MIDI file that can be used" if not samples else "training piece"
         raise DataError(f"There is no {missing}.", next(iter(left_out.values()), "Give --reference a prepared folder."))
-    music = [quantized(read_midi(track.path)[0])[0] for track in training]
+    music = [read_on_grid(track.path)[0] for track in training]
     sets: dict[str, list[Score]] = {SAMPLES: list(samples.values())}
     if heldout:
         sets[HELDOUT] = heldout
@@ -93,19 +94,17 @@ def evaluate_notes(
 
 
 def midi_files(places: Sequence[Path]) -> list[Path]:
-    """The MIDI files among files and in folders, without those of a prepared folder's manifest."""
-    files = []
-    for place in places:
-        inside = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-        files += [path for path in inside if path.name != MANIFEST and is_midi(path)]
-    return files
+    """The MIDI files among files and in folders."""
+    seen: set[tuple[int, int]] = set()
+    inside = (path for place in places for path in (walk(place, seen) if place.is_dir() else [place]))
+    return [path for path in inside if is_midi(path)]
 
 
 def _samples(places: Sequence[Path], left_out: dict[str, str]) -> dict[str, Score]:
     found = {}
     for path in midi_files(places):
         try:
-            found[str(path)] = quantized(read_midi(path)[0])[0]
+            found[str(path)], _ = read_on_grid(path)
         except DataError as error:
             left_out[str(path)] = error.message
     return found
@@ -117,7 +116,7 @@ def _baselines(heldout: Sequence[Score], music: Sequence[Score], seed: int) -> d
         "shuffled notes": shuffled_notes,
         "random notes": random_notes,
     }
-    made: Mapping[str, list[Score]] = {
+    made = {
         name: [make(score, derive(seed, name, number)) for number, score in enumerate(heldout)]
         for name, make in makers.items()
     }

@@ -24,6 +24,7 @@ from musicldm.media.audio.decode import decode, probe
 from musicldm.media.audio.mixing import mixers
 from musicldm.media.audio.spool import Spool
 from musicldm.media.manifest import MANIFEST, PreparedTrack, read_tracks
+from musicldm.media.medium import Medium
 from musicldm.media.sources import walk
 
 Splits = Literal["train", "heldout", "all"]
@@ -104,6 +105,22 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def in_split(folder: Path, medium: Medium, split: Splits) -> list[PreparedTrack]:
+    """The tracks of a split of a prepared folder.
+
+    Raises:
+        DataError: there are none.
+    """
+    tracks = read_tracks(folder, medium)
+    chosen = [track for track in tracks if split in (track.split, "all")]
+    if not chosen:
+        others = ", ".join(sorted({track.split for track in tracks}))
+        raise DataError(
+            f"{folder} has no track of the split {split}.", f"It has: {others}. Choose another, or --split all."
+        )
+    return chosen
+
+
 def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> list[Sound]:
     """The tracks of a split of a prepared folder, or all audio files of any other folder.
 
@@ -112,13 +129,7 @@ def music_in(folder: Path, sample_rate: int, channels: int, split: Splits) -> li
     """
     if not is_prepared(folder):
         return files_in([folder], sample_rate, channels)
-    tracks = read_tracks(folder, "audio")
-    chosen = [track for track in tracks if split in (track.split, "all")]
-    if not chosen:
-        others = ", ".join(sorted({track.split for track in tracks}))
-        raise DataError(
-            f"{folder} has no track of the split {split}.", f"It has: {others}. Choose another, or --split all."
-        )
+    chosen = in_split(folder, "audio", split)
     root = folder.resolve()
     return [
         Sound(track.path.relative_to(root).as_posix(), track, sample_rate, channels)

@@ -182,8 +182,7 @@ def train_generator(
     # Only now is the model's shape known: its channels, and its artists, come from the store.
     config = replace(config, model=config.model.fitted(header.channels, dataset))
     readers = config.model.conditions.readers()
-    unit = "s" if header.medium == "audio" else "beats"
-    announce_short(announce, dataset.short, len(dataset.tracks), crop / header.frame_rate, unit)
+    announce_short(announce, dataset.short, len(dataset.tracks), crop / header.frame_rate, header.unit)
     heldout = None
     columns = store.tracks.columns
     judges = store.tracks.chosen(columns["heldout"])

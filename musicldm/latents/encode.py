@@ -27,6 +27,7 @@ from musicldm.latents.schema import StoreHeader, Track
 from musicldm.latents.store import LatentStore
 from musicldm.media.audio import resampled
 from musicldm.media.manifest import PreparedTrack, read_tracks
+from musicldm.media.medium import hours_and_beats
 
 
 @dataclass(frozen=True)
@@ -298,14 +299,15 @@ def _reporting(
 
 
 def _summary(store: LatentStore, work: _Work, encoded: int, seconds: float, pruned: int) -> EncodeSummary:
-    periods = store.tracks.columns["samples"].sum().item() / store.header.rate
+    length = store.tracks.columns["samples"].sum().item() / store.header.rate
+    hours, beats = hours_and_beats(store.header.medium, length)
     return EncodeSummary(
         encoded=encoded,
         encoded_hours=seconds / 3600,
         skipped=work.skipped,
         tracks=len(store.tracks),
-        hours=periods / 3600 if store.header.medium == "audio" else None,
-        beats=round(periods) if store.header.medium == "notes" else None,
+        hours=hours,
+        beats=beats,
         bytes=store.bytes,
         left_out=work.left_out,
         vanished=sorted(work.vanished),

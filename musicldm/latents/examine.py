@@ -15,6 +15,7 @@ from musicldm.core.reading import parse_json
 from musicldm.latents.schema import ARRAYS, METADATA, SEGMENTS, TrackEntry, read_segment
 from musicldm.latents.statistics import DEAD_STD, Moments
 from musicldm.latents.store import LatentStore
+from musicldm.media.medium import hours_and_beats
 
 # ---- What is in it --------------------------------------------------------------------------------------------------
 
@@ -67,7 +68,7 @@ def info(store: LatentStore) -> StoreInfo:
     stored = sum(sum(sizes) for segment in store.segments for sizes in segment.sizes.values())
     entries = list(tracks)
     licences = Counter(str(entry.provenance.get("licence") or "not stated") for entry in entries)
-    periods = float(columns["samples"].sum()) / header.rate
+    hours, beats = hours_and_beats(header.medium, float(columns["samples"].sum()) / header.rate)
     loss_db = None
     moments = store.moments() if header.keep_bits is not None else Moments.none(header.channels)
     if moments.count:
@@ -77,8 +78,8 @@ def info(store: LatentStore) -> StoreInfo:
         loss_db = float(10 * np.log10(max(loss, 1e-30) / max(variance, 1e-30)))
     return StoreInfo(
         tracks=len(tracks),
-        hours=periods / 3600 if header.medium == "audio" else None,
-        beats=round(periods) if header.medium == "notes" else None,
+        hours=hours,
+        beats=beats,
         heldout=int(columns["heldout"].sum()),
         artists=sum(bool(name) for name in counted(tracks.artist_of_each())),
         segments=len(store.segments),

@@ -16,7 +16,7 @@ from musicldm.core.padded import Padded, padded
 from musicldm.core.seeding import derive
 from musicldm.media.audio import resampled
 from musicldm.media.manifest import PreparedTrack, Split, read_tracks
-from musicldm.media.medium import Medium
+from musicldm.media.medium import UNIT, Medium
 
 
 def check_format(tracks: Sequence[PreparedTrack], rate: int, channels: int) -> None:
@@ -71,8 +71,7 @@ class CropDataset:
         """Where each of the `size` crops of a training step comes from, for a person to read."""
         positions = [self._find(position) for position in self._draw(step, size)]
         return [
-            f"{track.path.parent.name}/{track.path.name} at {start / track.rate:.1f} "
-            + ("s" if track.medium == "audio" else "quarters")
+            f"{track.path.parent.name}/{track.path.name} at {start / track.rate:.1f} {UNIT[track.medium]}"
             for track, start in positions
         ]
 

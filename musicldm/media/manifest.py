@@ -71,12 +71,11 @@ class PreparedTrack:
             DataError: the file is gone, or is not the one that was prepared.
         """
         if self.medium == "notes":
-            if scores.length(self.path) != self.length:
-                raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
-            return scores.read(self.path, start, stop)
-        beyond = 1 if stop == self.length else 0  # there must be nothing after the end
-        media = files.read(self.path, start, stop + beyond)
-        if media.shape != (self.channels, stop - start):
+            media = scores.read(self.path, self.length, start, stop)
+        else:
+            beyond = 1 if stop == self.length else 0  # there must be nothing after the end
+            media = files.read(self.path, start, stop + beyond)
+        if media is None or media.shape != (self.channels, stop - start):
             raise DataError(f"{self.path} was changed since it was prepared.", _AGAIN)
         return media
 

@@ -46,8 +46,10 @@ class Coder:
         samples = audio.shape[1]
         if samples < self.spec.hop:
             least = self.spec.hop / self.spec.rate
-            word, unit = ("audio", "s") if self.spec.medium == "audio" else ("music", "beats")
-            raise DataError(f"The {word} is shorter than a latent frame.", f"Expected at least {least:.3g} {unit}.")
+            word = "audio" if self.spec.medium == "audio" else "music"
+            raise DataError(
+                f"The {word} is shorter than a latent frame.", f"Expected at least {least:.3g} {self.spec.unit}."
+            )
         if len(audio) != self.spec.media_channels:
             raise DataError(
                 f"The audio has {len(audio)} channels; the model has {self.spec.media_channels}.", "Convert it."

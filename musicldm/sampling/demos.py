@@ -10,12 +10,10 @@ from torch import Tensor
 from musicldm.codecs.base import LatentSpec
 from musicldm.core.bundle import Bundle
 from musicldm.generators.base import DemoRequest
+from musicldm.media.notes.synth import DEMO_RATE, render_roll
 from musicldm.sampling.pipeline import Pipeline
 from musicldm.sampling.request import Request
 from musicldm.sampling.tasks import New
-
-PLAYED_RATE = 16000
-"""Samples a second of notes that are played."""
 
 
 def render(source: Bundle, requests: Sequence[DemoRequest], device: str, precision: str) -> list[tuple[Tensor, int]]:
@@ -26,15 +24,12 @@ def render(source: Bundle, requests: Sequence[DemoRequest], device: str, precisi
         request = Request(take=demo.take, conditions=demo.conditions, options=demo.options)
         return played(pipeline.sample(New(demo.seconds), request), pipeline.spec)
 
-    rate = pipeline.sample_rate if pipeline.spec.medium == "audio" else PLAYED_RATE
+    rate = pipeline.sample_rate if pipeline.spec.medium == "audio" else DEMO_RATE
     return [(audio(demo), rate) for demo in requests]
 
 
 def played(media: Tensor, spec: LatentSpec) -> Tensor:
-    """Media [C, T] as it sounds: a waveform as it is, a roll by the built-in piano, [1, n] at `PLAYED_RATE`."""
+    """Media [C, T] as it sounds: a waveform as it is, a roll by the built-in piano, [1, n] at `DEMO_RATE`."""
     if spec.medium == "audio":
         return media
-    from musicldm.media.notes.roll import score_of
-    from musicldm.media.notes.synth import render as play
-
-    return torch.from_numpy(play(score_of(media.numpy()), PLAYED_RATE, 1))
+    return torch.from_numpy(render_roll(media.numpy()))

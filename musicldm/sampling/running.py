@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musicldm.core.errors import UsageError
-from musicldm.core.progress import Progress
+from musicldm.core.progress import Progress, share
 from musicldm.noise.interpolation import slerp
 from musicldm.sampling.original import aligned, fitted, fitted_pieces
 from musicldm.sampling.pipeline import Pipeline
@@ -80,7 +80,7 @@ def infill(task: Infill, pipeline: Pipeline, request: Request, progress: Progres
         within = slice(gap.begin, gap.end)
         z = pipeline.generate(
             request,
-            _share(progress, number, len(found)),
+            share(progress, number, len(found), "window"),
             gap.end - gap.begin,
             known=known[..., within],
             mask=mask[..., within],
@@ -180,7 +180,7 @@ def continued(
     while done < frames:
         before = 0 if tail is None else tail.shape[-1]
         window = next_window(done, frames, before, number, pipeline.window_size(request), request.joint)
-        report = _share(progress, number, window.count)
+        report = share(progress, number, window.count, "window")
         if tail is None:
             z = pipeline.generate(request, report, window.length, window=number)
         else:
@@ -232,14 +232,3 @@ def _replace(made: Tensor, decoded: Tensor, offset: int, span: Span, fade: int) 
         elif part is falling:
             fresh = crossfade(fresh, made[:, part])
         made[:, part] = fresh
-
-
-def _share(progress: Progress, number: int, count: int) -> Progress:
-    """The progress of one of several windows."""
-
-    def report(done: float, total: float | None, text: str = "") -> None:
-        whole = total or 1.0
-        words = text if count == 1 else f"window {number + 1} of {count}, {text}"
-        progress(number * whole + done, count * whole, words)
-
-    return report

@@ -12,7 +12,7 @@ def ignore(sentence: str) -> None:
     """The announcements to someone who does not listen."""
 
 
-def announce_short(announce: Announce, short: int, used: int, length: float, unit: str = "s") -> None:
+def announce_short(announce: Announce, short: int, used: int, length: float, unit: str) -> None:
     """Say how many tracks are shorter than a crop of such a length, where there are some."""
     if short:
         announce(

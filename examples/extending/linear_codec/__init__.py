@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musicldm.codecs.base import LatentSpec
-from musicldm.codecs.family import audio_codec
+from musicldm.codecs.family import codec_family
 from musicldm.codecs.module import CodecModule
 from musicldm.codecs.posterior import Deterministic
 from musicldm.codecs.training import CodecTraining
@@ -58,4 +58,4 @@ class LinearRun:
     plan: PlanConfig | None = None
 
 
-FAMILY = audio_codec(Linear, LinearRun, f"{__name__}:LinearTraining", __name__)
+FAMILY = codec_family(Linear, LinearRun, f"{__name__}:LinearTraining", __name__)

@@ -12,10 +12,10 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "FAMILY":
-        from musicldm.codecs.family import notes_codec
+        from musicldm.codecs.family import codec_family
         from musicldm.codecs.roll.config import RollRunConfig
         from musicldm.codecs.roll.model import RollCodec
 
         training = f"{__name__}.training:RollTraining"
-        return notes_codec(RollCodec, RollRunConfig, training, __name__, figure="onset_f1")
+        return codec_family(RollCodec, RollRunConfig, training, __name__, figure="onset_f1")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

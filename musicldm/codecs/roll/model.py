@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from musicldm.codecs.module import CodecModule
 from musicldm.codecs.posterior import DiagonalGaussian, posterior_of
 from musicldm.codecs.roll.config import RollConfig
-from musicldm.core.errors import UsageError
 from musicldm.media.notes.roll import KEYS, Channels
 from musicldm.nn.blocks import ResnetBlock
 
@@ -90,11 +89,6 @@ class RollCodec(CodecModule):
         self.decoder = Decoder(config)
 
     @property
-    def context(self) -> int:
-        """Latent frames on either side that decide a latent, or a beat of what is decoded."""
-        return self.config.context
-
-    @property
     def keeps_phase(self) -> bool:
         """There is none in notes."""
         return False
@@ -113,8 +107,7 @@ class RollCodec(CodecModule):
         Raises:
             UsageError: noise or steps are given: it decodes in one pass.
         """
-        if noise is not None or steps is not None:
-            raise UsageError("The codec of rolls decodes in one pass: it takes neither noise nor steps.")
+        self.one_pass(noise, steps)
         return roll_of_logits(self.decoder(z))
 
 

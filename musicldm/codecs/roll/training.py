@@ -14,10 +14,8 @@ from musicldm.codecs.training import CodecTraining
 from musicldm.codecs.windows import reconstruct
 from musicldm.media.notes.picture import picture
 from musicldm.media.notes.roll import score_of
-from musicldm.media.notes.synth import render
+from musicldm.media.notes.synth import DEMO_RATE, render_roll
 from musicldm.training.trainable import Demo
-
-DEMO_RATE = 16000
 
 
 class RollTraining(CodecTraining[RollCodec]):
@@ -46,20 +44,21 @@ class RollTraining(CodecTraining[RollCodec]):
         return [
             Demo(
                 name=str(number),
-                audio={
-                    title: torch.from_numpy(render(score_of(roll.numpy()), DEMO_RATE, 1))
-                    for title, roll in (("original", original), ("reconstruction", reconstruct(self.ema, original)))
-                },
+                audio={title: torch.from_numpy(render_roll(roll.numpy())) for title, roll in rolls.items()},
                 sample_rate=DEMO_RATE,
             )
-            for number, original in enumerate(self.excerpts, 1)
+            for number, rolls in enumerate(self._compared(), 1)
         ]
 
     def pictures(self, folder: Path) -> list[Path]:
         """The piano rolls of the same."""
         drawn = []
-        for number, original in enumerate(self.excerpts, 1):
-            for title, roll in (("original", original), ("reconstruction", reconstruct(self.ema, original))):
+        for number, rolls in enumerate(self._compared(), 1):
+            for title, roll in rolls.items():
                 drawn.append(folder / f"{number}-{title}-roll.png")
                 picture(drawn[-1], score_of(roll.numpy()), title)
         return drawn
+
+    def _compared(self) -> list[dict[str, Tensor]]:
+        """By title: each excerpt [C, T], and what `ema` makes of it."""
+        return [{"original": each, "reconstruction": reconstruct(self.ema, each)} for each in self.excerpts]

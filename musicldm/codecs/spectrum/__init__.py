@@ -13,9 +13,9 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "FAMILY":
-        from musicldm.codecs.family import audio_codec
+        from musicldm.codecs.family import codec_family
         from musicldm.codecs.spectrum.config import SpectrumRunConfig
         from musicldm.codecs.spectrum.model import SpectrumCodec
 
-        return audio_codec(SpectrumCodec, SpectrumRunConfig, f"{__name__}.training:SpectrumTraining", __name__)
+        return codec_family(SpectrumCodec, SpectrumRunConfig, f"{__name__}.training:SpectrumTraining", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

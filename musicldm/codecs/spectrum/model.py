@@ -24,7 +24,6 @@ from musicldm.codecs.posterior import DiagonalGaussian, posterior_of
 from musicldm.codecs.spectrum.config import SpectrumConfig, dilation
 from musicldm.codecs.spectrum.phase import griffin_lim, integrated_phase
 from musicldm.core.bundle import Component
-from musicldm.core.errors import UsageError
 from musicldm.nn.blocks import ResnetBlock
 from musicldm.nn.stft import STFT
 
@@ -128,11 +127,6 @@ class SpectrumCodec(CodecModule):
         self.unit_sum = math.sqrt(1.5 / config.window_size)
 
     @property
-    def context(self) -> int:
-        """See `SpectrumConfig.context`."""
-        return self.config.context
-
-    @property
     def receptive_field(self) -> int:
         """See `SpectrumConfig.receptive_field`."""
         return self.config.receptive_field
@@ -176,8 +170,7 @@ class SpectrumCodec(CodecModule):
         Raises:
             UsageError: noise or steps were given, of which this decoder has no use.
         """
-        if noise is not None or steps is not None:
-            raise UsageError("This codec decodes in one pass and takes neither noise nor steps.")
+        self.one_pass(noise, steps)
         return self.waveform(self.decoder(z))
 
     def waveform(self, log_magnitude: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "FAMILY":
-        from musicldm.codecs.family import audio_codec
+        from musicldm.codecs.family import codec_family
         from musicldm.codecs.vae.config import VAERunConfig
         from musicldm.codecs.vae.model import VAE
 
-        return audio_codec(VAE, VAERunConfig, f"{__name__}.training:VAETraining", __name__, figure="study")
+        return codec_family(VAE, VAERunConfig, f"{__name__}.training:VAETraining", __name__, figure="study")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,6 @@ from musicldm.codecs.module import CodecModule
 from musicldm.codecs.posterior import DiagonalGaussian, posterior_of
 from musicldm.codecs.vae.config import VAEConfig
 from musicldm.codecs.vae.frontend import SpectralAnalysis, SpectralSynthesis, WaveformAnalysis, WaveformSynthesis
-from musicldm.core.errors import UsageError
 from musicldm.nn.attention import LinearAttention
 from musicldm.nn.blocks import Downsample, ResnetBlock, Upsample
 
@@ -102,11 +101,6 @@ class VAE(CodecModule):
         self.decoder = Decoder(config)
 
     @property
-    def context(self) -> int:
-        """See `VAEConfig.context`."""
-        return self.config.context
-
-    @property
     def receptive_field(self) -> int:
         """See `VAEConfig.receptive_field`."""
         return self.config.receptive_field
@@ -122,8 +116,7 @@ class VAE(CodecModule):
         Raises:
             UsageError: noise or steps were given, of which this decoder, a single pass, has no use.
         """
-        if noise is not None or steps is not None:
-            raise UsageError("A VAE decodes in one pass and takes neither noise nor steps.")
+        self.one_pass(noise, steps)
         waveform: Tensor = self.decoder(z)
         return waveform
 

@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musicldm.core import durable
 from musicldm.core.errors import ConfigError, DataError, OutputError
+from musicldm.media import lengths
 from musicldm.media.audio import files
 from musicldm.media.audio.decode import BLOCK, AudioInfo, Floats, decode, probe
 from musicldm.media.audio.loudness import LoudnessMeter
 from musicldm.media.audio.mixing import Mixer, mixers
 from musicldm.media.audio.spool import Spool
-from musicldm.media.medium import Medium
 from musicldm.media.takes import TakeError, is_take
 
 _OFFSET = 1e-3  # a mean above -60 dBFS is a fault of the recording and removed; below, it is inaudible
@@ -60,8 +60,6 @@ class PrepareSettings:
     include_takes: bool = False
     """Accept takes of `musicldm sample`, which are refused otherwise."""
 
-    medium: ClassVar[Medium] = "audio"
-
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 384000:
             raise ConfigError(f"The sample rate cannot be {self.sample_rate} Hz.", "Choose one from 1000 to 384000.")
@@ -80,11 +78,7 @@ class PrepareSettings:
             )
         if self.loudness is not None and not -60 <= self.loudness <= 0:
             raise ConfigError(f"The loudness cannot be {self.loudness:g} LUFS.", "Choose one from -60 to 0.")
-        if self.max_seconds is not None and self.max_seconds < self.min_seconds:
-            raise ConfigError(
-                f"Nothing is at least {self.min_seconds:g} s long and at most {self.max_seconds:g} s.",
-                "Let --min-seconds be less than --max-seconds.",
-            )
+        lengths.check(self.min_seconds, self.max_seconds)
 
     @property
     def suffix(self) -> str:
@@ -106,10 +100,8 @@ class PrepareSettings:
         seconds = samples / self.sample_rate
         if not samples:
             return "There is no sound in it."
-        if seconds < self.min_seconds:
-            return f"It is too short: {seconds:.3f} s."
-        if self.max_seconds is not None and seconds > self.max_seconds:
-            return f"It is too long: {seconds:.0f} s."
+        if reason := lengths.refusal(seconds, self.min_seconds, self.max_seconds):
+            return reason
         if silent and not self.keep_silent:
             return "It is silent from end to end."
         if self.format == "wav" and not files.fits_wav(samples, self.channels, self.bit_depth):

@@ -10,8 +10,6 @@ import numpy as np
 from musicldm.core.errors import UsageError
 from musicldm.media.notes.score import DENOMINATORS, Ints, Score, joined
 
-MICROSECONDS = 60_000_000
-
 
 def mean_tempo(score: Score) -> float:
     """Quarters a minute, over all of a score."""
@@ -48,7 +46,7 @@ def metre_of(text: str) -> tuple[int, int]:
     above, _, below = text.partition("/")
     if above.isdecimal() and below.isdecimal() and 1 <= int(above) <= 255 and int(below) in DENOMINATORS:
         return int(above), int(below)
-    raise UsageError(f"{text!r} is not a valid metre: expected such as 3/4 or 12/8.")
+    raise UsageError(f"{text!r} is not a valid metre: expected 3/4 or 12/8, for example.")
 
 
 def tick_of_bar(score: Score, bar: float) -> int:

@@ -14,36 +14,23 @@ _HELD = 512
 """Scores that are kept in memory, at about 100 kB each: a training comes back to each of them again and again."""
 
 
-def length(path: Path) -> int:
-    """Its steps.
+def read(path: Path, length: int, start: int, stop: int) -> Floats | None:
+    """The roll [C, stop - start] of a prepared MIDI file of so many steps, from step `start` up to `stop`.
+
+    None where the file is another one by now.
 
     Raises:
-        DataError: see `read`.
-    """
-    return _score(path).length
-
-
-def read(path: Path, start: int, stop: int) -> Floats:
-    """The roll [C, stop - start] of a prepared MIDI file, from step `start` up to `stop`.
-
-    Raises:
-        DataError: it cannot be read, or is not on the grid.
+        DataError: it cannot be read.
         UsageError: it has no such steps.
     """
-    return roll_of(_score(path), start, stop)
-
-
-def _score(path: Path) -> Score:
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.", "Run musicldm preprocess again.") from error
-    return _read(path, status.st_size, status.st_mtime_ns)
+    score = _read(path, status.st_size, status.st_mtime_ns)
+    return roll_of(score, start, stop) if (score.resolution, score.length) == (STEPS, length) else None
 
 
 @lru_cache(maxsize=_HELD)
 def _read(path: Path, size: int, mtime_ns: int) -> Score:
-    score, _ = read_midi(path)
-    if score.resolution != STEPS:
-        raise DataError(f"{path} was changed since it was prepared.", "Run musicldm preprocess again.")
-    return score.merged()
+    return read_midi(path)[0].merged()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from musicldm.core.errors import UsageError
+from musicldm.media.notes.midi import read_midi
 from musicldm.media.notes.score import STEPS, Score, rescaled
 
 
@@ -57,3 +59,12 @@ def quantized(score: Score) -> tuple[Score, GridLoss]:
         onset_error_ms=1000 * float(np.percentile(error, 95)) if len(onsets) else 0.0,
     )
     return gridded, loss
+
+
+def read_on_grid(source: Path | bytes) -> tuple[Score, GridLoss]:
+    """A MIDI file, or its bytes, as `quantized` leaves its score.
+
+    Raises:
+        DataError: see `read_midi`.
+    """
+    return quantized(read_midi(source)[0])

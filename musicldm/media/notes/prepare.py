@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musicldm.core import durable
-from musicldm.core.errors import ConfigError, DataError
-from musicldm.media.medium import Medium
+from musicldm.core.errors import DataError
+from musicldm.media import lengths
 from musicldm.media.notes.grid import GridLoss, quantized
 from musicldm.media.notes.midi import comment_of, read_midi, write_midi
 from musicldm.media.notes.roll import playable
@@ -33,15 +33,10 @@ class NoteSettings:
     include_takes: bool = False
     """Accept takes of `musicldm sample`, which are refused otherwise."""
 
-    medium: ClassVar[Medium] = "notes"
     suffix: ClassVar[str] = ".mid"
 
     def __post_init__(self) -> None:
-        if self.max_seconds is not None and self.max_seconds < self.min_seconds:
-            raise ConfigError(
-                f"Nothing is at least {self.min_seconds:g} s long and at most {self.max_seconds:g} s.",
-                "Let --min-seconds be less than --max-seconds.",
-            )
+        lengths.check(self.min_seconds, self.max_seconds)
 
     def shaping(self) -> dict[str, Any]:
         """The settings on which the notes of an output depend."""
@@ -49,12 +44,7 @@ class NoteSettings:
 
     def refuses(self, record: dict[str, Any]) -> str:
         """Why the file of a record is refused; empty where it is not."""
-        seconds = record["seconds"]
-        if seconds < self.min_seconds:
-            return f"It is too short: {seconds:.3f} s."
-        if self.max_seconds is not None and seconds > self.max_seconds:
-            return f"It is too long: {seconds:.0f} s."
-        return ""
+        return lengths.refusal(record["seconds"], self.min_seconds, self.max_seconds)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicldm.core.errors import UsageError
+from musicldm.media.notes.roll import score_of
 from musicldm.media.notes.score import Ints, Score, Track
 
 Floats = NDArray[np.float32]
+
+DEMO_RATE = 16000
+"""Samples a second of demos."""
 
 _PEAK = 10 ** (-1 / 20)  # -1 dBFS
 _PARTIALS = 14
@@ -62,6 +66,11 @@ def render(score: Score, sample_rate: int = 44100, channels: int = 2) -> Floats:
     blocks = list(_blocks(score, sample_rate, channels, 10.0))
     sound = np.concatenate(blocks, axis=1) if blocks else np.zeros((channels, 0), np.float32)
     return sound * _gain(np.abs(sound).max(initial=0))
+
+
+def render_roll(roll: Floats) -> Floats:
+    """What a roll sounds like, for demos: [1, T] at `DEMO_RATE`."""
+    return render(score_of(roll), DEMO_RATE, 1)
 
 
 def stream(score: Score, sample_rate: int = 44100, channels: int = 2, seconds: float = 10.0) -> Iterator[Floats]:
